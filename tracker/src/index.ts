@@ -1,0 +1,2 @@
+export { createTracker } from "./createTracker";
+export type { Call, Flag, Tracker, TrackerOptions } from "./types";
