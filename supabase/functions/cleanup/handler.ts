@@ -1,0 +1,86 @@
+import { type Env, type Gateway, gateway, notConfigured, setting } from "../_shared/env.ts";
+import { answering, HttpError, json, methodNotAllowed } from "../_shared/responses.ts";
+import { callRpc, misconfiguration, type RpcAnswer, textIn } from "../_shared/rpc.ts";
+
+const COUNTS = ["calls_checked", "calls_completed", "calls_still_active"] as const;
+type Counts = Record<typeof COUNTS[number], number>;
+
+// Shorter than the proxies before this function wait (120 s and more), so that the caller reads why.
+const TIMEOUT_MS = 100_000;
+
+/** Completes stale calls and answers the run's counts. `stale_after` is the operator's, in SQL. */
+export function cleanup(request: Request, env: Env, timeoutMs = TIMEOUT_MS): Promise<Response> {
+  return answering("cleanup", async () => {
+    if (request.method !== "GET" && request.method !== "POST") {
+      throw methodNotAllowed("GET", "POST");
+    }
+    await authorize(request, env);
+
+    const project = gateway(env, "secret");
+    const answer = await callRpc(project, "complete_stale_sessions", {}, { timeoutMs });
+    if (answer.status !== 200) throw failedRun(answer, project);
+    const counts = countsIn(answer.body);
+    if (!counts) {
+      throw new HttpError(
+        502,
+        "upstream_answer",
+        "complete_stale_sessions answered without counts.",
+      );
+    }
+    console.log(`cleanup: ${JSON.stringify(counts)}`);
+    return json(200, counts);
+  });
+}
+
+async function authorize(request: Request, env: Env): Promise<void> {
+  const secret = setting(env, "CRON_SECRET");
+  if (!secret) {
+    if (env.get("CLEANUP_ALLOW_UNAUTHENTICATED") === "true") return;
+    // 503, not 401: no caller can put this right, and a scheduler reports it as an outage.
+    throw notConfigured(
+      "Set CRON_SECRET on this function and send it as `Authorization: Bearer …`. " +
+        "On an internal network, CLEANUP_ALLOW_UNAUTHENTICATED=true goes without.",
+    );
+  }
+  const credentials = request.headers.get("Authorization") ?? "";
+  const token = /^Bearer +(.+)$/i.exec(credentials)?.[1] ?? "";
+  // A header holds bytes, one a character; the secret's own bytes are UTF-8.
+  const sent = Uint8Array.from(token, (character) => character.charCodeAt(0));
+  if (!await sameBytes(sent, new TextEncoder().encode(secret))) {
+    throw new HttpError(
+      401,
+      "unauthorized",
+      "Send CRON_SECRET's value as `Authorization: Bearer …`.",
+      { "WWW-Authenticate": "Bearer" },
+    );
+  }
+}
+
+/** In constant time. Hashed first, so that neither contents nor length show in the time taken. */
+async function sameBytes(a: BufferSource, b: BufferSource): Promise<boolean> {
+  const [left, right] = await Promise.all(
+    [a, b].map(async (bytes) => new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))),
+  );
+  return left.reduce((difference, byte, i) => difference | (byte ^ right[i]), 0) === 0;
+}
+
+/** A set-returning function answers an array of its one row. */
+function countsIn(body: unknown): Counts | null {
+  const row = Array.isArray(body) ? body[0] : body;
+  if (!COUNTS.every((name) => Number.isSafeInteger(row?.[name]))) return null;
+  return Object.fromEntries(COUNTS.map((name) => [name, row[name]])) as Counts;
+}
+
+function failedRun(answer: RpcAnswer, { key }: Gateway): HttpError {
+  const row = Array.isArray(answer.body) ? answer.body[0] : answer.body;
+  // Whatever answers at that address, the key does not come back out of this door.
+  const message = (textIn(row, "message") ?? textIn(row, "error"))?.replaceAll(key, "…");
+
+  const counts = countsIn(row);
+  if (answer.status >= 500 && counts) {
+    return new HttpError(500, "run_failed", message ?? "The run failed partly.", {}, counts);
+  }
+  const reason = misconfiguration("complete_stale_sessions", answer) ??
+    `complete_stale_sessions answered ${answer.status}.`;
+  return new HttpError(502, "upstream_failed", message ? `${reason} It said: ${message}` : reason);
+}

@@ -1,0 +1,315 @@
+import assert from "node:assert/strict";
+import { cleanup } from "../cleanup/handler.ts";
+import { capturedLog, deadAddress, rawHead, serve, silentAddress, upstream } from "./servers.ts";
+
+const SECRET = "correct horse battery staple";
+const LEGACY_KEY = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.c2lnbmF0dXJl";
+const COUNTS = { calls_checked: 3, calls_completed: 2, calls_still_active: 1 };
+
+type Settings = Record<string, string>;
+
+function door(supabaseUrl: string, settings: Settings = {}, timeoutMs?: number) {
+  const env = new Map(Object.entries({
+    SUPABASE_URL: supabaseUrl,
+    SUPABASE_SERVICE_ROLE_KEY: LEGACY_KEY,
+    CRON_SECRET: SECRET,
+    ...settings,
+  }));
+  return serve((request) => cleanup(request, env, timeoutMs));
+}
+
+function bearer(token: string) {
+  return { headers: { Authorization: `Bearer ${token}` } };
+}
+
+for (const method of ["GET", "POST"]) {
+  Deno.test(`cleanup: ${method} with the secret runs the job and answers its counts`, async () => {
+    using log = capturedLog();
+    await using api = upstream(() => Response.json([COUNTS]));
+    await using functions = door(api.url);
+
+    const response = await fetch(functions.url, { method, ...bearer(SECRET) });
+
+    assert.equal(response.status, 200);
+    assert.equal(response.headers.get("Content-Type"), "application/json");
+    assert.equal(response.headers.get("Cache-Control"), "no-store");
+    assert.deepEqual(await response.json(), COUNTS);
+    assert.equal(api.received.length, 1);
+    assert.equal(api.received[0].method, "POST");
+    assert.equal(api.received[0].path, "/rest/v1/rpc/complete_stale_sessions");
+    assert.equal(api.received[0].text, "{}");
+    assert.match(log.lines.join(), /"calls_completed":2/);
+  });
+}
+
+Deno.test("cleanup: an answer that is one object, or holds more, gives the same counts", async () => {
+  using _log = capturedLog();
+  await using api = upstream(() => Response.json({ ...COUNTS, id: 7 }));
+  await using functions = door(`${api.url}/`);
+
+  const response = await fetch(functions.url, bearer(SECRET));
+
+  assert.deepEqual(await response.json(), COUNTS);
+  assert.equal(api.received[0].path, "/rest/v1/rpc/complete_stale_sessions");
+});
+
+Deno.test("cleanup: stale_after is not the caller's to choose", async () => {
+  using _log = capturedLog();
+  await using api = upstream(() => Response.json([COUNTS]));
+  await using functions = door(api.url);
+
+  const body = JSON.stringify({ stale_after: "1 second" });
+  const response = await fetch(`${functions.url}/?stale_after=1s`, {
+    method: "POST",
+    body,
+    ...bearer(SECRET),
+  });
+  await response.body?.cancel();
+
+  assert.equal(response.status, 200);
+  assert.equal(api.received[0].path, "/rest/v1/rpc/complete_stale_sessions");
+  assert.equal(api.received[0].text, "{}");
+});
+
+for (const method of ["HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"]) {
+  Deno.test(`cleanup: ${method} is not allowed, even with the secret`, async () => {
+    await using api = upstream(() => Response.json([COUNTS]));
+    await using functions = door(api.url);
+
+    const response = await fetch(functions.url, { method, ...bearer(SECRET) });
+    await response.body?.cancel();
+
+    assert.equal(response.status, 405);
+    assert.equal(response.headers.get("Allow"), "GET, POST");
+    assert.equal(api.received.length, 0);
+  });
+}
+
+const refused: Record<string, Settings> = {
+  "no credentials": {},
+  "an empty token": { Authorization: "Bearer " },
+  "another secret of the same length": { Authorization: `Bearer ${SECRET.slice(0, -1)}X` },
+  "the secret's beginning": { Authorization: `Bearer ${SECRET.slice(0, -1)}` },
+  "more than the secret": { Authorization: `Bearer ${SECRET}X` },
+  "the secret in capitals": { Authorization: `Bearer ${SECRET.toUpperCase()}` },
+  "the secret without a scheme": { Authorization: SECRET },
+  "the secret under another scheme": { Authorization: `Basic ${SECRET}` },
+  "the service key": { Authorization: `Bearer ${LEGACY_KEY}`, apikey: LEGACY_KEY },
+};
+for (const [what, headers] of Object.entries(refused)) {
+  Deno.test(`cleanup: ${what} is refused`, async () => {
+    await using api = upstream(() => Response.json([COUNTS]));
+    // A configured secret counts, whatever the switch for internal networks says.
+    await using functions = door(api.url, { CLEANUP_ALLOW_UNAUTHENTICATED: "true" });
+
+    const response = await fetch(functions.url, { method: "POST", headers });
+    const body = await response.text();
+
+    assert.equal(response.status, 401);
+    assert.equal(response.headers.get("WWW-Authenticate"), "Bearer");
+    assert.equal(JSON.parse(body).code, "unauthorized");
+    assert.ok(!body.includes(SECRET));
+    assert.equal(api.received.length, 0);
+  });
+}
+
+Deno.test("cleanup: the scheme's case does not matter", async () => {
+  using _log = capturedLog();
+  await using api = upstream(() => Response.json([COUNTS]));
+  await using functions = door(api.url);
+
+  const response = await fetch(functions.url, { headers: { Authorization: `bEARER ${SECRET}` } });
+  await response.body?.cancel();
+
+  assert.equal(response.status, 200);
+});
+
+Deno.test("cleanup: a secret may hold any letters, and a line end in its variable is not its own", async () => {
+  using _log = capturedLog();
+  await using api = upstream(() => Response.json([COUNTS]));
+  await using functions = door(api.url, { CRON_SECRET: "Schlüssel-鍵\n" });
+
+  const head = await rawHead(
+    functions.port,
+    "GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer Schlüssel-鍵\r\nConnection: close\r\n\r\n",
+  );
+
+  assert.match(head, /^HTTP\/1.1 200 /);
+});
+
+for (const secret of ["", "  "]) {
+  for (const flag of ["", "false", "TRUE", "1"]) {
+    Deno.test(`cleanup: secret "${secret}" and switch "${flag}" refuse everybody`, async () => {
+      using log = capturedLog();
+      await using api = upstream(() => Response.json([COUNTS]));
+      await using functions = door(api.url, {
+        CRON_SECRET: secret,
+        CLEANUP_ALLOW_UNAUTHENTICATED: flag,
+      });
+
+      const anonymous = await fetch(functions.url);
+      const withEmpty = await fetch(functions.url, { headers: { Authorization: "Bearer " } });
+      await withEmpty.body?.cancel();
+
+      assert.equal(anonymous.status, 503);
+      assert.equal(withEmpty.status, 503);
+      assert.match((await anonymous.json()).message, /Set CRON_SECRET/);
+      assert.match(log.lines[0], /Set CRON_SECRET/);
+      assert.equal(api.received.length, 0);
+    });
+  }
+}
+
+Deno.test("cleanup: without a secret, the switch for internal networks opens the door", async () => {
+  using _log = capturedLog();
+  await using api = upstream(() => Response.json([COUNTS]));
+  await using functions = door(api.url, {
+    CRON_SECRET: "",
+    CLEANUP_ALLOW_UNAUTHENTICATED: "true",
+  });
+
+  const response = await fetch(functions.url);
+
+  assert.deepEqual(await response.json(), COUNTS);
+});
+
+Deno.test("cleanup: a legacy key goes as apikey and bearer token", async () => {
+  using _log = capturedLog();
+  await using api = upstream(() => Response.json([COUNTS]));
+  await using functions = door(api.url);
+
+  await (await fetch(functions.url, bearer(SECRET))).body?.cancel();
+
+  assert.equal(api.received[0].headers.get("apikey"), LEGACY_KEY);
+  assert.equal(api.received[0].headers.get("Authorization"), `Bearer ${LEGACY_KEY}`);
+});
+
+const newKeys: Record<string, [Settings, string]> = {
+  "the default key goes before the legacy key": [
+    { SUPABASE_SECRET_KEYS: '{"other":"sb_secret_o","default":"sb_secret_d"}' },
+    "sb_secret_d",
+  ],
+  "a key of another name will do": [
+    { SUPABASE_SECRET_KEYS: '{"other":"sb_secret_o"}' },
+    "sb_secret_o",
+  ],
+  "one may stand in the legacy variable": [
+    { SUPABASE_SECRET_KEYS: "{}", SUPABASE_SERVICE_ROLE_KEY: "sb_secret_s" },
+    "sb_secret_s",
+  ],
+};
+for (const [what, [settings, key]] of Object.entries(newKeys)) {
+  Deno.test(`cleanup: new keys go as apikey alone: ${what}`, async () => {
+    using _log = capturedLog();
+    await using api = upstream(() => Response.json([COUNTS]));
+    await using functions = door(api.url, settings);
+
+    await (await fetch(functions.url, bearer(SECRET))).body?.cancel();
+
+    assert.equal(api.received[0].headers.get("apikey"), key);
+    assert.equal(api.received[0].headers.get("Authorization"), null);
+  });
+}
+
+const incomplete: Record<string, [Settings, RegExp]> = {
+  "no address": [{ SUPABASE_URL: "" }, /SUPABASE_URL/],
+  "an address that is none": [{ SUPABASE_URL: "localhost:54321" }, /SUPABASE_URL/],
+  "no key": [{ SUPABASE_SERVICE_ROLE_KEY: "" }, /SUPABASE_SERVICE_ROLE_KEY/],
+  "a broken dictionary and no key": [
+    { SUPABASE_SERVICE_ROLE_KEY: "", SUPABASE_SECRET_KEYS: "sb_secret_not_in_a_dictionary" },
+    /SUPABASE_SECRET_KEYS/,
+  ],
+};
+for (const [what, [settings, names]] of Object.entries(incomplete)) {
+  Deno.test(`cleanup: ${what} answers 503 and names what to set`, async () => {
+    using log = capturedLog();
+    await using functions = door(deadAddress(), settings);
+
+    const response = await fetch(functions.url, bearer(SECRET));
+
+    assert.equal(response.status, 503);
+    assert.match((await response.json()).message, names);
+    assert.match(log.lines[0], names);
+  });
+}
+
+Deno.test("cleanup: a run that failed partly answers 500 with its message and counts", async () => {
+  using log = capturedLog();
+  const message = "2 calls could not be completed";
+  await using api = upstream(() => Response.json([{ ...COUNTS, message }], { status: 500 }));
+  await using functions = door(api.url);
+
+  const response = await fetch(functions.url, bearer(SECRET));
+
+  assert.equal(response.status, 500);
+  assert.equal(response.headers.get("Cache-Control"), "no-store");
+  assert.deepEqual(await response.json(), { code: "run_failed", message, ...COUNTS });
+  assert.match(log.lines[0], /2 calls could not be completed/);
+});
+
+const failures: Record<string, [() => Response, RegExp]> = {
+  "a refused key": [
+    () => Response.json({ message: "Invalid API key" }, { status: 401 }),
+    /key was refused.*Invalid API key/,
+  ],
+  "a missing function": [
+    () => Response.json({ code: "PGRST202", message: "Could not find" }, { status: 404 }),
+    /apply the migrations/,
+  ],
+  "a failing database": [
+    () => Response.json({ code: "57014", message: "statement timeout" }, { status: 500 }),
+    /answered 500.*statement timeout/,
+  ],
+  "a page instead of JSON": [
+    () => new Response("<h1>Bad gateway</h1>", { status: 502 }),
+    /complete_stale_sessions answered 502/,
+  ],
+  "a success without counts": [() => Response.json([]), /without counts/],
+  "counts that are no numbers": [
+    () => Response.json({ ...COUNTS, calls_checked: "3" }),
+    /without counts/,
+  ],
+  "a redirect": [() => Response.redirect("http://127.0.0.1:1/elsewhere"), /answered 302/],
+  "an answer that echoes the key": [
+    () => Response.json({ message: `no such key: ${LEGACY_KEY}` }, { status: 400 }),
+    /no such key: …/,
+  ],
+};
+for (const [what, [reply, message]] of Object.entries(failures)) {
+  Deno.test(`cleanup: ${what} answers 502, says so and keeps the key`, async () => {
+    using log = capturedLog();
+    await using api = upstream(reply);
+    await using functions = door(api.url);
+
+    const response = await fetch(functions.url, bearer(SECRET));
+    const body = await response.text();
+
+    assert.equal(response.status, 502);
+    assert.match(JSON.parse(body).message, message);
+    assert.ok(!(body + log.lines.join()).includes(LEGACY_KEY));
+  });
+}
+
+Deno.test("cleanup: an unreachable API answers 502", async () => {
+  using log = capturedLog();
+  await using functions = door(deadAddress());
+
+  const response = await fetch(functions.url, bearer(SECRET));
+  const body = await response.text();
+
+  assert.equal(response.status, 502);
+  assert.match(JSON.parse(body).message, /complete_stale_sessions could not be reached/);
+  assert.match(log.lines[0], /refused/i);
+  assert.ok(!(body + log.lines.join()).includes(LEGACY_KEY));
+});
+
+Deno.test("cleanup: an API that does not answer in time answers 504", async () => {
+  using _log = capturedLog();
+  using api = silentAddress();
+  await using functions = door(api.url, {}, 100);
+
+  const response = await fetch(functions.url, bearer(SECRET));
+
+  assert.equal(response.status, 504);
+  assert.match((await response.json()).message, /complete_stale_sessions did not answer within/);
+});

@@ -1,0 +1,67 @@
+import assert from "node:assert/strict";
+import { upstream } from "./servers.ts";
+
+/** Runs a function as deployed, with the permissions that its index.ts states and no network. */
+async function deployed(name: string, environment: Record<string, string>) {
+  const process = new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-prompt",
+      "--no-remote",
+      "--no-npm",
+      `--allow-env=${Object.keys(environment)}`,
+      "--allow-net=127.0.0.1",
+      new URL(`../${name}/index.ts`, import.meta.url).pathname,
+    ],
+    env: { ...environment, DENO_SERVE_ADDRESS: "tcp:127.0.0.1:0", NO_COLOR: "1" },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+
+  const output = process.stderr.pipeThrough(new TextDecoderStream());
+  let url: string | undefined;
+  let seen = "";
+  for await (const text of output.values({ preventCancel: true })) {
+    url = (seen += text).match(/http:\/\/[\d.]+:\d+/)?.[0];
+    if (url) break;
+  }
+  assert.ok(url, `${name} did not start: ${seen}`);
+  return {
+    url,
+    async [Symbol.asyncDispose]() {
+      process.kill();
+      await Promise.all([output.cancel(), process.stdout.cancel(), process.status]);
+    },
+  };
+}
+
+Deno.test("cleanup/index.ts serves the handler with the permissions that it states", async () => {
+  const counts = { calls_checked: 0, calls_completed: 0, calls_still_active: 0 };
+  await using api = upstream(() => Response.json([counts]));
+  await using running = await deployed("cleanup", {
+    CRON_SECRET: "secret",
+    CLEANUP_ALLOW_UNAUTHENTICATED: "",
+    SUPABASE_URL: api.url,
+    SUPABASE_SECRET_KEYS: "",
+    SUPABASE_SERVICE_ROLE_KEY: "sb_secret_x",
+  });
+
+  const headers = { Authorization: "Bearer secret" };
+  const response = await fetch(`${running.url}/cleanup`, { headers });
+
+  assert.deepEqual(await response.json(), counts);
+});
+
+Deno.test("events/index.ts serves the handler with the permissions that it states", async () => {
+  const taken = { accepted: 0, duplicates: 0, rejected: [] };
+  await using api = upstream(() => Response.json(taken));
+  await using running = await deployed("events", {
+    SUPABASE_URL: api.url,
+    SUPABASE_PUBLISHABLE_KEYS: "",
+    SUPABASE_ANON_KEY: "sb_publishable_x",
+  });
+
+  const response = await fetch(`${running.url}/events`, { method: "POST", body: "[]" });
+
+  assert.deepEqual(await response.json(), taken);
+});
