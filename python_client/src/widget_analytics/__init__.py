@@ -1,0 +1,63 @@
+"""Widget analytics on Supabase: send events of call widgets, read calls and the usage that is billed.
+
+    >>> from widget_analytics import Period, WidgetAnalytics
+    >>> with WidgetAnalytics() as analytics:                       # doctest: +SKIP
+    ...     for usage in analytics.usage(Period.month("2026-10")):
+    ...         print(usage.widget_id, usage.calls, usage.billable_seconds)
+
+Settings come from keyword arguments, the environment or ``.env``. Seconds are exact decimals, times are in UTC.
+"""
+
+from importlib.metadata import version
+
+from widget_analytics.client import WidgetAnalytics
+from widget_analytics.errors import (
+    ConfigError,
+    NotMigrated,
+    Refused,
+    TooManyRequests,
+    Unreachable,
+    WidgetAnalyticsError,
+    WrongKey,
+)
+from widget_analytics.models import (
+    Call,
+    CleanupResult,
+    CleanupRun,
+    Event,
+    EventType,
+    Evidence,
+    Outcome,
+    Refusal,
+    Rejection,
+    Tracked,
+    Usage,
+)
+from widget_analytics.periods import Period
+from widget_analytics.status import Status
+
+__all__ = [
+    "Call",
+    "CleanupResult",
+    "CleanupRun",
+    "ConfigError",
+    "Event",
+    "EventType",
+    "Evidence",
+    "NotMigrated",
+    "Outcome",
+    "Period",
+    "Refusal",
+    "Refused",
+    "Rejection",
+    "Status",
+    "TooManyRequests",
+    "Tracked",
+    "Unreachable",
+    "Usage",
+    "WidgetAnalytics",
+    "WidgetAnalyticsError",
+    "WrongKey",
+]
+
+__version__ = version("widget-analytics")

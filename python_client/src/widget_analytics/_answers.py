@@ -1,0 +1,98 @@
+"""Turns an HTTP answer that is not a success into one of our errors."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from widget_analytics.errors import (
+    NotMigrated,
+    Refused,
+    TooManyRequests,
+    Unreachable,
+    WidgetAnalyticsError,
+    WrongKey,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+# PostgREST: no such function, relation, embedding or column in its schema cache; Postgres: the same at run time.
+_MISSING = {"PGRST200", "PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "42883"}
+# PostgREST: the JWT cannot be read, is none, or has expired.
+_BAD_TOKEN = {"PGRST300", "PGRST301", "PGRST302", "PGRST303"}
+_INSUFFICIENT_PRIVILEGE = "42501"
+_QUERY_CANCELED = "57014"
+
+
+def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911 (one for each meaning)
+    """Say what an unsuccessful answer, whose body has been read, means for the caller."""
+    body = _body(response)
+    code = str(body.get("code") or "")
+    reason = _one_line(body.get("message") or body.get("error") or f"HTTP {response.status_code}")
+    status = response.status_code
+
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return TooManyRequests(status=status, code=code, reason=reason, retry_after=_retry_after(response))
+    if code in _MISSING:
+        return NotMigrated(
+            f"the database is not migrated, or differs from this client's version: {reason}. Run `supabase db push`."
+        )
+    # The door answers an event that it does not let in with 42501 too, but in words of its own: that is a refusal.
+    if code == _INSUFFICIENT_PRIVILEGE and reason.startswith("permission denied"):
+        return WrongKey(
+            f"this key's role may not do this ({reason}). Reading and cleaning up need the project's secret key "
+            "(SUPABASE_SECRET_KEY, sb_secret_…), or a signed-in owner's access token."
+        )
+    if code in _BAD_TOKEN or (status == HTTPStatus.UNAUTHORIZED and code != _INSUFFICIENT_PRIVILEGE):
+        return WrongKey(
+            f"the API does not accept the key ({reason}). Check SUPABASE_SECRET_KEY, SUPABASE_PUBLISHABLE_KEY and "
+            "SUPABASE_URL: they must be of one project."
+        )
+    if code == _QUERY_CANCELED:
+        return Refused(status=status, code=code, reason=reason, hint="ask for a shorter period")
+    if (
+        status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        and response.request.url.path.endswith("/rpc/complete_stale_sessions")
+        and not body
+    ):
+        # Its way to say that it failed: it answers with its row, so that the note of the failure is kept.
+        return Refused(status=status, code=code, reason="the cleanup failed", hint="see widget_cleanup_runs.error")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Unreachable(f"{_host(response)} is not well: HTTP {status}, {reason}. Try again later.")
+    if not code:
+        return Unreachable(
+            f"{_host(response)} does not answer as a Supabase API does: HTTP {status}. Check SUPABASE_URL.",
+            is_passing=False,
+        )
+    return Refused(status=status, code=code, reason=reason, hint=_one_line(body.get("hint") or ""))
+
+
+def _body(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:500]
+
+
+def _host(response: httpx.Response) -> str:
+    return response.request.url.host
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that ``Retry-After`` asks for, given as a number or as a date; None where it is not there or neither."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(response.headers["date"])
+    except (KeyError, ValueError):
+        return None
+    return max(0.0, (until - now).total_seconds())

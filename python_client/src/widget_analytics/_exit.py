@@ -1,0 +1,84 @@
+"""How the command fails: one line on standard error, and a code that a script can tell apart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from widget_analytics.errors import ConfigError, NotMigrated, Refused, Unreachable, WidgetAnalyticsError, WrongKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+STATUS_IS_BAD = 1
+
+CODES_HELP = (
+    "Exit codes: 0 done; 1 status: the cleanup is late or failed; 2 wrong option; 3 wrong or missing key or setting; "
+    "4 API not reachable; 5 database not migrated; 6 refused by the database; 7 file cannot be written; "
+    "130 and 143 interrupted."
+)
+
+
+class UsageError(WidgetAnalyticsError):
+    """An option's value makes no sense."""
+
+
+class OutputError(WidgetAnalyticsError):
+    """The file or the standard output cannot be written."""
+
+
+class _Stopped(BaseException):
+    """SIGTERM or SIGHUP, as an exception: so that what is half done is cleared away."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (UsageError, 2),
+    (ConfigError, 3),
+    (WrongKey, 3),
+    (Unreachable, 4),
+    (NotMigrated, 5),
+    (Refused, 6),
+    (OutputError, 7),
+)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what goes wrong inside into one line and an exit code.
+
+    What is not foreseen stays a traceback, which shows no values.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop)
+    try:
+        yield
+    except WidgetAnalyticsError as error:
+        _fail(str(error), next(code for kind, code in _CODES if isinstance(error, kind)))
+    except BrokenPipeError:
+        # The reader has enough, as `head` does. What is still buffered must not raise again on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(128 + 13) from None
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except _Stopped as stopped:
+        _fail("stopped", 128 + stopped.number)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Stopped(number)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"widget-analytics: {message}", err=True)
+    raise typer.Exit(code) from None

@@ -1,0 +1,85 @@
+"""Reads all calls of a period through an API that limits how many rows it answers with.
+
+Three facts shape this:
+
+- The limit is the project's own (1,000 unless set otherwise) and not told, so a short page proves nothing. Only an
+  empty page does.
+- The function that is asked computes all calls of the period it is given, for each page anew. So each page asks for
+  no more time than about four pages' worth, however many calls a day has.
+- Postgres keeps time in microseconds. So ``[t, t + 1 µs)`` is the calls of one instant, and "everything after this
+  row" needs a comparison of ids only where one instant has more calls than a page.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from widget_analytics.periods import Period
+
+Row: TypeAlias = dict[str, Any]
+#: Column, operator and value of a PostgREST filter.
+Filter: TypeAlias = tuple[str, str, str]
+#: Answers with the first rows, by started_at and then KEY, of the calls in [start, end) that pass the filters.
+FetchCalls: TypeAlias = "Callable[[datetime, datetime, list[Filter]], list[Row]]"
+
+#: Orders the calls of one instant.
+KEY = ("widget_id", "session_id", "call_id")
+
+_INSTANT = timedelta(microseconds=1)
+_DAY = timedelta(days=1)
+_MINUTE = timedelta(minutes=1)
+
+
+def read_calls(period: Period, fetch: FetchCalls) -> Iterator[Row]:
+    """Yield each call of the period once, ordered by started_at and KEY, holding one page at a time."""
+    cursor, width = period.start, _DAY
+    while cursor < period.end:
+        end = min(cursor + width, period.end)
+        page = fetch(cursor, end, [])
+        if not page:
+            cursor, width = end, min(width * 4, _DAY)
+            continue
+        # The limit may have cut the last instant short: it is asked for again, from its start.
+        last = started_at(page[-1])
+        whole = [row for row in page if started_at(row) < last]
+        if whole:
+            yield from whole
+            width = min(max((last - cursor) * 4, _MINUTE), _DAY)
+            cursor = last
+        else:
+            yield from _read_instant(last, page, fetch)
+            cursor = last + _INSTANT
+
+
+def _read_instant(instant: datetime, page: list[Row], fetch: FetchCalls) -> Iterator[Row]:
+    """Yield the calls of one instant, of which ``page`` are the first."""
+    while page:
+        yield from page
+        last = page[-1]
+        page = next(filter(None, (fetch(instant, instant + _INSTANT, step) for step in _steps_after(last))), [])
+
+
+def _steps_after(row: Row) -> Iterator[list[Filter]]:
+    """Filters that together select what stands behind a row of the same instant, the nearest first."""
+    for position in reversed(range(len(KEY))):
+        same = [(column, "eq(any)", array_literal(row[column])) for column in KEY[:position]]
+        yield [*same, (KEY[position], "gt(any)", array_literal(row[KEY[position]]))]
+
+
+def started_at(row: Row) -> datetime:
+    """Give a row's start, in UTC."""
+    return datetime.fromisoformat(row["started_at"]).astimezone(UTC)
+
+
+def array_literal(value: str) -> str:
+    r"""Write a Postgres array of one text.
+
+    Ids are the sender's to choose, and a bare ``null``, ``"x"`` or ``{a}`` means something else to one gateway or
+    another. Inside an array literal Postgres itself reads it, and only ``\`` and ``"`` need care.
+    """
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{{"{escaped}"}}'

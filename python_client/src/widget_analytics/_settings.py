@@ -1,0 +1,104 @@
+"""Where the client finds the API and its keys: keyword arguments, else the environment, else a ``.env`` file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values, find_dotenv
+
+from widget_analytics.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_URL = "SUPABASE_URL"
+_SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
+_PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What a client needs to know. Keys stay out of ``repr``.
+
+    Attributes:
+        url: the project's API URL, such as ``https://abcdefgh.supabase.co``.
+        api_key: the key that the API knows the caller by.
+        access_token: the bearer token; the key itself, unless a signed-in user's token was given.
+    """
+
+    url: str
+    api_key: str = field(repr=False)
+    access_token: str = field(repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        url: str | None = None,
+        secret_key: str | None = None,
+        publishable_key: str | None = None,
+        access_token: str | None = None,
+    ) -> Settings:
+        """Fill what is not given from the environment, then from the nearest ``.env`` at or above the working folder.
+
+        The secret key wins over the publishable one, unless an access token says that a user is signed in.
+
+        Raises:
+            ConfigError: something is missing or cannot be right.
+        """
+        found: Mapping[str, str | None] = {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
+        if secret_key is None and publishable_key is None:
+            secret_key, publishable_key = found.get(_SECRET_KEY), found.get(_PUBLISHABLE_KEY)
+        secret = _clean_key(secret_key, _SECRET_KEY)
+        publishable = _clean_key(publishable_key, _PUBLISHABLE_KEY)
+        if secret and _is_publishable(secret):
+            raise ConfigError(
+                f"{_SECRET_KEY} holds a publishable key; it needs the project's secret key (sb_secret_…)."
+            )
+
+        api_key = (publishable or secret) if access_token else (secret or publishable)
+        if not api_key:
+            raise ConfigError(f"no key: set {_SECRET_KEY} in the environment or in .env (see .env.example).")
+        return cls(
+            url=_clean_url(url or found.get(_URL)),
+            api_key=api_key,
+            access_token=_clean_key(access_token, "access_token") or api_key,
+        )
+
+
+def _clean_url(url: str | None) -> str:
+    if not url or not url.strip():
+        raise ConfigError(f"no API URL: set {_URL} in the environment or in .env (see .env.example).")
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError(f"{_URL} must look like https://your-project.supabase.co, without a path.")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _clean_key(key: str | None, name: str) -> str:
+    # An HTTP library that meets a line break in a header would print the whole key in its error.
+    cleaned = (key or "").strip()
+    if not re.fullmatch(r"[\x21-\x7e]*", cleaned):
+        raise ConfigError(f"{name} holds characters that no key has; copy it again from the project's API settings.")
+    return cleaned
+
+
+def _is_publishable(key: str) -> bool:
+    return key.startswith("sb_publishable_") or _legacy_role(key) == "anon"
+
+
+def _legacy_role(key: str) -> str | None:
+    """The role in a key of the older kind, which is a JWT; None where it is none."""
+    try:
+        payload = key.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError, binascii.Error):
+        return None
+    return claims.get("role") if isinstance(claims, dict) else None

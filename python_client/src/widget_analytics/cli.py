@@ -1,0 +1,190 @@
+"""The command ``widget-analytics``: what each subcommand takes and prints."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from widget_analytics import __version__
+from widget_analytics._exit import CODES_HELP, STATUS_IS_BAD, UsageError, one_line_errors
+from widget_analytics._export import Detail, Format, export_rows
+from widget_analytics.client import WidgetAnalytics
+from widget_analytics.periods import Period, parse_instant
+
+if TYPE_CHECKING:
+    from widget_analytics.models import CleanupResult, CleanupRun
+    from widget_analytics.status import Status
+
+app = typer.Typer(
+    name="widget-analytics",
+    help="Export the usage that you bill, and keep an eye on how it is collected.\n\n"
+    "Reads SUPABASE_URL and SUPABASE_SECRET_KEY from the environment, else from the nearest .env file.",
+    epilog=CODES_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"widget-analytics {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def export(
+    month: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="A calendar month in UTC.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="First instant: a date or timestamp, in UTC.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="First instant after: a date or timestamp, in UTC.")
+    ] = None,
+    widget: Annotated[
+        list[UUID] | None, typer.Option(metavar="ID", help="Only this widget; may be repeated. All by default.")
+    ] = None,
+    detail: Annotated[Detail, typer.Option(help="A row for each call, or for each widget.")] = Detail.USAGE,
+    file_format: Annotated[Format, typer.Option("--format", help="For spreadsheets, or for programs.")] = Format.CSV,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="TIME", help="Count only events received by then, to make a past bill again."),
+    ] = None,
+) -> None:
+    """Export calls or usage of a period, as CSV or JSON Lines.
+
+    A call belongs to the period in which it started; --to itself is outside. FILE appears, or is replaced, only when
+    it is complete.
+
+    Times are UTC, seconds exact. In CSV, text that a spreadsheet could take for a formula gets an apostrophe in front;
+    JSON Lines keeps ids to the letter.
+    """
+    with one_line_errors():
+        period = _period(month, start, end)
+        moment = None if as_of is None else _instant("--as-of", as_of)
+        with WidgetAnalytics() as client:
+            export_rows(
+                client,
+                period=period,
+                widgets=widget or None,
+                as_of=moment,
+                detail=detail,
+                file_format=file_format,
+                output=None if output is None or str(output) == "-" else output,
+            )
+
+
+@app.command()
+def cleanup(
+    stale_after: Annotated[
+        float, typer.Option("--stale-after", metavar="MINUTES", min=0, help="Minutes without a sign of life.")
+    ] = 30,
+) -> None:
+    """Complete calls that have been open for too long, now.
+
+    The database does this by itself every 30 minutes. Doing it more often, or twice at once, does no harm.
+    """
+    with one_line_errors(), WidgetAnalytics() as client:
+        result = client.complete_stale_sessions(timedelta(minutes=stale_after))
+        typer.echo(_counts(result))
+
+
+@app.command()
+def status() -> None:
+    """Tell whether the cleanup is on time, and how the month stands.
+
+    Exits with 1 when the last cleanup failed or is more than 35 minutes ago: fit for a monitor.
+    """
+    with one_line_errors(), WidgetAnalytics() as client:
+        now = client.status()
+        Console(highlight=False, soft_wrap=True).print(_status_table(now))
+        if not now.is_well:
+            typer.echo(f"widget-analytics: {_status_problem(now)}", err=True)
+            raise typer.Exit(STATUS_IS_BAD)
+
+
+def _status_table(now: Status) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    run = now.last_run
+    if run is None:
+        table.add_row("last cleanup", "never")
+    else:
+        when = f"{run.started_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {_age(now.at - run.started_at)} ago"
+        table.add_row("last cleanup", when)
+        table.add_row("", _counts(run))
+    table.add_row("open calls", f"{now.open_calls:,}")
+    table.add_row(
+        f"{now.month.start:%Y-%m} so far", f"{now.month_calls:,} calls, {now.month_seconds:,f} billable seconds"
+    )
+    refused = ", ".join(f"{count:,} {reason}" for reason, count in now.refusals.items())
+    table.add_row("refused in 24 h", refused or "none")
+    return table
+
+
+def _counts(run: CleanupResult | CleanupRun) -> str:
+    return f"checked {run.calls_checked:,}, completed {run.calls_completed:,}, still active {run.calls_still_active:,}"
+
+
+def _status_problem(now: Status) -> str:
+    if now.last_run and now.last_run.error:
+        return f"the last cleanup failed: {' '.join(now.last_run.error.split())}"
+    return (
+        "the cleanup is late, it should run every 30 minutes: look at cron.job_run_details, "
+        "or at whatever calls the Edge Function"
+    )
+
+
+def _period(month: str | None, start: str | None, end: str | None) -> Period:
+    if month is not None and start is None and end is None:
+        try:
+            return Period.month(month)
+        except ValueError as error:
+            raise UsageError(f"--month: {error}") from None
+    if month is None and start is not None and end is not None:
+        try:
+            return Period(_instant("--from", start), _instant("--to", end))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    raise UsageError("say which period: --month 2026-10, or both --from 2026-10-01 and --to 2026-11-01")
+
+
+def _instant(option: str, text: str) -> datetime:
+    try:
+        return parse_instant(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def _age(age: timedelta) -> str:
+    minutes = max(0, age // timedelta(minutes=1))
+    hours, days = minutes // 60, minutes // (24 * 60)
+    if days > 1:
+        return f"{days} days"
+    return f"{hours} hours" if hours > 1 else f"{minutes} minutes"

@@ -1,0 +1,299 @@
+"""The client: events in, calls and usage out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import UUID
+
+from postgrest import CountMethod
+
+from widget_analytics._batches import MAX_BYTES, Item, batches, item
+from widget_analytics._paging import KEY, Filter, read_calls
+from widget_analytics._settings import Settings
+from widget_analytics._transport import Transport
+from widget_analytics.errors import NotMigrated
+from widget_analytics.models import (
+    Call,
+    CleanupResult,
+    CleanupRun,
+    Event,
+    Refusal,
+    Rejection,
+    Tracked,
+    Usage,
+    _Row,
+)
+from widget_analytics.status import Status, read_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    from supabase import Client
+
+    from widget_analytics.periods import Period
+
+R = TypeVar("R", bound=_Row)
+
+_HALF_HOUR = timedelta(minutes=30)
+# Many more ids would not fit into a URL; then all widgets are read, and the others are left out here.
+_MAX_WIDGETS_IN_URL = 100
+
+
+class WidgetAnalytics:
+    """A client of one Supabase project.
+
+    What is not given is read from the environment, else from the nearest ``.env``: ``SUPABASE_URL``,
+    ``SUPABASE_SECRET_KEY``, ``SUPABASE_PUBLISHABLE_KEY``. A key given here keeps both of those keys out.
+
+    Args:
+        url: the project's API URL, such as ``https://abcdefgh.supabase.co``.
+        secret_key: the project's secret key; it may do all that this class offers, and belongs on no one's page.
+        publishable_key: the project's publishable key; enough to send events, and to go with an access token.
+        access_token: a signed-in user's token (JWT): then reading gives that widget owner's rows only.
+        origin: the page that events are said to come from, such as ``https://shop.example``: the database takes a
+            widget's events only for hosts in its ``allowed_domains``.
+        timeout: seconds to wait for each answer.
+        attempts: how often a request is sent at most; again only where that may help (no connection, 5xx, 429).
+        page_size: rows to ask for at once. The project's own limit may be lower; all rows are read in any case.
+
+    Raises:
+        ConfigError: a setting is missing or cannot be right.
+
+    Each method raises a `WidgetAnalyticsError`; the tree stands in `widget_analytics.errors`.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        secret_key: str | None = None,
+        publishable_key: str | None = None,
+        access_token: str | None = None,
+        origin: str | None = None,
+        timeout: float = 60.0,
+        attempts: int = 4,
+        page_size: int = 1_000,
+    ) -> None:
+        settings = Settings.load(
+            url=url, secret_key=secret_key, publishable_key=publishable_key, access_token=access_token
+        )
+        self._transport = Transport(settings, origin=origin, timeout=timeout, attempts=attempts)
+        self._page_size = page_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. The client is of no use afterwards."""
+        self._transport.close()
+
+    def track(self, event: Event) -> Tracked:
+        """Send one event. Sent again, it changes nothing and counts as a duplicate.
+
+        Raises:
+            Refused: the widget is unknown, not active or not allowed on ``origin`` (status 403), or a field is wrong
+                (400; ``reason`` names it).
+        """
+        sent = item(0, event)
+        answer = self._transport.send(lambda api: api.rpc("track_event", sent.to_send()).execute().data)
+        return _tracked(answer)
+
+    def track_many(self, events: Iterable[Event]) -> Tracked:
+        """Send any number of events, in as few calls as the API takes.
+
+        One bad event never costs another: it is in ``rejected``, by its place in ``events``. After an error, send the
+        same `Event` objects again: what has arrived already counts as duplicates.
+        """
+        accepted, duplicates, rejected = 0, 0, list[Rejection]()
+        for batch in batches(events):
+            if batch[0].size > MAX_BYTES:
+                rejected.append(Rejection(batch[0].index, f"event: must have at most {MAX_BYTES} bytes as JSON"))
+                continue
+            tracked = self._track_batch(batch)
+            accepted += tracked.accepted
+            duplicates += tracked.duplicates
+            rejected += [Rejection(batch[r.index].index, r.reason) for r in tracked.rejected]
+        return Tracked(accepted=accepted, duplicates=duplicates, rejected=tuple(rejected))
+
+    def _track_batch(self, batch: list[Item]) -> Tracked:
+        def request(api: Client) -> Any:
+            return api.rpc("track_events", {"events": [sent.to_send() for sent in batch]}).execute().data
+
+        return _tracked(self._transport.send(request))
+
+    def complete_stale_sessions(self, stale_after: timedelta = _HALF_HOUR) -> CleanupResult:
+        """Complete the calls that have been open for longer than ``stale_after`` without a sign of life.
+
+        Safe at any moment, and twice at once. Needs the secret key.
+        """
+        arguments = {"stale_after": f"{stale_after.total_seconds():f} seconds"}
+        rows = self._transport.rows(lambda api: api.rpc("complete_stale_sessions", arguments))
+        return CleanupResult(**rows[0])
+
+    def calls(
+        self, period: Period, *, widgets: Iterable[UUID | str] | None = None, as_of: datetime | None = None
+    ) -> Iterator[Call]:
+        """Yield the calls that started in the period, by start, widget, session and call id; in constant memory.
+
+        Each call is as it stood when its page was read. For an account that can be repeated to the letter, give
+        ``as_of``.
+
+        Args:
+            period: when the calls started.
+            widgets: only these widgets' calls; None for all.
+            as_of: count only events received by then, so that a past bill can be made again; None for all events.
+        """
+        wanted = _wanted(widgets)
+
+        def fetch(start: datetime, end: datetime, filters: list[Filter]) -> list[dict[str, Any]]:
+            arguments = _billing_arguments(start, end, as_of)
+            return self._transport.rows(
+                lambda api: (
+                    _filtered(api.rpc("widget_billing_calls", arguments).select(Call.select()), wanted, filters)
+                    .order("started_at")
+                    .order(KEY[0])
+                    .order(KEY[1])
+                    .order(KEY[2])
+                    .limit(self._page_size)
+                )
+            )
+
+        for row in read_calls(period, fetch):
+            call = _read(Call, row)
+            if wanted is None or call.widget_id in wanted:
+                yield call
+
+    def usage(
+        self, period: Period, *, widgets: Iterable[UUID | str] | None = None, as_of: datetime | None = None
+    ) -> Iterator[Usage]:
+        """Yield each widget's usage in the period, by widget id. The arguments are those of `calls`."""
+        wanted = _wanted(widgets)
+        arguments = _billing_arguments(period.start, period.end, as_of)
+
+        def fetch(filters: list[Filter]) -> list[dict[str, Any]]:
+            return self._transport.rows(
+                lambda api: (
+                    _filtered(api.rpc("widget_billing_usage", arguments).select(Usage.select()), wanted, filters)
+                    .order("widget_id")
+                    .limit(self._page_size)
+                )
+            )
+
+        page = fetch([])
+        while page:
+            for usage in (_read(Usage, row) for row in page):
+                if wanted is None or usage.widget_id in wanted:
+                    yield usage
+            page = fetch([("widget_id", "gt", page[-1]["widget_id"])])
+
+    def cleanup_runs(self, *, limit: int = 20) -> list[CleanupRun]:
+        """Give the latest runs of the cleanup, the latest first. Needs the secret key."""
+        rows = self._transport.rows(
+            lambda api: (
+                api.from_("widget_cleanup_runs")
+                .select(CleanupRun.select())
+                .order("started_at", desc=True)
+                .order("id", desc=True)
+                .limit(limit)
+            )
+        )
+        return [_read(CleanupRun, row) for row in rows]
+
+    def open_calls(self) -> int:
+        """Count the calls that have not ended."""
+        count = self._transport.send(
+            lambda api: (
+                api.from_("widget_calls")
+                .select("call_id", count=CountMethod.exact)
+                .eq("outcome", "open")
+                .limit(1)
+                .execute()
+                .count
+            )
+        )
+        return int(count or 0)
+
+    def refusals(self, *, since: datetime) -> Iterator[Refusal]:
+        """Yield what the door refused, by hour, from the hour that ``since`` lies in."""
+        hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+        def fetch(seen: int) -> list[dict[str, Any]]:
+            # By position: these counts are few, for people to look at, and some have no widget to compare by.
+            return self._transport.rows(
+                lambda api: (
+                    api.from_("widget_refusals")
+                    .select(Refusal.select())
+                    .gte("hour", hour.isoformat())
+                    .order("hour")
+                    .order("widget_id")
+                    .order("reason")
+                    .order("detail")
+                    .range(seen, seen + self._page_size - 1)
+                )
+            )
+
+        seen = 0
+        while page := fetch(seen):
+            yield from (_read(Refusal, row) for row in page)
+            seen += len(page)
+
+    def status(self) -> Status:
+        """Tell how things stand: the last cleanup, open calls, this month so far, refusals. Needs the secret key."""
+        return read_status(self)
+
+
+def _wanted(widgets: Iterable[UUID | str] | None) -> frozenset[UUID] | None:
+    """Read widget ids.
+
+    Raises:
+        ValueError: one is no UUID.
+    """
+    return None if widgets is None else frozenset(UUID(str(widget)) for widget in widgets)
+
+
+def _billing_arguments(start: datetime, end: datetime, as_of: datetime | None) -> dict[str, Any]:
+    arguments = {"period_start": start.isoformat(), "period_end": end.isoformat()}
+    if as_of is None:
+        return arguments
+    if as_of.tzinfo is None:
+        raise ValueError(f"as_of has no time zone: {as_of}")
+    return arguments | {"as_of": as_of.isoformat()}
+
+
+def _filtered(request: Any, wanted: frozenset[UUID] | None, filters: list[Filter]) -> Any:
+    if wanted is not None and len(wanted) <= _MAX_WIDGETS_IN_URL:
+        request = request.in_("widget_id", sorted(map(str, wanted)))
+    for column, operator, value in filters:
+        request = request.filter(column, operator, value)
+    return request
+
+
+def _read(model: type[R], row: dict[str, Any]) -> R:
+    try:
+        return model.from_api(row)
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotMigrated(
+            f"the database answers with a {model.__name__.lower()} that this version does not know ({error}). "
+            "Bring the migrations and widget-analytics to the same version."
+        ) from error
+
+
+def _tracked(answer: Any) -> Tracked:
+    try:
+        return Tracked(
+            accepted=answer["accepted"],
+            duplicates=answer["duplicates"],
+            rejected=tuple(Rejection(r["index"], r["reason"]) for r in answer["rejected"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise NotMigrated(
+            "the database's answer to events is none that this version knows. "
+            "Bring the migrations and widget-analytics to the same version."
+        ) from error

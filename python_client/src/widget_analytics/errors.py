@@ -1,0 +1,76 @@
+"""What can go wrong, as few classes as a caller can tell apart.
+
+::
+
+    WidgetAnalyticsError
+    ├── ConfigError           a setting is missing or cannot be right; nothing was sent
+    ├── Unreachable           no usable answer: network, DNS, TLS, time-out, or an HTTP 5xx
+    ├── WrongKey              the API does not know the key, or the key's role may not do this
+    ├── NotMigrated           the function, table or column is not there, or of another version
+    └── Refused               the database said no to this request: see .status and .code
+        └── TooManyRequests   over quota (HTTP 429): see .retry_after
+
+Messages are one line, say what to do, and never hold a key.
+"""
+
+from __future__ import annotations
+
+
+class WidgetAnalyticsError(Exception):
+    """The base of everything that this package raises on purpose."""
+
+
+class ConfigError(WidgetAnalyticsError):
+    """A setting is missing or cannot be right. Nothing was sent."""
+
+
+class Unreachable(WidgetAnalyticsError):
+    """There was no usable answer: network, DNS, TLS, time-out, or an HTTP 5xx.
+
+    Attributes:
+        is_passing: whether it is worth trying again (a refused connection is, a page that is no API is not).
+    """
+
+    def __init__(self, message: str, *, is_passing: bool = True) -> None:
+        super().__init__(message)
+        self.is_passing = is_passing
+
+
+class WrongKey(WidgetAnalyticsError):
+    """The API does not know the key, the token has expired, or the key's role may not do this."""
+
+
+class NotMigrated(WidgetAnalyticsError):
+    """The database lacks what was asked for: ``supabase db push`` has not run, or other versions have met."""
+
+
+class Refused(WidgetAnalyticsError):
+    """The database said no to this request, and would say so again.
+
+    Attributes:
+        status: the HTTP status, 400 to 499 as a rule.
+        code: the SQLSTATE or ``PGRST…`` code, such as ``22023`` for bad input; empty where there was none.
+        reason: the database's own message; for an event it begins with the field's name.
+        hint: what the database advises; empty where it advises nothing.
+    """
+
+    def __init__(self, *, status: int, code: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"refused: {reason}" + (f" ({hint})" if hint else "") + f" [{code or status}]")
+        self.status = status
+        self.code = code
+        self.reason = reason
+        self.hint = hint
+
+
+class TooManyRequests(Refused):
+    """Over quota (HTTP 429).
+
+    Attributes:
+        retry_after: seconds to wait before trying again; None where the answer did not say.
+    """
+
+    def __init__(
+        self, *, status: int, code: str, reason: str, hint: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(status=status, code=code, reason=reason, hint=hint)
+        self.retry_after = retry_after

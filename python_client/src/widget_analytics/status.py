@@ -1,0 +1,77 @@
+"""How things stand: is the cleanup on time, what is open, what was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from widget_analytics.periods import Period
+
+if TYPE_CHECKING:
+    from widget_analytics.client import WidgetAnalytics
+    from widget_analytics.models import CleanupRun
+
+#: The cleanup runs every 30 minutes; five more are grace.
+LATE_AFTER = timedelta(minutes=35)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """How things stood at one moment.
+
+    Attributes:
+        at: that moment, by this machine's clock.
+        last_run: the latest cleanup; None if there was none yet.
+        open_calls: calls that have not ended.
+        month: this calendar month, in UTC.
+        month_calls: its calls so far.
+        month_seconds: their billable seconds so far.
+        refusals: events refused in the last 24 whole hours and this one, by reason, the most frequent first.
+    """
+
+    at: datetime
+    last_run: CleanupRun | None
+    open_calls: int
+    month: Period
+    month_calls: int
+    month_seconds: Decimal
+    refusals: dict[str, int]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the last cleanup started more than 35 minutes ago, or there was none."""
+        return self.last_run is None or self.at - self.last_run.started_at > LATE_AFTER
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last cleanup failed."""
+        return self.last_run is not None and self.last_run.error is not None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the last cleanup was on time and did not fail."""
+        return not (self.is_late or self.has_failed)
+
+
+def read_status(client: WidgetAnalytics) -> Status:
+    """Ask for all that a `Status` tells."""
+    now = datetime.now(UTC)
+    month = Period.month_of(now)
+    month_calls, month_seconds = 0, Decimal(0)
+    for usage in client.usage(month):
+        month_calls += usage.calls
+        month_seconds += usage.billable_seconds
+    refusals: dict[str, int] = {}
+    for refusal in client.refusals(since=now - timedelta(days=1)):
+        refusals[refusal.reason] = refusals.get(refusal.reason, 0) + refusal.refusals
+    return Status(
+        at=now,
+        last_run=next(iter(client.cleanup_runs(limit=1)), None),
+        open_calls=client.open_calls(),
+        month=month,
+        month_calls=month_calls,
+        month_seconds=month_seconds,
+        refusals=dict(sorted(refusals.items(), key=lambda entry: (-entry[1], entry[0]))),
+    )
