@@ -1,0 +1,211 @@
+"""PostgreSQL with pg_cron and what the platform gives a new project, on a port of 127.0.0.1."""
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pg8000
+import psycopg
+from testing.common.database import get_unused_port
+from testing.postgresql import Postgresql
+
+from local_stack.places import GATEWAY, NODE, bare_environment
+from local_stack.postgres_server import PostgresServer, complete_server, installed_servers
+from local_stack.processes import dies_with_parent
+
+SUPERUSER = "supabase_admin"
+OWNER = "postgres"
+NAME = "postgres"
+_HERE = Path(__file__).parent
+_SYSTEM_USER = "postgres"  # the server refuses to run as root
+_ATTEMPTS = 5
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "max_connections": "200",
+    "wal_level": "logical",
+}
+_CRON_SETTINGS = {
+    "shared_preload_libraries": "pg_cron",
+    "cron.database_name": NAME,
+    # Jobs start inside the server, as the platform's do, and so need no password.
+    "cron.use_background_workers": "on",
+    "max_worker_processes": "32",
+}
+_THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class Database:
+    """A running server; `url` is the project owner's, `superuser_url` the platform's."""
+
+    def __init__(self, directory: Path, *, port: int | None, durable: bool, scheduler: bool) -> None:
+        self._server = _start(directory, port=port, durable=durable, scheduler=scheduler)
+        try:
+            with psycopg.connect(self.superuser_url, autocommit=True) as connection:
+                connection.execute((_HERE / "platform.sql").read_bytes())
+                connection.execute("set role supabase_auth_admin")
+                connection.execute(_auth_tables().encode())
+                connection.execute("reset role")
+                if "plpgsql_check" in self._server.extensions:
+                    connection.execute("create extension plpgsql_check with schema extensions")
+                if scheduler:
+                    connection.execute((_HERE / "scheduler.sql").read_bytes())
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def port(self) -> int:
+        port: int = self._server.settings["port"]
+        return port
+
+    @property
+    def pid(self) -> int:
+        pid: int = self._server.server_pid
+        return pid
+
+    @property
+    def url(self) -> str:
+        return self.url_of(OWNER)
+
+    @property
+    def superuser_url(self) -> str:
+        return self.url_of(SUPERUSER)
+
+    def url_of(self, role: str) -> str:
+        return f"postgresql://{role}@127.0.0.1:{self.port}/{NAME}?sslmode=disable"
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+class _Server(Postgresql):
+    """`testing.postgresql`'s server, able to run under root and to die with its parent."""
+
+    child_process: subprocess.Popen[bytes] | None
+
+    def __init__(self, installation: PostgresServer, settings: dict[str, str], **options: Any) -> None:
+        self.extensions = installation.extensions
+        self._configuration = settings
+        self._data = Path(options["base_dir"], "data")
+        self.log = Path(options["base_dir"], f"{type(self).__name__}.log")
+        self._account = _account()
+        super().__init__(
+            initdb=str(installation.bin / "initdb"), postgres=str(installation.bin / "postgres"), **options
+        )
+
+    def setup(self) -> None:
+        self._data.mkdir(parents=True)
+        if self._account:
+            os.chown(self._data, *self._account)
+        self.initialize_database()
+
+    def initialize_database(self) -> None:
+        locale = "C.UTF-8" if sys.platform.startswith("linux") else "en_US.UTF-8"
+        self._run_initdb(
+            "--auth=trust", "--no-sync", "--encoding=UTF8", f"--locale={locale}", f"--username={SUPERUSER}"
+        )
+
+    def _run_initdb(self, *arguments: str) -> None:
+        process = subprocess.run(
+            [self.initdb, "-D", str(self._data), *arguments],
+            cwd=self.base_dir,
+            capture_output=True,
+            text=True,
+            env=bare_environment(),
+            **self._as_account(),
+        )
+        if process.returncode != 0:
+            raise RuntimeError(f"initdb failed\n{process.stderr}")
+
+    def start(self) -> None:
+        if self.child_process:
+            return
+        self.prestart()
+        with self.log.open("ab") as log:
+            self.child_process = subprocess.Popen(
+                self.get_server_commandline(),
+                cwd=self.base_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=bare_environment(),
+                # At once and without a checkpoint: what a killed run leaves is thrown away.
+                preexec_fn=dies_with_parent(signal.SIGQUIT),
+                **self._as_account(),
+            )
+        try:
+            self.wait_booting()
+        except BaseException:
+            self.stop()
+            raise
+
+    def get_server_commandline(self) -> list[str]:
+        command = [self.postgres, "-D", str(self._data), "-p", str(self.settings["port"])]
+        for name, value in self._configuration.items():
+            command += ["-c", f"{name}={value}"]
+        return command
+
+    def is_server_available(self) -> bool:
+        try:
+            with closing(pg8000.connect(host="127.0.0.1", port=self.settings["port"], user=SUPERUSER, database=NAME)):
+                return True
+        except pg8000.Error:
+            return False
+
+    def _as_account(self) -> dict[str, Any]:
+        if self._account is None:
+            return {}
+        uid, gid = self._account
+        return {"user": uid, "group": gid, "extra_groups": []}
+
+
+def _start(directory: Path, *, port: int | None, durable: bool, scheduler: bool) -> _Server:
+    installation = complete_server() or (None if scheduler else next(installed_servers(), None))
+    if installation is None:
+        raise RuntimeError("no PostgreSQL with pg_cron and plpgsql_check: run scripts/demo or scripts/test")
+    settings = dict(_SETTINGS)
+    if scheduler:
+        settings |= _CRON_SETTINGS
+    if not durable:
+        settings |= _THROWAWAY_SETTINGS
+    server = _Server(installation, settings, base_dir=str(directory), auto_start=0, port=port)
+    server.setup()
+    for attempt in range(1, _ATTEMPTS + 1):
+        if port is None:  # another program may take it before the server does
+            server.settings["port"] = get_unused_port()
+        try:
+            server.start()
+            break
+        except RuntimeError as error:
+            taken = "could not bind" in str(error)
+            if not taken or port is not None or attempt == _ATTEMPTS:
+                raise
+    return server
+
+
+def _account() -> tuple[int, int] | None:
+    """Whom to run the server as, if not as the caller."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(_SYSTEM_USER)
+    except KeyError:
+        raise RuntimeError(f"running as root needs the system user {_SYSTEM_USER!r}") from None
+    return entry.pw_uid, entry.pw_gid
+
+
+@cache
+def _auth_tables() -> str:
+    command: Sequence[str | Path] = [NODE, GATEWAY / "auth_schema.mjs"]
+    return subprocess.run(command, env=bare_environment(), capture_output=True, text=True, check=True).stdout

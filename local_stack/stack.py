@@ -1,0 +1,181 @@
+"""The whole stack as one object, for the demo and the tests alike."""
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from local_stack import migrations
+from local_stack.database import Database
+from local_stack.functions import EdgeFunction, function_names
+from local_stack.keys import Keys
+from local_stack.places import GATEWAY, NODE, ROOT, bare_environment
+from local_stack.processes import Child
+from local_stack.workspace import Workspace
+
+GATEWAY_LOGIN = "authenticator"
+MAX_ROWS = 1000
+POOL_SIZE = 20
+
+
+class Stack:
+    """Starts on construction, ends with its `with` block, or with the process that made it.
+
+    Ports left out are free ones. `durable=False` trades the database's crash safety for speed,
+    `gateway=False` leaves out everything but the database, `migrate=False` leaves it as the
+    platform makes it, `scheduler=False` does without pg_cron.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        database_port: int | None = None,
+        durable: bool = True,
+        scheduler: bool = True,
+        migrate: bool = True,
+        seed: bool = False,
+        gateway: bool = True,
+        logs: Path | None = None,
+    ) -> None:
+        self.keys = Keys()
+        self._functions: dict[str, int] = {}
+        self._gateway: Child | None = None
+        self._children: list[tuple[str, int]] = []
+        with ExitStack() as cleanup:
+            workspace = Workspace()
+            cleanup.callback(workspace.remove)
+            self.directory = workspace.path
+            self.logs = logs or workspace.path
+            self.database = Database(
+                workspace.path / "postgres", port=database_port, durable=durable, scheduler=scheduler
+            )
+            cleanup.callback(self.database.stop)
+            if migrate:
+                self.push_migrations(seed=seed)
+            # Bound here and handed on, so that the URL is known before the gateway runs.
+            self._socket = socket.create_server(("127.0.0.1", port or 0), backlog=256)
+            cleanup.callback(self._socket.close)
+            if gateway:
+                for name in function_names():
+                    function = self._start_function(name, self.function_environment)
+                    cleanup.callback(function.stop)
+                    self._functions[name] = function.await_port()
+                cleanup.callback(self._stop_gateway)
+                self._start_gateway()
+            self._cleanup = cleanup.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._cleanup.close()
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    @property
+    def database_url(self) -> str:
+        """As `postgres`, who owns the project and is not a superuser."""
+        return self.database.url
+
+    @property
+    def superuser_url(self) -> str:
+        return self.database.superuser_url
+
+    @property
+    def publishable_key(self) -> str:
+        return self.keys.publishable_key
+
+    @property
+    def secret_key(self) -> str:
+        return self.keys.secret_key
+
+    @property
+    def cron_secret(self) -> str:
+        return self.keys.cron_secret
+
+    @property
+    def function_environment(self) -> dict[str, str]:
+        """What the platform gives every Edge Function."""
+        return {
+            "SUPABASE_URL": self.api_url,
+            "SUPABASE_ANON_KEY": self.keys.anon_key,
+            "SUPABASE_SERVICE_ROLE_KEY": self.keys.service_role_key,
+            "SUPABASE_PUBLISHABLE_KEYS": json.dumps({"default": self.keys.publishable_key}),
+            "SUPABASE_SECRET_KEYS": json.dumps({"default": self.keys.secret_key}),
+            "CRON_SECRET": self.keys.cron_secret,
+        }
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes that belong to the stack."""
+        pids = {"postgres": self.database.pid, **dict(self._children)}
+        if self._gateway:
+            pids["gateway"] = self._gateway.pid
+        return pids
+
+    def token_for(self, user_id: object, *, seconds: int = 3600, **claims: object) -> str:
+        """What a signed-in user sends as `Authorization: Bearer …`."""
+        return self.keys.token(role="authenticated", sub=str(user_id), aud="authenticated", seconds=seconds, **claims)
+
+    def push_migrations(self, *, workdir: Path = ROOT, seed: bool = False) -> str:
+        return migrations.push(self.database_url, home=self.directory / "supabase", workdir=workdir, seed=seed)
+
+    def restart_gateway(self) -> None:
+        """It reads the schema once: whatever changes the schema has to call this."""
+        self._stop_gateway()
+        self._start_gateway()
+
+    @contextmanager
+    def function(self, name: str, environment: Mapping[str, str | None]) -> Iterator[str]:
+        """A second process of a function with a changed environment (None takes a name out); yields its URL."""
+        changed = {**self.function_environment, **environment}
+        function = self._start_function(name, {key: value for key, value in changed.items() if value is not None})
+        try:
+            yield f"http://127.0.0.1:{function.await_port()}/{name}"
+        finally:
+            function.stop()
+            self._children.remove((f"function {name}", function.pid))
+
+    def _start_function(self, name: str, environment: Mapping[str, str]) -> EdgeFunction:
+        function = EdgeFunction(name, environment=environment, directory=self.logs)
+        self._children.append((f"function {name}", function.pid))
+        return function
+
+    def _start_gateway(self) -> None:
+        descriptor = self._socket.fileno()
+        settings = {
+            "socket": descriptor,
+            "api_url": self.api_url,
+            "database_url": self.database.url_of(GATEWAY_LOGIN),
+            "pool_size": POOL_SIZE,
+            "max_rows": MAX_ROWS,
+            "jwt_secret": self.keys.jwt_secret,
+            "publishable_key": self.keys.publishable_key,
+            "anon_key": self.keys.anon_key,
+            "secret_key": self.keys.secret_key,
+            "service_role_key": self.keys.service_role_key,
+            "functions": self._functions,
+        }
+        self._gateway = Child(
+            "gateway",
+            [NODE, GATEWAY / "server.mjs"],
+            log=self.logs / "gateway.log",
+            environment=bare_environment(GATEWAY_SETTINGS=json.dumps(settings)),
+            pass_fds=(descriptor,),
+        )
+        self._gateway.await_output("gateway is ready")
+
+    def _stop_gateway(self) -> None:
+        if self._gateway:
+            self._gateway.stop()
