@@ -77,6 +77,10 @@ const server = http.createServer((incoming, outgoing) => {
 // Reads the schema now: a request must not wait for it, and a bad connection must show here.
 await connection.exec("select 1");
 await app.init();
-await connection.introspect({ useCache: true });
+// Unlike PostgREST it looks the schema up in information_schema, which hides what the login holds no right on.
+const schemaReader = createPostgresConnection({ url: settings.owner_url, postgresOptions: { max: 1 } });
+schemaReader.rlsState = "active";
+await connection.writeCachedIntrospection(await schemaReader.introspect(), { useDriver: true });
+await schemaReader.close();
 
 server.listen({ fd: settings.socket }, () => console.log("gateway is ready"));

@@ -1,5 +1,26 @@
 -- The widgets that a company embeds. A project that already has its own widgets table leaves this file out.
 
+create function widget_internal.are_bare_hosts(hosts text[])
+returns boolean
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return not exists (
+    select from unnest(are_bare_hosts.hosts) host
+    where host is null
+      or host !~* '^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])$'
+  );
+end
+$$;
+
+comment on function widget_internal.are_bare_hosts(text[]) is
+  'Whether each of these is a host, "*." and a host, or "*": what could match a page''s host (R8).';
+
+revoke all on function widget_internal.are_bare_hosts(text[]) from public, anon, authenticated, service_role;
+grant execute on function widget_internal.are_bare_hosts(text[]) to service_role;
+
+
 create table public.widgets (
   id uuid primary key default gen_random_uuid(),
   owner_id uuid references auth.users (id),
@@ -8,11 +29,7 @@ create table public.widgets (
   is_active boolean not null default true,
   is_demo boolean not null default false,
   created_at timestamptz not null default now(),
-  constraint allowed_domains_are_bare_hosts check (
-    array_position(allowed_domains, null) is null
-    and array_to_string(allowed_domains, ' ')
-      ~* '^((\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])( |$))*$'
-  )
+  constraint allowed_domains_are_bare_hosts check (widget_internal.are_bare_hosts(allowed_domains))
 );
 
 comment on table public.widgets is 'The call widgets that a company embeds on its customers'' sites, each with the owner who pays.';
@@ -23,7 +40,6 @@ comment on column public.widgets.allowed_domains is
 comment on column public.widgets.is_active is 'Events of an inactive widget are refused.';
 comment on column public.widgets.is_demo is 'Events of a demo widget are answered with success and not stored.';
 
--- Serves: the rows of an owner, in every policy.
 create index widgets_owner_id_idx on public.widgets (owner_id);
 comment on index public.widgets_owner_id_idx is 'Serves widget_internal.owned_widget_ids(): which widgets are mine?';
 

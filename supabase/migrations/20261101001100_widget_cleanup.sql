@@ -21,6 +21,7 @@ comment on column public.widget_cleanup_runs.error is 'Why the run failed, and c
 
 alter table public.widget_cleanup_runs enable row level security;
 revoke all on table public.widget_cleanup_runs from public, anon, authenticated, service_role;
+revoke all on sequence public.widget_cleanup_runs_id_seq from public, anon, authenticated, service_role;
 grant select on table public.widget_cleanup_runs to service_role;
 
 

@@ -1,0 +1,263 @@
+"""R4 identity, R5 end, R6 outcome and evidence: how a session's events make calls."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from tests.conftest import NewWidget
+from tests.support import Connection, Row, calls_of, differences, record, session_name
+
+T0 = datetime(2026, 5, 4, 9, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def widget_id(new_widget: NewWidget) -> UUID:
+    return new_widget()
+
+
+def durations(db: Connection, widget_id: UUID) -> list[Any]:
+    assert differences(db, widget_id) == []
+    return [call["duration_seconds"] for call in calls_of(db, widget_id)]
+
+
+def only_call(db: Connection, widget_id: UUID) -> Row:
+    assert differences(db, widget_id) == []
+    (call,) = calls_of(db, widget_id)
+    return call
+
+
+def test_r4_call_ids_part_overlapping_calls(db: Connection, widget_id: UUID) -> None:
+    """Events that name a call belong to it, whatever else goes on in the session."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    record(db, widget_id, "s", "call_start", at(10), call_id="b")
+    record(db, widget_id, "s", "call_end", at(100), call_id="a")
+    record(db, widget_id, "s", "call_end", at(30), call_id="b")
+
+    assert [(call["call_id"], call["duration_seconds"]) for call in calls_of(db, widget_id)] == [("a", 100), ("b", 20)]
+
+
+def test_r4_without_call_ids_time_decides(db: Connection, widget_id: UUID) -> None:
+    """Two 2-minute calls 20 minutes apart in one session bill 240 seconds, not 1,320."""
+    record(db, widget_id, "s", "call_start", at(0))
+    record(db, widget_id, "s", "call_end", at(120))
+    record(db, widget_id, "s", "call_start", at(1200))
+    record(db, widget_id, "s", "call_end", at(1320))
+
+    assert durations(db, widget_id) == [120, 120]
+
+
+def test_r4_an_unnamed_call_has_its_start_events_id(db: Connection, widget_id: UUID) -> None:
+    """Where the sender names no call its id is the call_start's, and events may name it by that."""
+    first = record(db, widget_id, "s", "call_start", at(0))
+    second = record(db, widget_id, "s", "call_start", at(600))
+    record(db, widget_id, "s", "call_end", at(60), call_id=str(first), source="inferred")
+    record(db, widget_id, "s", "call_end", at(660))
+
+    assert [(call["call_id"], call["duration_seconds"]) for call in calls_of(db, widget_id)] == [
+        (str(first), 60),
+        (str(second), 60),
+    ]
+
+
+def test_r4_the_earliest_start_counts(db: Connection, widget_id: UUID) -> None:
+    """A call that was started twice under one call_id started the first time."""
+    record(db, widget_id, "s", "call_start", at(50), call_id="a")
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    record(db, widget_id, "s", "call_end", at(60), call_id="a")
+
+    assert durations(db, widget_id) == [60]
+
+
+def test_r4_an_end_without_a_start_makes_no_call(db: Connection, widget_id: UUID) -> None:
+    """Orphan ends, named and unnamed, and ends before the first start, make no call."""
+    record(db, widget_id, "s", "call_end", at(0))
+    record(db, widget_id, "s", "call_error", at(1), call_id="nobody")
+    record(db, widget_id, "s", "call_heartbeat", at(2), call_id="nobody")
+    assert calls_of(db, widget_id) == []
+
+    record(db, widget_id, "s", "call_start", at(10))
+
+    assert only_call(db, widget_id)["outcome"] == "open"
+
+
+def test_r4_sessions_and_widgets_are_apart(db: Connection, widget_id: UUID, new_widget: NewWidget) -> None:
+    """An end in another session, or of another widget, ends no call here."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    record(db, widget_id, "other", "call_end", at(5), call_id="a")
+    record(db, new_widget(), "s", "call_end", at(5), call_id="a")
+
+    assert only_call(db, widget_id)["outcome"] == "open"
+
+
+SOURCES = ["operator", "provider", "server", "browser", "inferred"]
+
+
+@pytest.mark.parametrize(("higher", "lower"), list(itertools.pairwise(SOURCES)))
+@pytest.mark.parametrize("higher_first", [True, False])
+def test_r5_the_higher_source_wins(
+    db: Connection, widget_id: UUID, higher: str, lower: str, higher_first: bool
+) -> None:
+    """operator, provider, server, browser, inferred: the earlier outranks, whichever arrives first or is later."""
+    ends = [(higher, at(100)), (lower, at(200))]
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    for source, ended_at in ends if higher_first else reversed(ends):
+        record(db, widget_id, "s", "call_end", ended_at, call_id="a", source=source)
+
+    assert durations(db, widget_id) == [100]
+
+
+def test_r5_an_end_beats_an_error_and_the_latest_wins(db: Connection, widget_id: UUID) -> None:
+    """Within one source call_end beats call_error, and then the latest wins."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    record(db, widget_id, "s", "call_error", at(300), call_id="a")
+    record(db, widget_id, "s", "call_end", at(100), call_id="a")
+    record(db, widget_id, "s", "call_end", at(90), call_id="a")
+
+    call = only_call(db, widget_id)
+    assert (call["duration_seconds"], call["outcome"]) == (100, "completed")
+
+
+def test_r5_an_inferred_end_does_not_say_when(db: Connection, widget_id: UUID) -> None:
+    """Where an inferred end wins, the call ended at its last heartbeat, even one that came in later."""
+    record(db, widget_id, "s", "call_start", at(0))
+    record(db, widget_id, "s", "call_heartbeat", at(30))
+    call_id = str(only_call(db, widget_id)["call_id"])
+    record(db, widget_id, "s", "call_end", at(1800), call_id=call_id, source="inferred")
+    assert durations(db, widget_id) == [30]
+
+    record(db, widget_id, "s", "call_heartbeat", at(60))
+
+    assert durations(db, widget_id) == [60]
+    assert only_call(db, widget_id)["evidence"] == "heartbeat"
+
+
+def test_r5_a_late_real_end_replaces_an_inferred_one(db: Connection, widget_id: UUID) -> None:
+    """A 5-minute call whose real end arrives after the inferred one bills 300 seconds, not 1,800."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    record(db, widget_id, "s", "call_end", at(1800), call_id="a", source="inferred")
+    assert durations(db, widget_id) == [1800]
+
+    record(db, widget_id, "s", "call_end", at(300), call_id="a")
+
+    assert durations(db, widget_id) == [300]
+
+
+def test_r5_a_call_never_ends_before_it_starts_nor_too_late(db: Connection, widget_id: UUID) -> None:
+    """ended_at lies between the start and four hours after it."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="early")
+    record(db, widget_id, "s", "call_end", at(-60), call_id="early")
+    record(db, widget_id, "s", "call_start", at(1), call_id="late")
+    record(db, widget_id, "s", "call_end", at(5 * 3600), call_id="late")
+
+    assert durations(db, widget_id) == [0, 4 * 3600]
+
+
+def test_r5_the_longest_duration_is_a_setting(db: Connection, widget_id: UUID) -> None:
+    """A changed max_call_duration recomputes the calls that the old or the new limit cuts."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    record(db, widget_id, "s", "call_end", at(5 * 3600), call_id="a")
+
+    found = []
+    try:
+        for hours in (6, 1, 4):
+            db.execute("update widget_internal.settings set max_call_duration = make_interval(hours => %s)", [hours])
+            found += durations(db, widget_id)
+    finally:
+        db.execute("update widget_internal.settings set max_call_duration = '4 hours'")
+
+    assert found == [5 * 3600, 3600, 4 * 3600]
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcome", "evidence"),
+    [
+        ([], "open", None),
+        ([("call_end", "browser")], "completed", "observed"),
+        ([("call_error", "server")], "failed", "observed"),
+        ([("call_end", "provider")], "completed", "provider"),
+        ([("call_error", "operator"), ("call_end", "browser")], "failed", "operator"),
+        ([("call_end", "inferred")], "completed", "assumed"),
+        ([("call_end", "inferred"), ("call_heartbeat", "browser")], "completed", "heartbeat"),
+        ([("call_heartbeat", "browser")], "open", None),
+    ],
+)
+def test_r6_outcome_and_evidence(
+    db: Connection, widget_id: UUID, ends: list[tuple[str, str]], outcome: str, evidence: str | None
+) -> None:
+    """What a call ended by decides its outcome; who said so, its evidence."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    for event_type, source in ends:
+        record(db, widget_id, "s", event_type, at(60), call_id="a", source=source)
+
+    call = only_call(db, widget_id)
+    assert (call["outcome"], call["evidence"]) == (outcome, evidence)
+
+
+HISTORY: list[dict[str, Any]] = [
+    {"event_type": "call_start", "at": at(0)},
+    {"event_type": "call_heartbeat", "at": at(30)},
+    {"event_type": "call_end", "at": at(60)},
+    {"event_type": "call_start", "at": at(100)},
+    {"event_type": "call_start", "at": at(110), "call_id": "named"},
+    {"event_type": "call_error", "at": at(150), "call_id": "named"},
+]
+
+
+def test_any_order_of_arrival_gives_the_same_calls(db: Connection, new_widget: NewWidget) -> None:
+    """All 720 orders in which six events of a session can arrive make the same calls."""
+    widget_id = new_widget()
+    ids = [uuid4() for _ in HISTORY]
+    expected = [
+        (str(ids[0]), at(0), at(60), "completed"),
+        (str(ids[3]), at(100), None, "open"),
+        ("named", at(110), at(150), "failed"),
+    ]
+
+    for order in itertools.permutations(range(len(HISTORY))):
+        with db.transaction(force_rollback=True):
+            for index in order:
+                record(db, widget_id, "s", **HISTORY[index], id=ids[index])
+            found = calls_of(db, widget_id)
+        assert [(c["call_id"], c["started_at"], c["ended_at"], c["outcome"]) for c in found] == expected, order
+
+
+def test_calls_are_kept_however_events_come_in(db: Connection, widget_id: UUID) -> None:
+    """COPY, update, delete and a move between sessions by the table's owner leave the calls as the ledger gives them."""
+    with db.cursor().copy(
+        "copy public.widget_analytics (widget_id, session_id, event_type, call_id, timestamp) from stdin"
+    ) as copy:
+        for number in range(2000):
+            copy.write_row((widget_id, f"s{number % 700}", "call_start", f"c{number}", at(number)))
+            copy.write_row((widget_id, f"s{number % 700}", "call_end", f"c{number}", at(number + 5)))
+    assert durations(db, widget_id) == [5] * 2000
+
+    db.execute(
+        "delete from public.widget_analytics where widget_id = %s and event_type = 'call_start' and call_id < 'c5'",
+        [widget_id],
+    )
+    db.execute(
+        "update public.widget_analytics set session_id = 'moved' where widget_id = %s and call_id = 'c777'", [widget_id]
+    )
+
+    assert differences(db, widget_id) == []
+    moved = [call["call_id"] for call in calls_of(db, widget_id) if call["session_id"] == "moved"]
+    assert moved == ["c777"]
+    with db.transaction(force_rollback=True):
+        db.execute("truncate public.widget_analytics")
+        assert calls_of(db, widget_id) == []
+
+
+def test_repeatable_read_is_refused(db: Connection, widget_id: UUID) -> None:
+    """A transaction that cannot see what others have just added may not add call events."""
+    with db.transaction():
+        db.execute("set transaction isolation level repeatable read")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="repeatable read"), db.transaction():
+            record(db, widget_id, session_name(), "call_start", at(0))
