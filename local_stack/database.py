@@ -48,8 +48,8 @@ _THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_w
 class Database:
     """A running server; `url` is the project owner's, `superuser_url` the platform's."""
 
-    def __init__(self, directory: Path, *, port: int | None, durable: bool, scheduler: bool) -> None:
-        self._server = _start(directory, port=port, durable=durable, scheduler=scheduler)
+    def __init__(self, directory: Path, *, log: Path, port: int | None, durable: bool, scheduler: bool) -> None:
+        self._server = _start(directory, log=log, port=port, durable=durable, scheduler=scheduler)
         try:
             with psycopg.connect(self.superuser_url, autocommit=True) as connection:
                 connection.execute((_HERE / "platform.sql").read_bytes())
@@ -85,6 +85,11 @@ class Database:
     def url_of(self, role: str) -> str:
         return f"postgresql://{role}@127.0.0.1:{self.port}/{NAME}?sslmode=disable"
 
+    def check(self) -> None:
+        """Raise if the server has ended by itself."""
+        if not self._server.is_alive():
+            raise RuntimeError(f"postgres has ended\n{self._server.read_bootlog()}")
+
     def stop(self) -> None:
         self._server.stop()
 
@@ -94,11 +99,11 @@ class _Server(Postgresql):
 
     child_process: subprocess.Popen[bytes] | None
 
-    def __init__(self, installation: PostgresServer, settings: dict[str, str], **options: Any) -> None:
+    def __init__(self, installation: PostgresServer, settings: dict[str, str], log: Path, **options: Any) -> None:
         self.extensions = installation.extensions
         self._configuration = settings
         self._data = Path(options["base_dir"], "data")
-        self.log = Path(options["base_dir"], f"{type(self).__name__}.log")
+        self.log = log
         self._account = _account()
         super().__init__(
             initdb=str(installation.bin / "initdb"), postgres=str(installation.bin / "postgres"), **options
@@ -150,6 +155,9 @@ class _Server(Postgresql):
             self.stop()
             raise
 
+    def read_bootlog(self) -> str:
+        return self.log.read_text()[-2000:]
+
     def get_server_commandline(self) -> list[str]:
         command = [self.postgres, "-D", str(self._data), "-p", str(self.settings["port"])]
         for name, value in self._configuration.items():
@@ -170,7 +178,7 @@ class _Server(Postgresql):
         return {"user": uid, "group": gid, "extra_groups": []}
 
 
-def _start(directory: Path, *, port: int | None, durable: bool, scheduler: bool) -> _Server:
+def _start(directory: Path, *, log: Path, port: int | None, durable: bool, scheduler: bool) -> _Server:
     installation = complete_server() or (None if scheduler else next(installed_servers(), None))
     if installation is None:
         raise RuntimeError("no PostgreSQL with pg_cron and plpgsql_check: run scripts/demo or scripts/test")
@@ -179,7 +187,7 @@ def _start(directory: Path, *, port: int | None, durable: bool, scheduler: bool)
         settings |= _CRON_SETTINGS
     if not durable:
         settings |= _THROWAWAY_SETTINGS
-    server = _Server(installation, settings, base_dir=str(directory), auto_start=0, port=port)
+    server = _Server(installation, settings, log, base_dir=str(directory), auto_start=0, port=port)
     server.setup()
     for attempt in range(1, _ATTEMPTS + 1):
         if port is None:  # another program may take it before the server does

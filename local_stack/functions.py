@@ -33,11 +33,10 @@ def function_names(supabase: Path = SUPABASE) -> Iterator[str]:
         yield name
 
 
-class EdgeFunction:
+class EdgeFunction(Child):
     """One function behind a port of its own."""
 
     def __init__(self, name: str, *, environment: Mapping[str, str], directory: Path) -> None:
-        self.name = name
         home = SUPABASE / "functions" / name
         configuration = home / "deno.json"
         command: list[str | Path] = [
@@ -51,7 +50,7 @@ class EdgeFunction:
             *(["--config", configuration] if configuration.exists() else ["--no-config"]),
             home / "index.ts",
         ]
-        self._child = Child(
+        super().__init__(
             f"function {name}",
             command,
             log=directory / f"function-{name}.log",
@@ -63,12 +62,5 @@ class EdgeFunction:
             ),
         )
 
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
     def await_port(self) -> int:
-        return int(self._child.await_output(r"Listening on http://127\.0\.0\.1:(\d+)")[1])
-
-    def stop(self) -> None:
-        self._child.stop()
+        return int(self.await_output(r"Listening on http://127\.0\.0\.1:(\d+)")[1])

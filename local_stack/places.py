@@ -1,7 +1,6 @@
 """Where things are in a checkout that has been set up."""
 
 import os
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -9,7 +8,7 @@ SUPABASE = ROOT / "supabase"
 GATEWAY = ROOT / "local_stack" / "gateway"
 RUN = ROOT / ".stack"
 
-_BIN = Path(sys.prefix) / "bin"
+_BIN = ROOT / ".venv" / "bin"
 NODE = _BIN / "node"
 DENO = _BIN / "deno"
 SUPABASE_CLI = ROOT / "node_modules" / "supabase" / "dist" / "supabase.js"

@@ -100,6 +100,11 @@ class Child:
         assert found is not None
         return found
 
+    def check(self) -> None:
+        """Raise if the program has ended by itself."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self.name} ended with status {self._process.returncode}\n{self._last_lines()}")
+
     def stop(self, *, seconds: float = 10) -> None:
         if self._process.poll() is None:
             self._process.terminate()

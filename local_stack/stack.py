@@ -44,14 +44,18 @@ class Stack:
         self.keys = Keys()
         self._functions: dict[str, int] = {}
         self._gateway: Child | None = None
-        self._children: list[tuple[str, int]] = []
+        self._children: list[Child] = []
         with ExitStack() as cleanup:
             workspace = Workspace()
             cleanup.callback(workspace.remove)
             self.directory = workspace.path
             self.logs = logs or workspace.path
             self.database = Database(
-                workspace.path / "postgres", port=database_port, durable=durable, scheduler=scheduler
+                workspace.path / "postgres",
+                log=self.logs / "postgres.log",
+                port=database_port,
+                durable=durable,
+                scheduler=scheduler,
             )
             cleanup.callback(self.database.stop)
             if migrate:
@@ -60,12 +64,10 @@ class Stack:
             self._socket = socket.create_server(("127.0.0.1", port or 0), backlog=256)
             cleanup.callback(self._socket.close)
             if gateway:
-                for name in function_names():
-                    function = self._start_function(name, self.function_environment)
-                    cleanup.callback(function.stop)
-                    self._functions[name] = function.await_port()
-                cleanup.callback(self._stop_gateway)
-                self._start_gateway()
+                cleanup.callback(self._stop_children)
+                functions = {name: self._start_function(name, self.function_environment) for name in function_names()}
+                self._functions = {name: function.await_port() for name, function in functions.items()}
+                self._gateway = self._start_gateway()
             self._cleanup = cleanup.pop_all()
 
     def __enter__(self) -> Self:
@@ -119,10 +121,7 @@ class Stack:
     @property
     def pids(self) -> dict[str, int]:
         """The processes that belong to the stack."""
-        pids = {"postgres": self.database.pid, **dict(self._children)}
-        if self._gateway:
-            pids["gateway"] = self._gateway.pid
-        return pids
+        return {"postgres": self.database.pid, **{child.name: child.pid for child in self._children}}
 
     def token_for(self, user_id: object, *, seconds: int = 3600, **claims: object) -> str:
         """What a signed-in user sends as `Authorization: Bearer …`."""
@@ -131,10 +130,17 @@ class Stack:
     def push_migrations(self, *, workdir: Path = ROOT, seed: bool = False) -> str:
         return migrations.push(self.database_url, home=self.directory / "supabase", workdir=workdir, seed=seed)
 
+    def check(self) -> None:
+        """Raise if a part of the stack has ended by itself."""
+        self.database.check()
+        for child in self._children:
+            child.check()
+
     def restart_gateway(self) -> None:
         """It reads the schema once: whatever changes the schema has to call this."""
-        self._stop_gateway()
-        self._start_gateway()
+        assert self._gateway is not None
+        self._stop(self._gateway)
+        self._gateway = self._start_gateway()
 
     @contextmanager
     def function(self, name: str, environment: Mapping[str, str | None]) -> Iterator[str]:
@@ -144,20 +150,21 @@ class Stack:
         try:
             yield f"http://127.0.0.1:{function.await_port()}/{name}"
         finally:
-            function.stop()
-            self._children.remove((f"function {name}", function.pid))
+            self._stop(function)
 
     def _start_function(self, name: str, environment: Mapping[str, str]) -> EdgeFunction:
         function = EdgeFunction(name, environment=environment, directory=self.logs)
-        self._children.append((f"function {name}", function.pid))
+        self._children.append(function)
         return function
 
-    def _start_gateway(self) -> None:
+    def _start_gateway(self) -> Child:
         descriptor = self._socket.fileno()
         settings = {
             "socket": descriptor,
             "api_url": self.api_url,
             "database_url": self.database.url_of(GATEWAY_LOGIN),
+            "schema_url": self.database_url,
+            "owner_url": self.database.url,
             "pool_size": POOL_SIZE,
             "max_rows": MAX_ROWS,
             "jwt_secret": self.keys.jwt_secret,
@@ -167,15 +174,21 @@ class Stack:
             "service_role_key": self.keys.service_role_key,
             "functions": self._functions,
         }
-        self._gateway = Child(
+        gateway = Child(
             "gateway",
             [NODE, GATEWAY / "server.mjs"],
             log=self.logs / "gateway.log",
             environment=bare_environment(GATEWAY_SETTINGS=json.dumps(settings)),
             pass_fds=(descriptor,),
         )
-        self._gateway.await_output("gateway is ready")
+        self._children.append(gateway)
+        gateway.await_output("gateway is ready")
+        return gateway
 
-    def _stop_gateway(self) -> None:
-        if self._gateway:
-            self._gateway.stop()
+    def _stop(self, child: Child) -> None:
+        child.stop()
+        self._children.remove(child)
+
+    def _stop_children(self) -> None:
+        for child in reversed(self._children.copy()):
+            self._stop(child)

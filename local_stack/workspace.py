@@ -5,11 +5,9 @@ import os
 import shutil
 import stat
 import tempfile
-import time
 from pathlib import Path
 
 _PREFIX = "widget-stack-"
-_SECONDS_UNTIL_LOCKED = 10  # between making a directory and locking it
 
 
 class Workspace:
@@ -17,9 +15,11 @@ class Workspace:
 
     def __init__(self) -> None:
         remove_leftovers()
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = os.open(self.path, os.O_RDONLY)
+        made = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}"))
+        self._lock = os.open(made, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Only now does it get the name that others look for: none of them can find it unlocked.
+        self.path = made.rename(made.with_name(made.name.removeprefix("new-")))
         # The database server may run as another user, and must pass through.
         self.path.chmod(0o711)
 
@@ -33,8 +33,6 @@ def remove_leftovers() -> None:
         try:
             status = path.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                continue
-            if time.time() - status.st_ctime < _SECONDS_UNTIL_LOCKED:
                 continue
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:  # another run removed it first
