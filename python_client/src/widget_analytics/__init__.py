@@ -8,7 +8,7 @@
 Settings come from keyword arguments, the environment or ``.env``. Seconds are exact decimals, times are in UTC.
 """
 
-from importlib.metadata import version
+from importlib.metadata import version as _version
 
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import (
@@ -60,4 +60,4 @@ __all__ = [
     "WrongKey",
 ]
 
-__version__ = version("widget-analytics")
+__version__ = _version("widget-analytics")

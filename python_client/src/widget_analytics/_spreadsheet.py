@@ -9,8 +9,8 @@ import re
 # or on a new line: the mark is needed there as well.
 _FORMULA = re.compile(
     r"""
-    (^ | [,;|"'\t\r\n])     # where a cell may begin
-    (?= \s* [=+\-@＝＋－＠] | [\t\r] )
+    ^ (?= [\t\r] )
+    | (?: ^ | (?<= [,;|"'\t\r\n] ) ) (?= \s* [=+\-@＝＋－＠] )
     """,  # noqa: RUF001 (the full-width forms are meant)
     re.VERBOSE,
 )
@@ -21,4 +21,4 @@ def safe_text(text: str) -> str:
 
     This changes the text. Who needs ids to the letter exports JSON Lines.
     """
-    return _FORMULA.sub(r"\1'", text)
+    return _FORMULA.sub("'", text)

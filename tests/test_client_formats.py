@@ -1,0 +1,131 @@
+"""How rows are written: what a spreadsheet or a program finds in the file."""
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from widget_analytics import Call, Evidence, Outcome
+from widget_analytics._formats import write_csv, write_jsonl
+from widget_analytics._spreadsheet import safe_text
+
+WIDGET = UUID("0195f2a0-0000-7000-8000-000000000001")
+
+
+def a_call(**changes: object) -> Call:
+    fields = {
+        "widget_id": WIDGET,
+        "session_id": "s1",
+        "call_id": "c1",
+        "started_at": datetime(2026, 10, 1, 8, 30, tzinfo=UTC),
+        "ended_at": datetime(2026, 10, 1, 8, 32, 0, 1, tzinfo=UTC),
+        "outcome": Outcome.COMPLETED,
+        "evidence": Evidence.OBSERVED,
+        "duration_seconds": Decimal("120.000001"),
+        "billable_seconds": Decimal("120.000001"),
+        "rule": "exact duration",
+    }
+    return Call(**(fields | changes))  # type: ignore[arg-type]  # tests change what they mean to
+
+
+def as_csv(*calls: Call) -> str:
+    file = io.BytesIO()
+    write_csv(Call, calls, file)
+    return file.getvalue().decode()
+
+
+def as_jsonl(*calls: Call) -> str:
+    file = io.BytesIO()
+    write_jsonl(Call, calls, file)
+    return file.getvalue().decode()
+
+
+def test_csv_is_rfc_4180_in_a_stable_order() -> None:
+    """A header, CRLF, times in UTC to the microsecond, numbers as they are, nothing where there is nothing."""
+    open_call = a_call(
+        ended_at=None, outcome=Outcome.OPEN, evidence=None, duration_seconds=None, billable_seconds=Decimal(0)
+    )
+
+    assert as_csv(a_call(), open_call) == (
+        "widget_id,session_id,call_id,started_at,ended_at,outcome,evidence,duration_seconds,billable_seconds,rule\r\n"
+        "0195f2a0-0000-7000-8000-000000000001,s1,c1,2026-10-01T08:30:00.000000Z,2026-10-01T08:32:00.000001Z,"
+        "completed,observed,120.000001,120.000001,exact duration\r\n"
+        "0195f2a0-0000-7000-8000-000000000001,s1,c1,2026-10-01T08:30:00.000000Z,,open,,,0,exact duration\r\n"
+    )
+
+
+def test_times_of_another_zone_are_written_in_utc() -> None:
+    """08:30 at +02:00 is 06:30."""
+    elsewhere = datetime(2026, 10, 1, 8, 30, tzinfo=timezone(timedelta(hours=2)))
+
+    assert "2026-10-01T06:30:00.000000Z" in as_csv(a_call(started_at=elsewhere))
+
+
+def test_csv_keeps_any_text_in_its_cell() -> None:
+    """Separators, quotes, line breaks and other alphabets come back as they were."""
+    text = 'a,b;"c"\r\nd\u2028é 🙂'
+
+    rows = list(csv.reader(io.StringIO(as_csv(a_call(session_id=text)), newline="")))
+
+    assert rows[1][1] == text
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t'=1"),
+        ("\r=1", "'\r'=1"),
+        ("\tx", "'\tx"),
+        ("  =1", "'  =1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("a;=1", "a;'=1"),
+        ('a",=1', "a\",'=1"),
+        ("a\n=1", "a\n'=1"),
+        ("a|-1", "a|'-1"),
+        ("a-b=c", "a-b=c"),
+        ("0195f2a0-0000-7000-8000-000000000001", "0195f2a0-0000-7000-8000-000000000001"),
+        ("", ""),
+    ],
+)
+def test_text_cannot_begin_a_formula(text: str, safe: str) -> None:
+    """Wherever a cell may begin, an apostrophe stands before what begins a formula; other text stays as it is."""
+    assert safe_text(text) == safe
+
+
+def test_negative_numbers_stay_numbers_in_csv() -> None:
+    """Only text is guarded: a correction of minus two minutes can be added up."""
+    assert ",-120.5," in as_csv(a_call(billable_seconds=Decimal("-120.5")))
+
+
+def test_json_lines_keep_every_digit_and_every_character() -> None:
+    """Decimals are numbers that a reader who keeps digits gets whole; ids are to the letter."""
+    digits = Decimal("123456789012345678.000001")
+
+    line = json.loads(as_jsonl(a_call(billable_seconds=digits, session_id='=1+"é"')), parse_float=Decimal)
+
+    assert line["billable_seconds"] == digits
+    assert line["session_id"] == '=1+"é"'
+    assert line["started_at"] == "2026-10-01T08:30:00.000000Z"
+    assert list(line) == list(Call.columns())
+
+
+def test_small_and_large_decimals_have_no_exponent() -> None:
+    """1E-6 and 1E+3 are written out, as finance programs read them."""
+    text = as_jsonl(a_call(duration_seconds=Decimal("1E-6"), billable_seconds=Decimal("1E+3")))
+
+    assert '"duration_seconds":0.000001,"billable_seconds":1000,' in text
+
+
+def test_an_open_call_has_nulls_in_json() -> None:
+    """What is not known yet is null, not zero and not left out."""
+    line = json.loads(as_jsonl(a_call(ended_at=None, evidence=None, duration_seconds=None)))
+
+    assert (line["ended_at"], line["evidence"], line["duration_seconds"]) == (None, None, None)
