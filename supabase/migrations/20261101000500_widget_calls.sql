@@ -5,7 +5,7 @@ create function widget_internal.session_calls(
 )
 returns table (
   call_id text, started_at timestamptz, last_heartbeat_at timestamptz,
-  ended_at timestamptz, outcome text, evidence text
+  ended_at timestamptz, outcome text, evidence text, ended_by uuid
 )
 language plpgsql stable
 set search_path = ''
@@ -53,7 +53,12 @@ begin
       max(e."timestamp") filter (where e.event_type = 'call_heartbeat') as last_heartbeat_at,
       max(e."timestamp") filter (where e.is_believed) as said_to_end_at,
       max(e.event_type) filter (where e.is_believed) as end_type,
-      max(e.source) filter (where e.is_believed) as end_source
+      max(e.source) filter (where e.is_believed) as end_source,
+      (array_agg(e.id) filter (where e.is_believed))[1] as ended_by,
+      -- Who is trusted with it may know how long the call was, whatever the browser took for its start.
+      max(case when e.is_believed and e.source in ('operator', 'provider', 'server')
+        and jsonb_typeof(e.properties -> 'duration_seconds') = 'number'
+        then (e.properties ->> 'duration_seconds')::numeric end) as stated_seconds
     from ranked e
     group by e.call_id
   )
@@ -63,23 +68,33 @@ begin
     case when c.end_type is not null then least(
       greatest(
         c.started_at,
-        case c.end_source when 'inferred' then coalesce(c.last_heartbeat_at, c.said_to_end_at) else c.said_to_end_at end
+        case
+          when c.stated_seconds is not null
+            then c.started_at
+              + greatest(least(c.stated_seconds, extract(epoch from s.max_call_duration)), 0) * interval '1 second'
+          when c.end_source = 'inferred' then coalesce(c.last_heartbeat_at, c.said_to_end_at)
+          else c.said_to_end_at
+        end
       ),
-      c.started_at + (select s.max_call_duration from widget_internal.settings s)
+      c.started_at + s.max_call_duration
     ) end,
     case c.end_type when 'call_end' then 'completed' when 'call_error' then 'failed' else 'open' end,
     case
       when c.end_source in ('browser', 'server') then 'observed'
       when c.end_source = 'inferred' then case when c.last_heartbeat_at is null then 'assumed' else 'heartbeat' end
       else c.end_source
-    end
+    end,
+    c.ended_by
   from calls c
+  cross join widget_internal.settings s
   where c.started_at is not null;
 end
 $$;
 
 comment on function widget_internal.session_calls(uuid, text, timestamptz) is
-  'The one definition of how a session''s events, as received by a moment, make calls (R4, R5, R6).';
+  'The one definition of how a session''s events, as received by a moment, make calls (R4, R5, R6). ended_by: the event '
+  'that is believed. Where that is of source operator, provider or server and its properties state duration_seconds, '
+  'the call ends that long after its start.';
 
 revoke all on function widget_internal.session_calls(uuid, text, timestamptz)
   from public, anon, authenticated, service_role;
