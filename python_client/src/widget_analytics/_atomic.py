@@ -23,14 +23,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the folder or the file cannot be written.
     """
-    # A link stays a link: what it points to is replaced.
-    target = path.resolve()
-    if target.exists() and not target.is_file():
+    if path.exists() and not path.is_file():
         # A device or a pipe cannot be replaced, only written to.
-        with target.open("wb") as file:
+        with path.open("wb") as file:
             yield file
         return
 
+    # A link stays a link: what it points to is replaced.
+    target = path.resolve()
     part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.part")
     try:
         with part.open("xb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
-from supabase import Client, ClientOptions, create_client
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from widget_analytics._answers import error_of
@@ -13,6 +12,8 @@ from widget_analytics.errors import TooManyRequests, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from supabase import Client
 
     from widget_analytics._settings import Settings
 
@@ -34,6 +35,9 @@ class Transport:
     """
 
     def __init__(self, settings: Settings, *, origin: str | None, timeout: float, attempts: int) -> None:
+        # Only now: it takes most of the command's start, and neither --help nor a wrong option needs it.
+        from supabase import ClientOptions, create_client  # noqa: PLC0415
+
         self._attempts = attempts
         # Redirects are not followed: the key would go along.
         self._http = httpx.Client(

@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-from postgrest import CountMethod
-
 from widget_analytics._batches import MAX_BYTES, Item, batches, item
 from widget_analytics._paging import KEY, Filter, read_calls
 from widget_analytics._settings import Settings
@@ -208,6 +206,8 @@ class WidgetAnalytics:
 
     def open_calls(self) -> int:
         """Count the calls that have not ended."""
+        from postgrest import CountMethod  # noqa: PLC0415 (with supabase, when a client is made)
+
         count = self._transport.send(
             lambda api: (
                 api.from_("widget_calls")
