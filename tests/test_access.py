@@ -1,7 +1,6 @@
 """R10: as whom, does what, sees what. Nothing is reachable unless it stands here."""
 
 import json
-from typing import Any
 from uuid import UUID
 
 import httpx
@@ -255,16 +254,30 @@ def test_r10_shadowing_is_inert(connect: Connect, new_widget: NewWidget, db: Con
     assert stored == {"n": 1}
 
 
-def _findings(output: str) -> list[dict[str, Any]]:
-    """The JSON array in what the CLI printed between its messages."""
-    start = output.find("[")
-    return json.loads(output[start : output.rfind("]") + 1]) if start >= 0 else []
-
-
-@pytest.mark.parametrize("command", ["lint", "advisors"])
-def test_r10_supabase_finds_nothing(stack: Stack, command: str) -> None:
-    """`supabase db lint` and `supabase db advisors` find nothing above INFO in what is ours."""
+def findings(stack: Stack, command: str) -> list[str]:
+    """The names of what `supabase db lint` or `supabase db advisors` finds above INFO."""
     output = supabase("db", command, f"--remote={stack.database_url}", home=stack.directory / "supabase")
+    start = output.find("[\n")
+    if start < 0:
+        assert "No " in output, output
+        return []
+    found, _ = json.JSONDecoder().raw_decode(output[start:])
+    return [finding.get("function") or finding["detail"] for finding in found]
 
-    assert "ERROR" not in output
-    assert "WARN" not in output
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("lint", "create function public.fault() returns int language plpgsql as 'begin return nobody; end'"),
+        ("advisors", "create table public.fault (id int primary key)"),
+    ],
+)
+def test_r10_supabase_finds_nothing(stack: Stack, db: Connection, command: str, fault: str) -> None:
+    """`supabase db lint` and `supabase db advisors` find nothing above INFO in what is ours, and do find a fault."""
+    assert findings(stack, command) == []
+
+    db.execute(fault.encode())
+    try:
+        assert "fault" in str(findings(stack, command))
+    finally:
+        db.execute(f"drop {fault.split()[1]} public.fault".encode())

@@ -26,7 +26,7 @@ begin
       and e.received_at <= session_calls.as_of
   ),
   named as (
-    select e.id, e.event_type, e.source, e."timestamp", coalesce(
+    select e.id, e.event_type, e.source, e."timestamp", e.properties, coalesce(
       e.call_id,
       case when e.starts_so_far > 0 then first_value(e.id) over (
         partition by e.call_id is null, e.starts_so_far order by e.event_type <> 'call_start'
