@@ -7,10 +7,12 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from local_stack.postgres_server import complete_server, installed_servers
@@ -56,7 +58,7 @@ def say(what: str) -> None:
 
 
 def install_system_packages() -> None:
-    if not any(missing_packages()):
+    if complete_server() and (_environment_is_whole() or _can_make_environment()):
         return
     if shutil.which("apt-get") is None:
         raise SetupError(
@@ -66,7 +68,8 @@ def install_system_packages() -> None:
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if as_root and not _succeeds([*as_root, "true"]):
         raise SetupError(
-            f"Install what is missing, then run this again: sudo apt-get install {' '.join(missing_packages())}"
+            "Install what is missing, then run this again: "
+            f"sudo apt-get update && sudo apt-get install {' '.join(missing_packages())}"
         )
     apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=600"]
     say("looking up system packages")
@@ -86,7 +89,7 @@ def missing_packages() -> Iterator[str]:
     if complete_server() is None:
         version = _server_version_to_install()
         yield from (f"postgresql-{version}", f"postgresql-{version}-cron", f"postgresql-{version}-plpgsql-check")
-    if not PYTHON.exists() and not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+    if not _environment_is_whole() and not _can_make_environment():
         yield f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
 
 
@@ -95,22 +98,34 @@ def _server_version_to_install() -> int:
     for server in installed_servers():
         if _succeeds(["apt-cache", "show", f"postgresql-{server.major_version}-cron"]):
             return server.major_version
-    depends = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True).stdout
+    depends = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=False).stdout
     versions = [word.removeprefix("postgresql-") for word in depends.split() if word.startswith("postgresql-")]
-    return int(next(filter(str.isdecimal, versions), "15"))
+    # apt knows nothing before its first update; Ubuntu 24.04 is the one that has another version.
+    unknown = "16" if platform.freedesktop_os_release().get("ID") == "ubuntu" else "15"
+    return int(next(filter(str.isdecimal, versions), unknown))
 
 
 # Python
 
 
 def make_virtual_environment() -> None:
-    # A moved folder, or a Python that is gone, leaves an environment that looks whole.
-    if _stamp_is(VENV / "made-for", str(VENV)) and _succeeds([PYTHON, "-c", ""]):
+    if _environment_is_whole():
         return
     say("making a virtual environment")
     shutil.rmtree(VENV, ignore_errors=True)
     _run([sys.executable, "-m", "venv", VENV])
     _write_stamp(VENV / "made-for", str(VENV))
+
+
+@cache
+def _environment_is_whole() -> bool:
+    """Not so when the folder was moved, or the Python that it was made with is gone."""
+    return _stamp_is(VENV / "made-for", str(VENV)) and _succeeds([PYTHON, "-c", ""])
+
+
+def _can_make_environment() -> bool:
+    importlib.invalidate_caches()
+    return all(map(importlib.util.find_spec, ("venv", "ensurepip")))
 
 
 def install_python_packages() -> None:
