@@ -1,0 +1,368 @@
+"""What can happen to one widget's ledger, as data: Hypothesis makes it, the model and the database play it.
+
+Every time is relative to `NOW`, which stands for the database's now(): a history is the same whenever it is played.
+"""
+
+import random
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any
+from uuid import UUID, uuid5
+
+from hypothesis import strategies as st
+
+from tests.oracle.model import Event
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+_NAMESPACE = UUID("6f1f9f5e-0000-4000-8000-000000000000")
+
+
+@dataclass(frozen=True)
+class Insert:
+    """By SQL as the table's owner: one statement for all, or one for each."""
+
+    events: tuple[Event, ...]
+    at_once: bool = False
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What a browser says of an event."""
+
+    id: UUID | None
+    session_id: str
+    event_type: str
+    age_ms: int
+    call_id: str | None = None
+    seq: int | None = None
+
+
+@dataclass(frozen=True)
+class Track:
+    """As the anonymous role: one track_events(), or a track_event() for each."""
+
+    events: tuple[Tracked, ...]
+    at_once: bool = False
+
+
+@dataclass(frozen=True)
+class Cleanup:
+    stale_after: timedelta
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The setting max_call_duration is changed."""
+
+    max_call_duration: timedelta
+
+
+Step = Insert | Track | Cleanup | Limit
+
+
+@dataclass(frozen=True)
+class Bill:
+    period_start: datetime
+    period_end: datetime
+    as_of: datetime | None
+
+
+@dataclass(frozen=True)
+class History:
+    steps: tuple[Step, ...]
+    bills: tuple[Bill, ...] = ()
+    # Each: an order in which the finished ledger's events are told to another widget.
+    shuffles: tuple[int, ...] = ()
+
+
+def event_uuid(number: int) -> UUID:
+    """Ids whose order says nothing about the order in which they were made."""
+    return uuid5(_NAMESPACE, str(number))
+
+
+# To JSON and back: how a history travels to the database, and how a failing one is printed and played again.
+
+
+def to_offset(moment: datetime) -> int:
+    return (moment - NOW) // MICROSECOND
+
+
+def from_offset(offset: int) -> datetime:
+    return NOW + offset * MICROSECOND
+
+
+def to_json(history: History) -> dict[str, Any]:
+    return {
+        "steps": [_step_to_json(step) for step in history.steps],
+        "bills": [
+            {
+                "period_start": to_offset(bill.period_start),
+                "period_end": to_offset(bill.period_end),
+                "as_of": None if bill.as_of is None else to_offset(bill.as_of),
+            }
+            for bill in history.bills
+        ],
+        "shuffles": list(history.shuffles),
+    }
+
+
+def from_json(history: dict[str, Any]) -> History:
+    return History(
+        steps=tuple(_step_from_json(step) for step in history["steps"]),
+        bills=tuple(
+            Bill(
+                from_offset(bill["period_start"]),
+                from_offset(bill["period_end"]),
+                None if bill["as_of"] is None else from_offset(bill["as_of"]),
+            )
+            for bill in history["bills"]
+        ),
+        shuffles=tuple(history["shuffles"]),
+    )
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    match step:
+        case Insert():
+            return {"do": "insert", "at_once": step.at_once, "events": [_event_to_json(e) for e in step.events]}
+        case Track():
+            return {
+                "do": "track",
+                "at_once": step.at_once,
+                "events": [_tracked_to_json(e) for e in step.events],
+            }
+        case Cleanup():
+            return {"do": "cleanup", "stale_after": step.stale_after // MICROSECOND}
+        case Limit():
+            return {"do": "limit", "max_call_duration": step.max_call_duration // MICROSECOND}
+
+
+def _step_from_json(step: dict[str, Any]) -> Step:
+    match step["do"]:
+        case "insert":
+            return Insert(tuple(_event_from_json(e) for e in step["events"]), step["at_once"])
+        case "track":
+            events = [dict(e) for e in step["events"]]
+            ids = [e.pop("event_id", None) for e in events]
+            return Track(
+                tuple(Tracked(id and UUID(id), **e) for id, e in zip(ids, events, strict=True)), step["at_once"]
+            )
+        case "cleanup":
+            return Cleanup(step["stale_after"] * MICROSECOND)
+        case _:
+            return Limit(step["max_call_duration"] * MICROSECOND)
+
+
+def _tracked_to_json(event: Tracked) -> dict[str, Any]:
+    said = {key: value for key, value in vars(event).items() if value is not None and key != "id"}
+    return said if event.id is None else said | {"event_id": str(event.id)}
+
+
+def _event_to_json(event: Event) -> dict[str, Any]:
+    return vars(event) | {
+        "id": str(event.id),
+        "timestamp": to_offset(event.timestamp),
+        "received_at": to_offset(event.received_at),
+    }
+
+
+def _event_from_json(event: dict[str, Any]) -> Event:
+    return Event(
+        **event
+        | {
+            "id": UUID(event["id"]),
+            "timestamp": from_offset(event["timestamp"]),
+            "received_at": from_offset(event["received_at"]),
+        }
+    )
+
+
+# Strategies. Few sessions, few names and a coarse clock, so that events often meet.
+
+_MINUTE = timedelta(minutes=1)
+_session_ids = st.sampled_from(["s", "s", "s", "t"])
+_sources = st.sampled_from(["browser"] * 5 + ["server", "provider", "operator"] * 2 + ["inferred"])
+_seqs = st.sampled_from([None, None, None, 1, 2, 3, 7])
+_delays = st.sampled_from([timedelta(0)] * 4 + [timedelta(seconds=1), 10 * _MINUTE, 90 * _MINUTE, 300 * _MINUTE])
+# Often about half an hour ago, where a cleanup may find a call alive.
+_starts = st.sampled_from([*range(-50, 1, 10), *range(-50, 1, 10), *range(-50, 1, 10), *range(-420, 11, 30)]).map(
+    lambda minutes: minutes * _MINUTE
+)
+_stale_after = st.sampled_from([30, 30, 30, 0, 1, 10, 60, 120, 1000]).map(lambda minutes: minutes * _MINUTE)
+_limits = st.sampled_from([1, 10, 60, 240, 480]).map(lambda minutes: minutes * _MINUTE)
+_cleanups = st.builds(Cleanup, _stale_after)
+_interruptions = st.one_of(_cleanups, _cleanups, _cleanups, st.none(), st.builds(Limit, _limits))
+
+
+@dataclass(frozen=True)
+class _Sign:
+    """An event of a call, so long after its start; `named` is whether it says which call it belongs to."""
+
+    event_type: str
+    after: timedelta
+    named: bool
+    source: str
+    seq: int | None
+    delay: timedelta
+
+
+@dataclass(frozen=True)
+class _CallPlan:
+    """Where `name` is none, the call goes by the id of its start, and its signs name that or nothing."""
+
+    session_id: str
+    name: str | None
+    start: timedelta
+    signs: tuple[_Sign, ...]
+
+
+def _signs(event_types: list[str], after: list[float]) -> st.SearchStrategy[_Sign]:
+    return st.builds(
+        _Sign,
+        st.sampled_from(event_types),
+        st.sampled_from(after).map(lambda minutes: minutes * _MINUTE),
+        st.sampled_from([True, True, False]),
+        _sources,
+        _seqs,
+        _delays,
+    )
+
+
+_AFTER = [1, 5, 10, 20, 30, 0.5, 40, 60, 0, -1, 240, 300]
+_plans = st.builds(
+    _CallPlan,
+    _session_ids,
+    st.sampled_from([None, None, "a", "b"]),
+    _starts,
+    st.tuples(
+        # Most have a start, and it is the first sign.
+        _signs(["call_start"] * 9 + ["widget_open"], [0]),
+        # Half break off without an end.
+        st.one_of(
+            st.lists(_signs(["call_heartbeat"], _AFTER), max_size=3),
+            st.lists(
+                _signs(["call_heartbeat"] * 3 + ["call_end"] * 5 + ["call_error"] * 2 + ["call_start"], _AFTER),
+                min_size=2,
+                max_size=5,
+            ),
+        ),
+    ).map(lambda signs: (signs[0], *signs[1])),
+)
+
+
+@st.composite
+def _told(draw: st.DrawFn, *, ties: bool) -> list[Event]:
+    """Events in some order of arrival: calls, events astray, and some told twice, now and then with other contents."""
+    told: list[Event] = []
+    taken: set[datetime] = set()
+    for plan in draw(st.lists(_plans, min_size=1, max_size=4)):
+        name = plan.name or str(event_uuid(len(told)))
+        for sign in plan.signs:
+            timestamp = NOW + plan.start + sign.after
+            while not ties and timestamp in taken:
+                timestamp += MICROSECOND
+            taken.add(timestamp)
+            is_opening = plan.name is None and sign is plan.signs[0]
+            told.append(
+                Event(
+                    id=event_uuid(len(told)),
+                    session_id=plan.session_id,
+                    event_type=sign.event_type,
+                    timestamp=timestamp,
+                    # Nothing was taken in after now; what will happen may have been.
+                    received_at=min(timestamp + sign.delay, NOW),
+                    call_id=name if sign.named and not is_opening else None,
+                    seq=sign.seq,
+                    source=sign.source,
+                )
+            )
+    for which, other in draw(st.lists(st.tuples(st.integers(0, 19), st.none() | st.integers(0, 19)), max_size=3)):
+        again = told[which % len(told)]
+        told.append(again if other is None else replace(told[other % len(told)], id=again.id))
+    # Left as told where the number is 0, towards which Hypothesis makes examples small.
+    if shuffle := draw(st.integers(0, 1_000_000)):
+        random.Random(shuffle).shuffle(told)  # noqa: S311 - nothing secret
+    return told
+
+
+@st.composite
+def ledger_histories(draw: st.DrawFn, *, ties: bool = False) -> History:
+    """Events of every source, by SQL, in any order of arrival, with cleanups in between.
+
+    Without ties, no two events of a history happen at the same instant.
+    """
+    told = draw(_told(ties=ties))
+    steps = tuple(
+        step if isinstance(step, Cleanup | Limit) else Insert(step, draw(st.booleans()))
+        for step in _interrupted(draw, told)
+    )
+    return History(steps, _bills(draw, told), (draw(st.integers(0, 1_000_000)),))
+
+
+@st.composite
+def door_histories(draw: st.DrawFn) -> History:
+    """Events as browsers send them, by the RPCs, with cleanups in between; those of the other sources by SQL."""
+    steps: list[Step] = []
+    for step in _interrupted(draw, draw(_told(ties=True))):
+        if isinstance(step, Cleanup | Limit):
+            steps.append(step)
+            continue
+        at_once = draw(st.booleans())
+        for is_browser, events in groupby(step, lambda event: event.source == "browser"):
+            if is_browser:
+                steps.append(Track(tuple(_as_tracked(draw, event) for event in events), at_once))
+            else:
+                steps.append(Insert(tuple(replace(event, received_at=NOW) for event in events), at_once))
+    return History(tuple(steps), (Bill(*_EVER, None), Bill(*_EVER, NOW), Bill(*_EVER, NOW - MICROSECOND)))
+
+
+_odd_ages = st.sampled_from([None] * 40 + [-1, 7 * 86_400_000, 7 * 86_400_000 + 1])
+_is_nameless = st.sampled_from([False] * 9 + [True])
+
+
+def _as_tracked(draw: st.DrawFn, event: Event) -> Tracked:
+    age_ms = draw(_odd_ages)
+    return Tracked(
+        # The database may make the id, where that decides nothing: an event that says which call it means.
+        id=None if event.call_id is not None and draw(_is_nameless) else event.id,
+        session_id=event.session_id,
+        event_type=event.event_type,
+        age_ms=(NOW - event.timestamp) // timedelta(milliseconds=1) if age_ms is None else age_ms,
+        call_id=event.call_id,
+        seq=event.seq,
+    )
+
+
+def _interrupted(draw: st.DrawFn, told: list[Event]) -> list[tuple[Event, ...] | Cleanup | Limit]:
+    """In batches, with cleanups and changed settings between them and at the end."""
+    cuts = draw(st.lists(st.tuples(st.integers(0, len(told)), _interruptions), min_size=1, max_size=5))
+    steps: list[tuple[Event, ...] | Cleanup | Limit] = []
+    done = 0
+    for position, interruption in sorted(cuts, key=lambda cut: cut[0]):
+        if position > done:
+            steps.append(tuple(told[done:position]))
+            done = position
+        if interruption is not None:
+            steps.append(interruption)
+    if done < len(told):
+        steps.append(tuple(told[done:]))
+    return steps
+
+
+_EVER = (NOW - timedelta(days=30), NOW + timedelta(days=30))
+
+
+def _bills(draw: st.DrawFn, told: list[Event]) -> tuple[Bill, ...]:
+    """As it stands and as of moments next to receipts, over all time and over a period with ends next to events."""
+    number = st.integers(0, len(told) - 1)
+    nearby = st.integers(-1, 1)
+    bills = [Bill(*_EVER, None), Bill(*_EVER, NOW)]
+    for _ in range(2):
+        as_of = told[draw(number)].received_at + draw(nearby) * MICROSECOND
+        bills.append(Bill(*_EVER, as_of))
+    start, end = sorted(told[draw(number)].timestamp + draw(nearby) * MICROSECOND for _ in range(2))
+    if start < end:
+        bills += [Bill(start, end, as_of), Bill(start, end, None)]
+    return tuple(bills)

@@ -1,0 +1,58 @@
+"""The database agrees with an independent model of R1 to R7 on random histories; scripts/oracle plays many more."""
+
+from collections.abc import Iterator
+from itertools import permutations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import seed as with_seed
+from hypothesis import strategies as st
+
+from tests.oracle.histories import History, Insert, from_json, ledger_histories, to_json
+from tests.oracle.model import Event
+from tests.oracle.play import Database, check
+from tests.oracle.run import run
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    """Of these tests' own: a cleanup meets every widget's open calls, and its counts are compared."""
+    with Database.fresh() as database:
+        yield database
+
+
+@pytest.mark.parametrize(("family", "count"), [("ledger", 250), ("ties", 80), ("door", 80)])
+def test_calls_and_bills_are_what_the_model_says(database: Database, family: str, count: int) -> None:
+    """Calls after every step, bills as of several moments, and the ledger itself equal the model's."""
+    seen = run(database, family, count=count, seed=4)
+
+    happened = {"cleanup runs", "inferred ends", "calls, observed", "calls, assumed", "calls, open"}
+    assert happened <= (+seen).keys()
+
+
+@st.composite
+def _four_events(draw: st.DrawFn) -> tuple[Event, ...]:
+    history = draw(ledger_histories())
+    told = [event for step in history.steps if isinstance(step, Insert) for event in step.events]
+    return tuple({event.id: event for event in told if event.session_id == told[0].session_id}.values())[:4]
+
+
+def test_every_order_of_arrival_gives_the_same_calls(database: Database) -> None:
+    """All permutations of the events of a session make the calls that the model knows."""
+
+    @with_seed(4)
+    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(_four_events())
+    def every_session(events: tuple[Event, ...]) -> None:
+        ends = [check(database, History((Insert(order),)))["steps"][-1]["calls"] for order in permutations(events)]
+
+        assert all(calls == ends[0] for calls in ends)
+
+    every_session()
+
+
+@settings(max_examples=50, deadline=None, database=None)
+@given(ledger_histories())
+def test_a_printed_history_is_the_same_history(history: History) -> None:
+    """What a failure prints plays the very history that failed."""
+    assert from_json(to_json(history)) == history
