@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -54,11 +55,11 @@ PLAYGROUND = UUID("44444444-4444-7444-8444-444444444444")
 SALES_DEMO = UUID("55555555-5555-7555-8555-555555555555")
 
 SITES = [
-    Site(BAKERY, "Bakery voice orders", "https://bakery.example/order", 60),
-    Site(BAKERY, "Bakery voice orders", "https://cafe.bakery.example/", 30),
+    Site(BAKERY, "Bakery voice", "https://bakery.example/order", 60),
+    Site(BAKERY, "Bakery voice", "https://cafe.bakery.example/", 30),
     Site(CHAT, "Bakery chat", "https://shop.bakery.example/cakes?utm_source=mail", 50),
-    Site(CLINIC, "Clinic reception", "https://clinic.example/appointments", 70),
-    Site(CLINIC, "Clinic reception", "https://clinic-copycat.example/", 8),  # refused: not an allowed domain
+    Site(CLINIC, "Clinic voice", "https://clinic.example/appointments", 70),
+    Site(CLINIC, "Clinic voice", "https://clinic-copycat.example/", 8),  # refused: not an allowed domain
     Site(SALES_DEMO, "Sales demo", "https://company.example/demo", 10),  # taken, not stored
 ]
 
@@ -83,7 +84,7 @@ class Day:
 
 
 def main() -> int:
-    console = Console()
+    console = Console(width=max(100, Console().width))
     stack = supervisor.running()
     if stack is None:
         print("No stack is running: scripts/demo starts it.", file=sys.stderr)
@@ -229,9 +230,9 @@ def send(stack: Running, day: Day, console: Console) -> Counter[str]:
 def bill(analytics: WidgetAnalytics, period: Period, day: Day) -> Table:
     """The bill per widget, beside what the callers really spoke."""
     names = {site.widget_id: site.name for site in SITES}
-    table = Table("widget", title=f"{period.start:%Y-%m-%d %H:%M} to {period.end:%Y-%m-%d %H:%M} UTC")
-    for heading in ("calls", "observed", "by heartbeat", "assumed", "failed", "billable seconds", "really spoken"):
-        table.add_column(heading, justify="right")
+    table = Table("widget", title=f"{period.start:%Y-%m-%d %H:%M} to {period.end:%Y-%m-%d %H:%M} UTC", box=box.SIMPLE)
+    for heading in ("calls", "observed", "heartbeat", "assumed", "failed", "billable seconds", "really spoken"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for usage in sorted(analytics.usage(period), key=lambda usage: names[usage.widget_id]):
         table.add_row(
             names[usage.widget_id],
