@@ -23,6 +23,7 @@ PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "stamps"
 NODE_MODULES = ROOT / "node_modules"
 CLIENT = ROOT / "python_client"
+TRACKER = ROOT / "tracker"
 
 
 class SetupError(Exception):
@@ -42,6 +43,7 @@ def main() -> int:
         install_python_packages()
         install_python_client()
         install_node_packages()
+        build_tracker()
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
@@ -58,7 +60,7 @@ def say(what: str) -> None:
 
 
 def install_system_packages() -> None:
-    if complete_server() and (_environment_is_whole() or _can_make_environment()):
+    if not any(missing_packages()):
         return
     if shutil.which("apt-get") is None:
         raise SetupError(
@@ -91,10 +93,14 @@ def missing_packages() -> Iterator[str]:
         yield from (f"postgresql-{version}", f"postgresql-{version}-cron", f"postgresql-{version}-plpgsql-check")
     if not _environment_is_whole() and not _can_make_environment():
         yield f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        yield "chromium"
 
 
 def _server_version_to_install() -> int:
     """An installed server that lacks extensions, if they can be had for it; else the distribution's."""
+    if shutil.which("apt-cache") is None:
+        return 0  # nothing can be installed, and no name is asked for
     for server in installed_servers():
         if _succeeds(["apt-cache", "show", f"postgresql-{server.major_version}-cron"]):
             return server.major_version
@@ -178,7 +184,22 @@ def install_node_packages() -> None:
     _write_stamp(stamp, state)
 
 
-def _npm(*arguments: str) -> None:
+def build_tracker() -> None:
+    packages = (TRACKER / "package-lock.json", TRACKER / "package.json")
+    installed, state = TRACKER / "node_modules" / ".installed", _digest(*packages)
+    if not _stamp_is(installed, state):
+        say("installing the tracker's build tools")
+        _npm("ci", "--ignore-scripts", "--prefix", TRACKER)
+        _write_stamp(installed, state)
+    sources = (TRACKER / "build.mjs", TRACKER / "tsconfig.json", *sorted(TRACKER.glob("src/*.ts")))
+    built, state = TRACKER / "dist" / ".built", _digest(*packages, *sources)
+    if not _stamp_is(built, state):
+        say("building the tracker")
+        _npm("run", "build", "--prefix", TRACKER)
+        _write_stamp(built, state)
+
+
+def _npm(*arguments: str | Path) -> None:
     _run(
         [VENV / "bin" / "npm", *arguments, "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"],
         PATH=f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

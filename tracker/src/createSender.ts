@@ -45,9 +45,9 @@ export const createSender = (
     let status = 0;
     let wait = 0;
     try {
-      // Bodies in flight share 64 KiB a page: 20 kB here and 40 kB at the end stay under it. The newest go first then:
+      // Bodies in flight share 64 KiB a page: 40 kB here and 20 kB at the end stay under it. The newest go first then:
       // if not all of it fits, it is the call's end that must.
-      [names, body] = nextBatch(leaving ? 4e4 : 2e4, leaving);
+      [names, body] = nextBatch(leaving ? 2e4 : 4e4, leaving);
       if (leaving && names[0] && beacon(body)) return;
       if (names[0]) {
         const asked = performance.now();
@@ -62,14 +62,15 @@ export const createSender = (
         });
         status = answer.status;
         lastAnswer.rtt_ms = Math.round(performance.now() - asked);
-        // Across origins this header cannot be read: the body says it too.
-        if (status === 429) wait = +(answer.headers.get("Retry-After") || /retry\D+(\d+)/i.exec(await answer.text())![1]!);
+        // Read even where nobody asks: until then the browser counts the request's body as in flight. And across
+        // origins Retry-After cannot be read: the body of a 429 says it too.
+        const said = /retry\D+(\d+)/i.exec(await answer.text());
+        wait = +(answer.headers.get("Retry-After") || said![1]!);
       }
-    } catch {
+    } catch {}
+    if (names[0]) {
       // Offline, refused, blocked, or a fetch that the page has replaced and broken.
       if (!status) beacon(body);
-    }
-    if (names[0]) {
       if (!status || status > 499 || /408|425|429/.test(`${status}`)) {
         clearTimeout(timer);
         timer = setTimeout(flush, (wait || Math.min(2 ** failures++, 300)) * (1e3 + 500 * Math.random()));

@@ -8,9 +8,7 @@ import { uuid7 } from "./uuid7";
 /** "false", undefined, null, "no", "0" and "off" are not. */
 const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag + "");
 
-/** One tracker is one session: one widget, loaded once. Nothing in here throws, blocks or sets a cookie. */
-export const createTracker = (options: TrackerOptions): Tracker => {
-  const given: Partial<TrackerOptions> = options || {};
+const create = (given: Partial<TrackerOptions>): Tracker => {
   const { url, widgetId, heartbeatSeconds } = given;
   const active = url && widgetId && !isOn(given.demo);
   const sessionId = uuid7()!;
@@ -84,3 +82,9 @@ export const createTracker = (options: TrackerOptions): Tracker => {
     flush: safely(flush),
   };
 };
+
+/**
+ * One tracker is one session: one widget, loaded once. Nothing in here throws, blocks or sets a cookie.
+ * Options that make no sense, or a page whose built-ins do not, make a tracker that does nothing.
+ */
+export const createTracker = (options: TrackerOptions): Tracker => safely(create)(options) || create({});

@@ -1,0 +1,112 @@
+"""A customer's site with a fake call widget, on another origin than the API, as in real life."""
+
+import html
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from local_stack.places import ROOT
+
+PAGES = Path(__file__).parent / "demo_pages"
+SCRIPTS = ROOT / "tracker" / "dist"
+
+
+class Page(NamedTuple):
+    """What an address of the site answers. `{{attributes}}` becomes the tracker's `data-` attributes."""
+
+    body: str
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+class DemoSite:
+    """Serves until its `with` block ends. Query parameters of a page override the tracker's options.
+
+    >>> with DemoSite(url=api_url, key=key, widget_id=widget_id) as site:
+    ...     print(site.address())
+    """
+
+    def __init__(self, *, port: int = 0, pages: dict[str, Page] | None = None, **options: Any) -> None:
+        self.pages = {
+            "/": Page((PAGES / "shop.html").read_text()),
+            "/about": Page((PAGES / "about.html").read_text()),
+            "/embedding": Page((PAGES / "embedding.html").read_text()),
+            **(pages or {}),
+        }
+        self.options = options
+        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server.site = self
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="demo site", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def address(self, path: str = "/", *, host: str = "127.0.0.1", **options: object) -> str:
+        """A page's URL; `options` are the tracker's, in snake_case."""
+        query = "?" + urlencode(options) if options else ""
+        return f"http://{host}:{self.port}{path}{query}"
+
+    def render(self, path: str, query: str) -> Page | None:
+        page = self.pages.get(path)
+        if page is None:
+            return None
+        options = self.options | dict(parse_qsl(query, keep_blank_values=True))
+        attributes = " ".join(
+            f'data-{name.replace("_", "-")}="{html.escape(str(value))}"' for name, value in options.items()
+        )
+        frame = html.escape(f"/?{urlencode(options)}")
+        body = page.body.replace("{{attributes}}", attributes).replace("{{frame}}", frame)
+        return page._replace(body=body)
+
+
+class _Server(ThreadingHTTPServer):
+    site: DemoSite
+    daemon_threads = True
+    request_queue_size = 128
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one segment an answer
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        path, query = urlsplit(self.path)[2:4]
+        if path in ("/usage.min.js", "/index.js"):
+            self._answer(200, "text/javascript", (SCRIPTS / path[1:]).read_text())
+        elif page := self.server.site.render(path, query):
+            self._answer(200, "text/html", page.body, page.headers)
+        else:
+            self._answer(404, "text/plain", "There is no such page.")
+
+    def _answer(self, status: int, media_type: str, text: str, headers: Mapping[str, str] | None = None) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{media_type}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet: the page itself shows what happens."""

@@ -1,0 +1,241 @@
+"""Nothing is lost and nothing counts twice, whatever the network, the server or the tab does."""
+
+import json
+import time
+from datetime import timedelta
+from urllib.parse import parse_qs
+
+import pytest
+from playwright.sync_api import BrowserContext, Page
+
+from local_stack.demo_site import DemoSite
+from local_stack.unreliable_proxy import Answer, UnreliableProxy
+from tests.tracker.ledger import Ledger
+
+STORED = "Object.keys(localStorage).filter(name => name.startsWith('wu:')).length"
+
+
+def test_offline_for_a_while_then_back(page: Page, context: BrowserContext, site: DemoSite, ledger: Ledger) -> None:
+    """What happened meanwhile arrives on reconnect, dated when it happened."""
+    page.goto(site.address())
+    ledger.wait_for("widget_load")
+    context.set_offline(True)
+    started = time.monotonic()
+    page.click("#start")
+    page.wait_for_timeout(700)  # the call's length, not a wait for anything
+    page.click("#end")
+    length = time.monotonic() - started
+    page.wait_for_timeout(500)
+    assert ledger.types() == ["widget_load"]
+
+    context.set_offline(False)
+
+    events = ledger.wait_for("widget_load", "call_start", "call_end")
+    assert [event["seq"] for event in events] == [1, 2, 3]
+    assert events[-1]["received_at"] - events[-1]["timestamp"] > timedelta(seconds=0.4)
+    [call] = ledger.calls()
+    assert 0.7 <= call["duration_seconds"] <= length + 0.1
+
+
+def test_offline_tab_closed_and_page_opened_again(
+    page: Page, context: BrowserContext, site: DemoSite, ledger: Ledger
+) -> None:
+    """The next visit delivers what the last one could not, with the last one's session, ids and numbers."""
+    page.goto(site.address())
+    ledger.wait_for("widget_load")
+    context.set_offline(True)
+    page.click("#start")
+    page.close()
+    context.set_offline(False)
+
+    again = context.new_page()
+    again.goto(site.address())
+
+    events = ledger.wait_for("widget_load", "call_start", "call_end", "widget_load")
+    assert [event["seq"] for event in events] == [1, 2, 3, 1]
+    [call] = ledger.calls()
+    assert (call["outcome"], call["evidence"]) == ("completed", "observed")
+    again.wait_for_function(f"{STORED} === 0")
+
+
+def test_an_open_tab_delivers_what_a_closed_one_left(context: BrowserContext, site: DemoSite, ledger: Ledger) -> None:
+    """They share a storage: the next sign of the network is enough, no visit needed."""
+    closing, staying = context.new_page(), context.new_page()
+    for page in (closing, staying):
+        page.goto(site.address())
+    ledger.wait_for("widget_load", "widget_load")
+    context.set_offline(True)
+    closing.click("#start")
+    closing.close()
+
+    context.set_offline(False)
+
+    ledger.wait_until(lambda events: [e["event_type"] for e in events].count("call_end") == 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(500),
+        Answer(503, "<html>gateway</html>"),
+        Answer(429, '{"code": "PT429", "hint": "Retry after 1 seconds."}'),
+        Answer(429, headers={"Retry-After": "1", "Access-Control-Expose-Headers": "Retry-After"}),
+        None,
+    ],
+    ids=["500", "503", "429 in the body", "429 in the header", "connection cut"],
+)
+def test_server_in_trouble_for_a_while(
+    page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, fault: Answer | None
+) -> None:
+    """All of it arrives when the server is back, once."""
+    with proxy.instead(fault):
+        page.goto(site.address())
+        page.click("#start")
+        proxy.await_requests(1)
+        page.click("#end")
+        page.wait_for_function("performance.getEntriesByType('resource').length >= 2")
+        assert ledger.types() == []
+
+    events = ledger.wait_for("widget_load", "call_start", "call_end")
+
+    assert [event["seq"] for event in events] == [1, 2, 3]
+    page.wait_for_function(f"{STORED} === 0")
+
+
+def test_tab_closed_while_the_server_is_in_trouble(
+    context: BrowserContext, page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy
+) -> None:
+    """A beacon that met a 500 is not the end of its events: nobody has confirmed them."""
+    with proxy.instead(Answer(500)):
+        page.goto(site.address())
+        page.click("#start")
+        page.close()
+        assert ledger.types() == []
+
+    context.new_page().goto(site.address())
+
+    ledger.wait_for("widget_load", "call_start", "call_end", "widget_load")
+
+
+@pytest.mark.parametrize("status", [400, 403, 413])
+def test_refusals_are_final(page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, status: int) -> None:
+    """A 4xx would only be refused again: what it met is dropped, what comes after it is not."""
+    with proxy.instead(Answer(status)):
+        page.goto(site.address())
+        page.wait_for_function(f"{STORED} === 0")
+
+    page.click("#open")
+
+    ledger.wait_for("widget_open")
+
+
+def test_one_refused_event_costs_no_other(page: Page, site: DemoSite, ledger: Ledger) -> None:
+    """The server judges each event of a batch on its own."""
+    page.goto(site.address())
+    ledger.wait_for("widget_load")
+
+    page.evaluate("() => { widgetUsage.callStart('x'.repeat(300)); widgetUsage.open(); }")
+
+    ledger.wait_for("widget_load", "widget_open")
+    page.wait_for_function(f"{STORED} === 0")
+
+
+def test_what_jsonb_cannot_hold_costs_nothing(page: Page, site: DemoSite, ledger: Ledger) -> None:
+    """NUL and half a surrogate pair would be a 400 for the whole batch."""
+    page.goto(site.address())
+
+    page.evaluate("() => widgetUsage.callStart().error('a\\0b\\ud800c + & % é 😀')")
+
+    [*_, error] = ledger.wait_for("widget_load", "call_start", "call_error")
+    assert error["properties"]["cause"] == "abc + & % é 😀"
+
+
+def test_the_same_batch_delivered_twice(page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy) -> None:
+    """The server stored it and the answer was lost: it is sent again, and is still one row an event."""
+    with proxy.losing_answers():
+        page.goto(site.address())
+        page.click("#start")
+        ledger.wait_until(lambda events: len(events) == 2)
+    page.wait_for_function(f"{STORED} === 0")
+    page.click("#end")
+
+    ledger.wait_for("widget_load", "call_start", "call_end")
+
+    sent = [event["event_id"] for request in proxy.seen for event in events_in(request.body)]
+    assert len(sent) > len(set(sent)) == 3
+
+
+def test_ten_thousand_events_in_a_burst(page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy) -> None:
+    """All arrive, never more than 64 KiB are in flight, and the page is not held up."""
+    page.goto(site.address())
+
+    blocked_ms = page.evaluate(
+        """() => {
+            const began = performance.now();
+            for (let i = 0; i < 10000; i++) widgetUsage.open();
+            return performance.now() - began;
+        }"""
+    )
+
+    def count() -> int:
+        row = ledger.db.execute(
+            "select count(*) from widget_analytics where widget_id = %s", [ledger.widget_id]
+        ).fetchone()
+        assert row is not None
+        return int(row["count"])
+
+    deadline = time.monotonic() + 60
+    while count() < 10_001 and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    assert count() == 10_001
+    assert ledger.events()[-1]["seq"] == 10_001
+    assert proxy.most_bytes_in_flight < 64 * 1024
+    assert blocked_ms < 10_000, "a millisecond an event is blocking"
+
+
+def test_a_farewell_over_the_limit_sends_the_calls_end_first(
+    page: Page, context: BrowserContext, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy
+) -> None:
+    """What does not fit into the last beacon comes with the next visit."""
+    with proxy.instead(Answer(429, '{"retry_after": 3600}')):
+        page.goto(site.address())
+        page.evaluate("() => { widgetUsage.callStart(); for (let i = 0; i < 300; i++) widgetUsage.open(); }")
+        proxy.await_requests(1)
+        page.wait_for_function("performance.getEntriesByType('resource').length >= 2")
+
+    page.close()
+    first = ledger.wait_until(lambda events: len(events) > 0)
+    context.new_page().goto(site.address())
+
+    assert first[-1]["event_type"] == "call_end"
+    assert len(first) < 303
+    ledger.wait_until(lambda events: len(events) == 304)
+
+
+def test_the_storage_is_bounded(page: Page, context: BrowserContext, site: DemoSite, ledger: Ledger) -> None:
+    """Of what a long time offline leaves behind, the calls come first."""
+    page.goto(site.address())
+    ledger.wait_for("widget_load")
+    context.set_offline(True)
+    page.evaluate(
+        """() => {
+            widgetUsage.callStart();
+            for (let i = 0; i < 600; i++) widgetUsage.open();
+        }"""
+    )
+
+    stored = page.evaluate(STORED)
+    page.close()
+    context.set_offline(False)
+    context.new_page().goto(site.address())
+
+    assert stored == 500
+    ledger.wait_until(lambda events: len(events) == 502)
+    assert [event["event_type"] for event in ledger.events()].count("call_start") == 1
+    assert [call["outcome"] for call in ledger.calls()] == ["completed"]
+
+
+def events_in(body: bytes) -> list[dict[str, object]]:
+    """The events of a form-encoded request."""
+    events: list[dict[str, object]] = json.loads(parse_qs(body.decode())["events"][0])
+    return events
