@@ -90,7 +90,7 @@ def test_usage_is_the_default_and_adds_up(stack: Stack, tmp_path: Path, db: Conn
     counts = [row[name] for name in ("widget_id", "calls", "observed_calls", "failed_calls", "open_calls")]
     assert counts == [str(widget_id), "4", "3", "1", "1"]
     assert row["billable_seconds"] == row["observed_seconds"] == "120.000001"
-    assert done.stderr == "1 widgets, 120.000001 billable seconds\n"
+    assert done.stderr == "1 widget, 120.000001 billable seconds\n"
 
 
 def test_json_lines_have_exact_numbers(stack: Stack, tmp_path: Path, db: Connection, new_widget: NewWidget) -> None:

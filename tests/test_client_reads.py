@@ -152,7 +152,7 @@ def test_values_are_exact_and_typed(client: WidgetAnalytics, db: Connection, new
         rule=completed.rule,
     )
     assert completed.started_at.utcoffset() == timedelta(0)
-    assert (failed.outcome, failed.billable_seconds) == (Outcome.FAILED, 0)
+    assert (failed.outcome, failed.billable_seconds) == (Outcome.FAILED, Decimal(0))
     assert (still_open.outcome, still_open.ended_at, still_open.evidence, still_open.duration_seconds) == (
         Outcome.OPEN,
         None,

@@ -92,10 +92,11 @@ def test_event_ids_are_uuids_of_version_7_in_time_order() -> None:
 def test_a_page_that_is_not_allowed_is_refused(stack: Stack, new_widget: NewWidget) -> None:
     """From another host, from none, and for an unknown widget: 403, whose reason names the widget."""
     widget_id = new_widget()
-    keys = {"url": stack.api_url, "publishable_key": stack.publishable_key}
-
     for origin, widget in (("https://evil.example", widget_id), (None, widget_id), (SHOP, uuid4())):
-        with WidgetAnalytics(**keys, origin=origin) as client, pytest.raises(Refused) as refused:
+        with (
+            WidgetAnalytics(url=stack.api_url, publishable_key=stack.publishable_key, origin=origin) as client,
+            pytest.raises(Refused) as refused,
+        ):
             client.track(Event(widget_id=widget, event_type="widget_load", session_id="s"))
         assert (refused.value.status, refused.value.code) == (403, "42501")
         assert refused.value.reason.startswith("widget_id:")

@@ -68,7 +68,7 @@ def export_rows(
     total = _Total()
     with _progress(period) as progress, _open(output) as file:
         WRITERS[file_format](model, _counted(rows, total, progress), file)
-    noun = "calls" if detail is Detail.CALLS else "widgets"
+    noun = ("call" if detail is Detail.CALLS else "widget") + ("" if total.rows == 1 else "s")
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"{total.rows:,} {noun}, {total.billable_seconds:,f} billable seconds" + (f" -> {output}" if output else ""),
         markup=False,

@@ -12,6 +12,7 @@ Three facts shape this:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,9 +46,9 @@ def read_calls(period: Period, fetch: FetchCalls) -> Iterator[Row]:
             continue
         # The limit may have cut the last instant short: it is asked for again, from its start.
         last = started_at(page[-1])
-        whole = [row for row in page if started_at(row) < last]
+        whole = bisect_left(page, last, key=started_at)
         if whole:
-            yield from whole
+            yield from page[:whole]
             width = min(max((last - cursor) * 4, _MINUTE), _DAY)
             cursor = last
         else:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from widget_analytics import __version__
 from widget_analytics._exit import CODES_HELP, STATUS_IS_BAD, UsageError, one_line_errors
@@ -18,6 +16,8 @@ from widget_analytics.client import WidgetAnalytics
 from widget_analytics.periods import Period, parse_instant
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from widget_analytics.models import CleanupResult, CleanupRun
     from widget_analytics.status import Status
 
@@ -78,10 +78,12 @@ def export(
 ) -> None:
     """Export calls or usage of a period, as CSV or JSON Lines.
 
-    A call belongs to the period in which it started; --to itself is outside. FILE appears, or is replaced, only when
-    it is complete.
+    A call belongs to the period in which it started; --to itself is outside.
 
-    Times are UTC, seconds exact. In CSV, text that a spreadsheet could take for a formula gets an apostrophe in front;
+    FILE appears, or is replaced, only when it is complete.
+
+    Times are UTC, seconds exact. CSV puts an apostrophe before text that could be taken for a formula.
+
     JSON Lines keeps ids to the letter.
     """
     with one_line_errors():
@@ -122,30 +124,24 @@ def status() -> None:
     """
     with one_line_errors(), WidgetAnalytics() as client:
         now = client.status()
-        Console(highlight=False, soft_wrap=True).print(_status_table(now))
+        typer.echo("\n".join(_status_lines(now)))
         if not now.is_well:
             typer.echo(f"widget-analytics: {_status_problem(now)}", err=True)
             raise typer.Exit(STATUS_IS_BAD)
 
 
-def _status_table(now: Status) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
+def _status_lines(now: Status) -> Iterator[str]:
     run = now.last_run
     if run is None:
-        table.add_row("last cleanup", "never")
+        yield "last cleanup     never"
     else:
         when = f"{run.started_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {_age(now.at - run.started_at)} ago"
-        table.add_row("last cleanup", when)
-        table.add_row("", _counts(run))
-    table.add_row("open calls", f"{now.open_calls:,}")
-    table.add_row(
-        f"{now.month.start:%Y-%m} so far", f"{now.month_calls:,} calls, {now.month_seconds:,f} billable seconds"
-    )
+        yield f"last cleanup     {when}"
+        yield f"                 {_counts(run)}"
+    yield f"open calls       {now.open_calls:,}"
+    yield f"{now.month.start:%Y-%m} so far   {now.month_calls:,} calls, {now.month_seconds:,f} billable seconds"
     refused = ", ".join(f"{count:,} {reason}" for reason, count in now.refusals.items())
-    table.add_row("refused in 24 h", refused or "none")
-    return table
+    yield f"refused in 24 h  {refused or 'none'}"
 
 
 def _counts(run: CleanupResult | CleanupRun) -> str:

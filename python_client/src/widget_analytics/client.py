@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from widget_analytics._batches import MAX_BYTES, Item, batches, item
@@ -20,7 +20,6 @@ from widget_analytics.models import (
     Rejection,
     Tracked,
     Usage,
-    _Row,
 )
 from widget_analytics.status import Status, read_status
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from supabase import Client
 
     from widget_analytics.periods import Period
-
-R = TypeVar("R", bound=_Row)
 
 _HALF_HOUR = timedelta(minutes=30)
 # Many more ids would not fit into a URL; then all widgets are read, and the others are left out here.
@@ -133,7 +130,8 @@ class WidgetAnalytics:
         """
         arguments = {"stale_after": f"{stale_after.total_seconds():f} seconds"}
         rows = self._transport.rows(lambda api: api.rpc("complete_stale_sessions", arguments))
-        return CleanupResult(**rows[0])
+        (result,) = CleanupResult.read(rows)
+        return result
 
     def calls(
         self, period: Period, *, widgets: Iterable[UUID | str] | None = None, as_of: datetime | None = None
@@ -163,8 +161,7 @@ class WidgetAnalytics:
                 )
             )
 
-        for row in read_calls(period, fetch):
-            call = _read(Call, row)
+        for call in Call.read(read_calls(period, fetch)):
             if wanted is None or call.widget_id in wanted:
                 yield call
 
@@ -186,7 +183,7 @@ class WidgetAnalytics:
 
         page = fetch([])
         while page:
-            for usage in (_read(Usage, row) for row in page):
+            for usage in Usage.read(page):
                 if wanted is None or usage.widget_id in wanted:
                     yield usage
             page = fetch([("widget_id", "gt", page[-1]["widget_id"])])
@@ -202,7 +199,7 @@ class WidgetAnalytics:
                 .limit(limit)
             )
         )
-        return [_read(CleanupRun, row) for row in rows]
+        return list(CleanupRun.read(rows))
 
     def open_calls(self) -> int:
         """Count the calls that have not ended."""
@@ -212,7 +209,7 @@ class WidgetAnalytics:
             lambda api: (
                 api.from_("widget_calls")
                 .select("call_id", count=CountMethod.exact)
-                .eq("outcome", "open")
+                .is_("ended_at", "null")
                 .limit(1)
                 .execute()
                 .count
@@ -241,7 +238,7 @@ class WidgetAnalytics:
 
         seen = 0
         while page := fetch(seen):
-            yield from (_read(Refusal, row) for row in page)
+            yield from Refusal.read(page)
             seen += len(page)
 
     def status(self) -> Status:
@@ -273,16 +270,6 @@ def _filtered(request: Any, wanted: frozenset[UUID] | None, filters: list[Filter
     for column, operator, value in filters:
         request = request.filter(column, operator, value)
     return request
-
-
-def _read(model: type[R], row: dict[str, Any]) -> R:
-    try:
-        return model.from_api(row)
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotMigrated(
-            f"the database answers with a {model.__name__.lower()} that this version does not know ({error}). "
-            "Bring the migrations and widget-analytics to the same version."
-        ) from error
 
 
 def _tracked(answer: Any) -> Tracked:

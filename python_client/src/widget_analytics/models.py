@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from widget_analytics._uuid7 import uuid7
+from widget_analytics.errors import NotMigrated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class EventType(StrEnum):
@@ -95,15 +96,6 @@ class Tracked:
     rejected: tuple[Rejection, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CleanupResult:
-    """What one cleanup did: open calls older than its limit, how many of them it completed, how many are alive."""
-
-    calls_checked: int
-    calls_completed: int
-    calls_still_active: int
-
-
 class _Row:
     """Reads a row of the API by the types of a dataclass's fields."""
 
@@ -112,7 +104,7 @@ class _Row:
     @classmethod
     def columns(cls) -> tuple[str, ...]:
         """Name the columns, in their stable order."""
-        return tuple(f.name for f in fields(cls))  # type: ignore[arg-type]  # every subclass is a dataclass
+        return tuple(_types(cls))
 
     @classmethod
     def select(cls) -> str:
@@ -120,16 +112,30 @@ class _Row:
 
         A ``numeric`` travels as text: as a JSON number it would pass through a float here, and in gateways before.
         """
-        return ",".join(f"{f.name}::text" if "Decimal" in str(f.type) else f.name for f in fields(cls))  # type: ignore[arg-type]  # as above
+        return ",".join(f"{name}::text" if "Decimal" in of_type else name for name, of_type in _types(cls).items())
 
     @classmethod
-    def from_api(cls, row: Mapping[str, Any]) -> Self:
-        """Make one from a row of the API.
+    def read(cls, rows: Iterable[Mapping[str, Any]]) -> Iterator[Self]:
+        """Make one of each row of the API.
 
         Raises:
-            KeyError, ValueError: the row is not what this version knows.
+            NotMigrated: a row is not what this version knows.
         """
-        return cls(**{f.name: _READERS[str(f.type)](row[f.name]) for f in fields(cls)})  # type: ignore[arg-type]  # as above
+        readers = [(name, _READERS[of_type]) for name, of_type in _types(cls).items()]
+        for row in rows:
+            try:
+                one = cls(**{name: read_value(row[name]) for name, read_value in readers})
+            except (KeyError, TypeError, ValueError) as error:
+                raise NotMigrated(
+                    f"the database answers with a {cls.__name__} that this version does not know ({error}). "
+                    "Bring the migrations and widget-analytics to the same version."
+                ) from error
+            yield one
+
+
+def _types(model: type[_Row]) -> dict[str, str]:
+    """Give the fields of a model with their annotations, which `from __future__ import annotations` keeps as text."""
+    return {field.name: str(field.type) for field in fields(model)}  # type: ignore[arg-type]  # each is a dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +182,15 @@ class Usage(_Row):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CleanupResult(_Row):
+    """What one cleanup did: open calls older than its limit, how many of them it completed, how many are alive."""
+
+    calls_checked: int
+    calls_completed: int
+    calls_still_active: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CleanupRun(_Row):
     """One run of the cleanup, as the database noted it. ``error`` says why it failed; None where it did not."""
 
@@ -210,7 +225,7 @@ def _text(value: str) -> str:
     return value
 
 
-# By annotation, as `from __future__ import annotations` keeps it.
+# By annotation.
 _READERS: dict[str, Any] = {
     "UUID": UUID,
     "str": _text,
