@@ -139,7 +139,7 @@ def _status_lines(now: Status) -> Iterator[str]:
         yield f"last cleanup     {when}"
         yield f"                 {_counts(run)}"
     yield f"open calls       {now.open_calls:,}"
-    yield f"{now.month.start:%Y-%m} so far   {now.month_calls:,} calls, {now.month_seconds:,f} billable seconds"
+    yield f"{now.month.start:%Y-%m} so far   {now.month_calls:,} {'call' if now.month_calls == 1 else 'calls'}, {now.month_seconds:,f} billable seconds"
     refused = ", ".join(f"{count:,} {reason}" for reason, count in now.refusals.items())
     yield f"refused in 24 h  {refused or 'none'}"
 
