@@ -50,6 +50,15 @@ class Stack:
             cleanup.callback(workspace.remove)
             self.directory = workspace.path
             self.logs = logs or workspace.path
+            # Bound here and handed on, so that the URL is known before the gateway runs.
+            self._socket = socket.create_server(("127.0.0.1", port or 0), backlog=256)
+            cleanup.callback(self._socket.close)
+            cleanup.callback(self._stop_children)
+            functions = (
+                {name: self._start_function(name, self.function_environment) for name in function_names()}
+                if gateway
+                else {}
+            )
             self.database = Database(
                 workspace.path / "postgres",
                 log=self.logs / "postgres.log",
@@ -58,15 +67,11 @@ class Stack:
                 scheduler=scheduler,
             )
             cleanup.callback(self.database.stop)
+            cleanup.callback(self._stop_children)  # before their database goes
             if migrate:
                 self.push_migrations(seed=seed)
-            # Bound here and handed on, so that the URL is known before the gateway runs.
-            self._socket = socket.create_server(("127.0.0.1", port or 0), backlog=256)
-            cleanup.callback(self._socket.close)
+            self._functions = {name: function.await_port() for name, function in functions.items()}
             if gateway:
-                cleanup.callback(self._stop_children)
-                functions = {name: self._start_function(name, self.function_environment) for name in function_names()}
-                self._functions = {name: function.await_port() for name, function in functions.items()}
                 self._gateway = self._start_gateway()
             self._cleanup = cleanup.pop_all()
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,9 +23,9 @@ from local_stack.places import ROOT, RUN, SUPABASE
 from local_stack.processes import await_condition
 from local_stack.stack import Stack
 
-_LOCK = RUN / "supervisor.lock"
-_STATE = RUN / "state.json"
-_LOG = RUN / "supervisor.log"
+_LOCK = "supervisor.lock"
+_STATE = "state.json"
+_LOG = "supervisor.log"
 _SECONDS_TO_START = 120
 _SECONDS_TO_STOP = 30
 
@@ -53,22 +53,22 @@ class Running:
         return cls(**content | {"keys": Keys(**content["keys"])})
 
 
-def running() -> Running | None:
+def running(folder: Path = RUN) -> Running | None:
     """The stack in the background, if there is one and it is ready."""
-    if _holder() is None or not _STATE.exists():
+    if _holder(folder) is None or not (folder / _STATE).exists():
         return None
-    return Running.read(_STATE)
+    return Running.read(folder / _STATE)
 
 
-def up(*, seed: bool = True) -> Running:
+def up(folder: Path = RUN, *, seed: bool = True) -> Running:
     """Start a stack with a fresh database; one that runs already is stopped first."""
-    RUN.mkdir(mode=0o700, exist_ok=True)
-    down()
-    for log in RUN.glob("*.log"):
-        log.unlink()
-    with _LOG.open("wb") as log:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    down(folder)
+    for old in folder.glob("*.log"):
+        old.unlink()
+    with (folder / _LOG).open("wb") as log:
         supervisor = subprocess.Popen(
-            [sys.executable, "-m", "local_stack", "serve", *([] if seed else ["--no-seed"])],
+            [sys.executable, "-m", "local_stack", "serve", str(folder), *([] if seed else ["--no-seed"])],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -78,38 +78,35 @@ def up(*, seed: bool = True) -> Running:
 
     def ready() -> bool:
         if supervisor.poll() is not None:
-            raise RuntimeError(f"the stack did not start\n{_LOG.read_text()}")
-        return _holder() == supervisor.pid and _STATE.exists()
+            raise RuntimeError(f"the stack did not start\n{_last_words(folder)}")
+        return _holder(folder) == supervisor.pid and (folder / _STATE).exists()
 
     try:
-        await_condition("starting the stack", ready, seconds=_SECONDS_TO_START, explain=_LOG.read_text)
+        _await("starting", ready, folder, seconds=_SECONDS_TO_START)
     except BaseException:
         supervisor.terminate()
         raise
-    return Running.read(_STATE)
+    return Running.read(folder / _STATE)
 
 
-def down() -> bool:
+def down(folder: Path = RUN) -> bool:
     """Stop the stack in the background; says whether there was one."""
-    pid = _holder()
+    pid = _holder(folder)
     if pid is None:
-        _STATE.unlink(missing_ok=True)  # left by a supervisor that was killed
+        (folder / _STATE).unlink(missing_ok=True)  # left by a supervisor that was killed
         return False
     os.kill(pid, signal.SIGTERM)
     try:
-        await_condition(
-            "stopping the stack", lambda: _holder() != pid, seconds=_SECONDS_TO_STOP, explain=_LOG.read_text
-        )
+        _await("stopping", lambda: _holder(folder) != pid, folder, seconds=_SECONDS_TO_STOP)
     except TimeoutError:
         os.kill(pid, signal.SIGKILL)  # what it started goes with it
-        await_condition("stopping the stack", lambda: _holder() != pid, seconds=5, explain=str)
+        _await("stopping", lambda: _holder(folder) != pid, folder, seconds=5)
     return True
 
 
-def serve(*, seed: bool) -> None:
+def serve(folder: Path = RUN, *, seed: bool = True) -> None:
     """Hold a stack until told to stop."""
-    with _held_lock():
-        _STATE.unlink(missing_ok=True)
+    with _held_lock(folder):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -119,7 +116,7 @@ def serve(*, seed: bool) -> None:
             port=_preferred_port(configuration["api"]["port"], "API", notes),
             database_port=_preferred_port(configuration["db"]["port"], "database", notes),
             seed=seed and (SUPABASE / "seed.sql").exists(),
-            logs=RUN,
+            logs=folder,
         ) as stack:
             Running(
                 api_url=stack.api_url,
@@ -128,27 +125,36 @@ def serve(*, seed: bool) -> None:
                 keys=stack.keys,
                 pids={"supervisor": os.getpid(), **stack.pids},
                 notes=notes,
-            ).write(_STATE)
+            ).write(folder / _STATE)
             try:
                 while not stop.wait(1):
                     stack.check()
             finally:
-                _STATE.unlink(missing_ok=True)
+                (folder / _STATE).unlink(missing_ok=True)
 
 
 def _preferred_port(port: int, name: str, notes: list[str]) -> int | None:
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError:
-        notes.append(f"port {port} is taken, so the {name} is on another one")
+        notes.append(f"Port {port} is taken, so the {name} is on another one.")
         return None
     return port
 
 
+def _await(what: str, condition: Callable[[], bool], folder: Path, *, seconds: float) -> None:
+    await_condition(f"{what} the stack", condition, seconds=seconds, explain=lambda: _last_words(folder))
+
+
+def _last_words(folder: Path) -> str:
+    return "\n".join((folder / _LOG).read_text().splitlines()[-30:])
+
+
 @contextmanager
-def _held_lock() -> Iterator[None]:
-    _LOCK.touch(mode=0o600)
-    with _LOCK.open("r+") as lock:
+def _held_lock(folder: Path) -> Iterator[None]:
+    path = folder / _LOCK
+    path.touch(mode=0o600)
+    with path.open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock.truncate()
         lock.write(str(os.getpid()))
@@ -156,8 +162,9 @@ def _held_lock() -> Iterator[None]:
         yield
 
 
-def _holder() -> int | None:
-    with suppress(FileNotFoundError), _LOCK.open() as lock:
+def _holder(folder: Path) -> int | None:
+    """The supervisor's process id, if one runs."""
+    with suppress(FileNotFoundError), (folder / _LOCK).open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -3,18 +3,22 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
+import tomllib
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
 
-from local_stack.places import NODE, ROOT
+from local_stack import supervisor
+from local_stack.places import NODE, ROOT, SUPABASE
 from local_stack.processes import await_condition
 from local_stack.stack import Stack
 from tests.conftest import Connection, FreshDatabase, NewOwner, NewWidget
@@ -291,8 +295,8 @@ def test_everything_listens_on_loopback_only(stack: Stack) -> None:
     ours = {
         address
         for pid in [os.getpid(), *_descendants(os.getpid())]
-        for socket in _sockets_of(pid)
-        if (address := listening.get(socket)) is not None
+        for inode in _sockets_of(pid)
+        if (address := listening.get(inode)) is not None
     }
 
     assert len(ours) >= 2 + len(list(ROOT.glob("supabase/functions/*/index.ts")))
@@ -337,6 +341,61 @@ def test_a_killed_run_leaves_nothing_behind() -> None:
         assert not directory.exists()
         assert next_run.directory.exists()
     assert not next_run.directory.exists()
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a stack in the background that is not the developer's own."""
+    yield tmp_path
+    supervisor.down(tmp_path)
+
+
+@on_linux
+def test_the_background_stack_starts_afresh_and_stops(background: Path) -> None:
+    """`up` ends what ran before and gives a new database, and a killed stack is in nobody's way."""
+    first = supervisor.up(background, seed=False)
+    assert supervisor.running(background) == first
+    assert (background / "state.json").stat().st_mode & 0o077 == 0, "it holds secrets"
+
+    second = supervisor.up(background, seed=False)
+    assert second.keys != first.keys
+    assert not any(_is_alive(pid) for name, pid in first.pids.items() if name != "supervisor")
+    assert httpx.get(f"{second.api_url}/rest/v1/widgets").status_code == 401
+
+    os.kill(second.pids["supervisor"], signal.SIGKILL)
+    await_condition(
+        "the end of a killed supervisor's processes",
+        lambda: not any(map(_is_alive, second.pids.values())),
+        seconds=20,
+        explain=lambda: str(second.pids),
+    )
+    assert supervisor.running(background) is None
+    assert not supervisor.down(background)
+
+
+def test_a_taken_port_is_left_to_its_owner(background: Path) -> None:
+    """A second checkout, or Docker's stack, may run on this machine."""
+    configuration = tomllib.loads((SUPABASE / "config.toml").read_text())
+    with ExitStack() as taken:
+        for section in ("api", "db"):
+            with suppress(OSError):  # somebody has it: as good
+                taken.enter_context(socket.create_server(("127.0.0.1", configuration[section]["port"])))
+
+        stack = supervisor.up(background, seed=False)
+
+    assert httpx.get(f"{stack.api_url}/rest/v1/widgets").status_code == 401
+    assert stack.api_url != f"http://127.0.0.1:{configuration['api']['port']}"
+    assert len(stack.notes) == 2
+
+
+def test_a_stack_that_cannot_start_says_why(background: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last lines of what failed, and not only that something did."""
+    monkeypatch.setattr(supervisor, "ROOT", background)
+
+    with pytest.raises(RuntimeError, match="No module named local_stack"):
+        supervisor.up(background, seed=False)
+
+    assert supervisor.running(background) is None
 
 
 @on_linux
