@@ -139,7 +139,8 @@ def _status_lines(now: Status) -> Iterator[str]:
         yield f"last cleanup     {when}"
         yield f"                 {_counts(run)}"
     yield f"open calls       {now.open_calls:,}"
-    yield f"{now.month.start:%Y-%m} so far   {now.month_calls:,} {'call' if now.month_calls == 1 else 'calls'}, {now.month_seconds:,f} billable seconds"
+    calls = f"{now.month_calls:,} call" + ("" if now.month_calls == 1 else "s")
+    yield f"{now.month.start:%Y-%m} so far   {calls}, {now.month_seconds:,f} billable seconds"
     refused = ", ".join(f"{count:,} {reason}" for reason, count in now.refusals.items())
     yield f"refused in 24 h  {refused or 'none'}"
 
