@@ -26,6 +26,7 @@ def main() -> int:
             for note in stack.notes:
                 print(note)
             print(f"The stack is up: {stack.api_url} and {stack.database_url}")
+            print(f"A widget to play with: {stack.demo_site_url}")
         else:
             print("The stack is down." if supervisor.down() else "No stack was running.")
     except (RuntimeError, TimeoutError, PermissionError) as error:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from local_stack.demo_site import DemoSite
 from local_stack.keys import Keys
 from local_stack.places import ROOT, RUN, SUPABASE
 from local_stack.processes import await_condition
@@ -26,6 +27,8 @@ from local_stack.stack import Stack
 _LOCK = "supervisor.lock"
 _STATE = "state.json"
 _LOG = "supervisor.log"
+_DEMO_SITE_PORT = 54380
+_PLAYGROUND = "44444444-4444-7444-8444-444444444444"  # the widget in seed.sql that any page may use
 _SECONDS_TO_START = 120
 _SECONDS_TO_STOP = 30
 
@@ -39,6 +42,7 @@ class Running:
     superuser_url: str
     keys: Keys
     pids: dict[str, int]
+    demo_site_url: str = ""
     notes: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
@@ -112,17 +116,26 @@ def serve(folder: Path = RUN, *, seed: bool = True) -> None:
             signal.signal(number, lambda *_: stop.set())
         notes: list[str] = []
         configuration = tomllib.loads((SUPABASE / "config.toml").read_text())
-        with Stack(
-            port=_preferred_port(configuration["api"]["port"], "API", notes),
-            database_port=_preferred_port(configuration["db"]["port"], "database", notes),
-            seed=seed and (SUPABASE / "seed.sql").exists(),
-            logs=folder,
-        ) as stack:
+        with (
+            Stack(
+                port=_preferred_port(configuration["api"]["port"], "API", notes),
+                database_port=_preferred_port(configuration["db"]["port"], "database", notes),
+                seed=seed and (SUPABASE / "seed.sql").exists(),
+                logs=folder,
+            ) as stack,
+            DemoSite(
+                port=_preferred_port(_DEMO_SITE_PORT, "demo site", []) or 0,
+                url=stack.api_url,
+                key=stack.publishable_key,
+                widget_id=_PLAYGROUND,
+            ) as site,
+        ):
             Running(
                 api_url=stack.api_url,
                 database_url=stack.database_url,
                 superuser_url=stack.superuser_url,
                 keys=stack.keys,
+                demo_site_url=site.address(),
                 pids={"supervisor": os.getpid(), **stack.pids},
                 notes=notes,
             ).write(folder / _STATE)

@@ -1,5 +1,6 @@
 """The network between a browser and the gateway, failing on demand."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,8 +8,8 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple, Self
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qs, urlsplit
 
 # They belong to one connection, not to the message.
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
@@ -21,6 +22,11 @@ class Seen(NamedTuple):
     path: str
     headers: dict[str, str]
     body: bytes
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events of a form."""
+        events: list[dict[str, Any]] = json.loads(parse_qs(self.body.decode())["events"][0])
+        return events
 
 
 class Answer(NamedTuple):

@@ -1,0 +1,229 @@
+"""What share of a widget's events reaches the ledger when visitors leave as visitors do.
+
+Real Chromium, real gateway and database, on this machine. Visitors load, open, call and then close the tab, reload,
+follow a link or crash, some of them while the network or the server is down. The random seed fixes who does what.
+Printed twice: when all have left, and after each has come back once, which is when a browser can deliver the rest.
+"""
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import psycopg
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+
+from local_stack.chromium import launch
+from local_stack.demo_site import DemoSite
+from local_stack.stack import Stack
+from local_stack.unreliable_proxy import Answer, UnreliableProxy
+
+ENDS = ("call_end", "call_error")
+SESSIONS_A_VISITOR = 4
+
+# How a visit goes, and how often.
+VISITS = {
+    "ends the call, closes the tab": 4,
+    "fails the call, closes the tab": 2,
+    "closes the tab in mid-call": 5,
+    "reloads in mid-call": 3,
+    "follows a link in mid-call": 3,
+    "crashes in mid-call": 2,
+    "is offline, ends the call, comes back, closes the tab": 3,
+    "goes offline, closes the tab in mid-call": 3,
+    "calls while the server is in trouble, closes the tab after it": 3,
+    "closes the tab in mid-call while the server is in trouble": 3,
+}
+TROUBLES = (Answer(500), Answer(503), Answer(429, '{"retry_after": 2}'), None)
+
+# (session, call or "", type): what should be in the ledger.
+Expected = tuple[str, str, str]
+
+
+@dataclass
+class Report:
+    """What should have arrived, and what did."""
+
+    visits: Counter[str] = field(default_factory=Counter)
+    expected: set[Expected] = field(default_factory=set)
+    killed_calls: set[str] = field(default_factory=set)
+    arrived_at_leaving: set[Expected] = field(default_factory=set)
+    arrived: set[Expected] = field(default_factory=set)
+    seconds: float = 0
+
+    def lost(self, *types: str) -> set[Expected]:
+        return {event for event in self.expected - self.arrived if not types or event[2] in types}
+
+    def __str__(self) -> str:
+        ends = {event for event in self.expected if event[2] in ENDS}
+        lines = [f"{self.visits.total()} sessions in {self.seconds:.0f} s"]
+        lines += [f"  {count:4}  {visit}" for visit, count in sorted(self.visits.items())]
+        for name, arrived in (("when all had left", self.arrived_at_leaving), ("after one more visit", self.arrived)):
+            lines += [
+                f"{name}:",
+                f"  events     {_share(arrived & self.expected, self.expected)}",
+                f"  call ends  {_share(arrived & ends, ends)}",
+            ]
+        lines.append(f"killed in mid-call, so left to the cleanup: {len(self.killed_calls)} calls")
+        lines += [f"  lost: {event}" for event in sorted(self.lost())]
+        return "\n".join(lines)
+
+
+def _share(arrived: set[Expected], expected: set[Expected]) -> str:
+    return f"{len(arrived)} of {len(expected)} = {100 * len(arrived) / max(len(expected), 1):.2f} %"
+
+
+class Visitor:
+    """A browser profile: it keeps its storage from visit to visit."""
+
+    def __init__(self, context: BrowserContext, site: DemoSite, proxy: UnreliableProxy, report: Report) -> None:
+        self.context = context
+        self.site = site
+        self.proxy = proxy
+        self.report = report
+
+    def visit(self, how: str, chance: random.Random) -> None:
+        self.report.visits[how] += 1
+        page, session = self.load()
+        if chance.random() < 0.5:
+            page.evaluate("() => { widgetUsage.open(); }")
+            self.expect(session, "", "widget_open")
+        with ExitStack() as trouble:
+            if "trouble" in how:
+                trouble.enter_context(self.proxy.instead(chance.choice(TROUBLES)))
+            if "is offline" in how:
+                self.context.set_offline(True)
+            call = page.evaluate("() => (window.benchmarked = widgetUsage.callStart()).id")
+            self.expect(session, call, "call_start")
+            page.wait_for_timeout(chance.uniform(0, 150))
+            self.finish(page, session, call, how)
+            if "after it" in how or "comes back" in how:
+                trouble.close()
+                self.context.set_offline(False)
+            self.leave(page, how)
+        self.context.set_offline(False)
+
+    def load(self) -> tuple[Page, str]:
+        page = self.context.new_page()
+        page.goto(self.site.address())
+        session = page.evaluate("widgetUsage.sessionId")
+        self.expect(session, "", "widget_load")
+        return page, session
+
+    def finish(self, page: Page, session: str, call: str, how: str) -> None:
+        if "crashes" in how:
+            self.report.killed_calls.add(call)
+            _crash(page)
+        elif "fails the call" in how:
+            page.evaluate("() => { benchmarked.error('no microphone'); }")
+            self.expect(session, call, "call_error")
+        else:
+            if "ends the call" in how:
+                page.evaluate("() => { benchmarked.end(); }")
+            self.expect(session, call, "call_end")
+
+    def leave(self, page: Page, how: str) -> None:
+        if "goes offline" in how:
+            self.context.set_offline(True)
+        if "reloads" in how:
+            page.reload()
+            self.expect(page.evaluate("widgetUsage.sessionId"), "", "widget_load")
+        if "follows a link" in how:
+            page.click("#leave")
+        page.close()
+
+    def come_back(self) -> None:
+        page, _ = self.load()
+        page.wait_for_function("Object.keys(localStorage).every(name => !name.startsWith('wu:'))", timeout=20_000)
+        page.close()
+
+    def expect(self, session: str, call: str, event_type: str) -> None:
+        self.report.expected.add((session, call, event_type))
+
+
+def _crash(page: Page) -> None:
+    with page.expect_event("crash"), suppress(PlaywrightError):  # the page is gone, as it should be
+        page.goto("chrome://crash", timeout=5_000)
+
+
+def run(stack: Stack, *, sessions: int, seed: int) -> Report:
+    """Play that many sessions against a running stack."""
+    began = time.monotonic()
+    chance = random.Random(seed)  # noqa: S311
+    report = Report()
+    names, weights = list(VISITS), list(VISITS.values())
+    with ExitStack() as opened:
+        db = opened.enter_context(psycopg.connect(stack.database_url, autocommit=True))
+        widget_id = _new_widget(db)
+        proxy = opened.enter_context(UnreliableProxy(stack.api_url))
+        site = opened.enter_context(
+            DemoSite(url=proxy.url, key=stack.publishable_key, widget_id=widget_id, heartbeat_seconds=3600)
+        )
+        browser = opened.enter_context(_browser())
+        visitors = [
+            Visitor(opened.enter_context(browser.new_context()), site, proxy, report)
+            for _ in range(-(-sessions // SESSIONS_A_VISITOR))
+        ]
+        # Every way at least once, the rest by chance.
+        ways = (names + chance.choices(names, weights, k=sessions))[:sessions]
+        chance.shuffle(ways)
+        for number, way in enumerate(ways):
+            visitors[number // SESSIONS_A_VISITOR].visit(way, chance)
+        report.arrived_at_leaving = _await_quiet(db, widget_id)
+        for visitor in visitors:
+            visitor.come_back()
+        report.arrived = _await_quiet(db, widget_id)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+@contextmanager
+def _browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright, launch(playwright) as browser:
+        yield browser
+
+
+def _new_widget(db: psycopg.Connection) -> UUID:
+    widget_id = uuid4()
+    db.execute(
+        "insert into public.widgets (id, name, allowed_domains) values (%s, 'Delivery benchmark', '{127.0.0.1}')",
+        [widget_id],
+    )
+    return widget_id
+
+
+def _await_quiet(db: psycopg.Connection, widget_id: UUID) -> set[Expected]:
+    """The ledger, once nothing has been added to it for a second."""
+    found: set[Expected] = set()
+    since = time.monotonic()
+    while time.monotonic() - since < 1:
+        rows = db.execute(
+            "select session_id, coalesce(call_id, ''), event_type from widget_analytics where widget_id = %s",
+            [widget_id],
+        ).fetchall()
+        if len(rows) > len(found):
+            found = {(row[0], row[1], row[2]) for row in rows}
+            since = time.monotonic()
+        time.sleep(0.05)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with Stack() as stack:
+        report = run(stack, sessions=arguments.sessions, seed=arguments.seed)
+    print(report)
+    return 1 if report.lost(*ENDS) or len(report.lost()) > len(report.expected) / 1000 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
