@@ -53,6 +53,7 @@ class Report:
     visits: Counter[str] = field(default_factory=Counter)
     expected: set[Expected] = field(default_factory=set)
     killed_calls: set[str] = field(default_factory=set)
+    expected_at_leaving: set[Expected] = field(default_factory=set)
     arrived_at_leaving: set[Expected] = field(default_factory=set)
     arrived: set[Expected] = field(default_factory=set)
     seconds: float = 0
@@ -61,13 +62,16 @@ class Report:
         return {event for event in self.expected - self.arrived if not types or event[2] in types}
 
     def __str__(self) -> str:
-        ends = {event for event in self.expected if event[2] in ENDS}
         lines = [f"{self.visits.total()} sessions in {self.seconds:.0f} s"]
         lines += [f"  {count:4}  {visit}" for visit, count in sorted(self.visits.items())]
-        for name, arrived in (("when all had left", self.arrived_at_leaving), ("after one more visit", self.arrived)):
+        for name, expected, arrived in (
+            ("when all had left", self.expected_at_leaving, self.arrived_at_leaving),
+            ("after one more visit", self.expected, self.arrived),
+        ):
+            ends = {event for event in expected if event[2] in ENDS}
             lines += [
                 f"{name}:",
-                f"  events     {_share(arrived & self.expected, self.expected)}",
+                f"  events     {_share(arrived & expected, expected)}",
                 f"  call ends  {_share(arrived & ends, ends)}",
             ]
         lines.append(f"killed in mid-call, so left to the cleanup: {len(self.killed_calls)} calls")
@@ -175,6 +179,7 @@ def run(stack: Stack, *, sessions: int, seed: int) -> Report:
         chance.shuffle(ways)
         for number, way in enumerate(ways):
             visitors[number // SESSIONS_A_VISITOR].visit(way, chance)
+        report.expected_at_leaving = set(report.expected)
         report.arrived_at_leaving = _await_quiet(db, widget_id)
         for visitor in visitors:
             visitor.come_back()
