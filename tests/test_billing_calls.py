@@ -280,12 +280,13 @@ def test_as_of_counts_what_was_received_by_then(db: Connection, new_widget: NewW
 
 
 def test_a_cut_off_waits_for_who_writes(stack: Stack, db: Connection, new_widget: NewWidget) -> None:
-    """By a cut-off, all that was received is committed; who began before it and writes after it is received after it."""
+    """What was received by a cut-off is committed; who began before it and writes after it is received after it."""
     widget_id = new_widget()
     with psycopg.connect(stack.database_url) as early, psycopg.connect(stack.database_url) as late:
         late.execute("select now()")
         early.execute(
-            "insert into public.widget_analytics (widget_id, event_type, session_id) values (%s, 'call_start', 'early')",
+            "insert into public.widget_analytics (widget_id, event_type, session_id)"
+            " values (%s, 'call_start', 'early')",
             [widget_id],
         )
 
@@ -317,8 +318,11 @@ def test_a_batch_is_received_at_one_moment(db: Connection, connect: Connect, new
     )
 
     row = db.execute(
-        "select count(distinct received_at) as receipts, array_agg(distinct received_at - timestamp order by received_at"
-        " - timestamp) as ages from public.widget_analytics where widget_id = %s",
+        """
+        select count(distinct received_at) as receipts,
+          array_agg(distinct received_at - timestamp order by received_at - timestamp) as ages
+        from public.widget_analytics where widget_id = %s
+        """,
         [widget_id],
     ).fetchone()
     assert row == {"receipts": 1, "ages": [timedelta(milliseconds=i) for i in range(1, 201)]}
@@ -414,7 +418,7 @@ def evidence(stack: Stack, http: httpx.Client, widget_id: UUID, /, **fields: Any
 def test_the_provider_outranks_the_browser(
     stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget
 ) -> None:
-    """A provider's record sets how long the call was; it began when it was first heard of (R4). A repeat is a success."""
+    """A provider's record says how long the call was; it began when first heard of (R4). A repeat is a success."""
     widget_id = new_widget()
     call(db, widget_id, 300)
     times = {"started_at": after(seconds=10).isoformat(), "ended_at": after(seconds=250).isoformat()}
@@ -505,6 +509,18 @@ def test_who_pays_writes_no_evidence(stack: Stack, http: httpx.Client, new_owner
         answer = http.post(f"/rest/v1/rpc/{function}", headers=headers, json=bodies[function])
         assert answer.status_code in (401, 403)
         assert answer.json()["code"] == "42501"
+
+
+@pytest.mark.parametrize("period", ["2999-01", "soon"])
+def test_what_cannot_be_closed_is_a_400(stack: Stack, http: httpx.Client, period: str) -> None:
+    """Over REST, a closing that is refused says why."""
+    answer = http.post(
+        "/rest/v1/rpc/close_widget_billing_period", headers={"apikey": stack.secret_key}, json={"period": period}
+    )
+
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "22023"
+    assert answer.json()["message"].startswith("period: ")
 
 
 @pytest.mark.parametrize(

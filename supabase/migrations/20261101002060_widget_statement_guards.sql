@@ -85,7 +85,7 @@ begin
       ), 'infinity');
     if v_billed is not null then
       raise exception 'valid_from: this plan would hold, or holds, for %, which is closed', to_char(v_billed, 'YYYY-MM')
-        using errcode = 'object_not_in_prerequisite_state', hint = 'Add a plan that holds from a later month.';
+        using errcode = 'invalid_parameter_value', hint = 'Add a plan that holds from a later month.';
     end if;
   end loop;
   return null;

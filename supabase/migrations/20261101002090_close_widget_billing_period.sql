@@ -24,7 +24,7 @@ begin
   where not exists (select from public.widget_billing_periods p where p.period = m.earlier);
   if v_earlier is not null then
     raise exception 'period: % has calls and is not closed', to_char(v_earlier, 'YYYY-MM')
-      using errcode = 'object_not_in_prerequisite_state', hint = 'Close the earlier month first.';
+      using errcode = 'invalid_parameter_value', hint = 'Close the earlier month first.';
   end if;
 end
 $$;
@@ -151,7 +151,7 @@ comment on function public.close_widget_billing_period(text) is
   'Writes the statement of a month (2026-10) that is over, for all widgets: widget_billing_periods, its charges and its '
   'lines, which nothing changes afterwards. What later arrivals changed in earlier closed months is in it as adjustments. '
   'Closing again changes nothing and says so. Refused: a month that is not over, or has an earlier one with calls that '
-  'is not closed (22023, 55000); a transaction that keeps writing events (55P03). There is no way to open it again.';
+  'is not closed (22023); a transaction that keeps writing events (55P03). There is no way to open it again.';
 
 revoke all on function widget_internal.refuse_to_close(date) from public, anon, authenticated, service_role;
 revoke all on function widget_internal.write_lines(date, timestamptz) from public, anon, authenticated, service_role;
