@@ -24,6 +24,8 @@ STAMPS = VENV / "stamps"
 NODE_MODULES = ROOT / "node_modules"
 CLIENT = ROOT / "python_client"
 TRACKER = ROOT / "tracker"
+BROWSERS = VENV / "browsers"
+_AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 
 class SetupError(Exception):
@@ -44,6 +46,7 @@ def main() -> int:
         install_python_client()
         install_node_packages()
         build_tracker()
+        fetch_browser()
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
@@ -64,16 +67,15 @@ def install_system_packages() -> None:
         return
     if shutil.which("apt-get") is None:
         raise SetupError(
-            "Install PostgreSQL with its extensions pg_cron and plpgsql_check, and Python's venv module, "
-            "then run this again."
+            "Install PostgreSQL with its extensions pg_cron and plpgsql_check, Python's venv module, "
+            "and for the tests Chromium, then run this again."
         )
-    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if as_root and not _succeeds([*as_root, "true"]):
+    if not _succeeds([*_AS_ROOT, "true"]):
         raise SetupError(
             "Install what is missing, then run this again: "
             f"sudo apt-get update && sudo apt-get install {' '.join(missing_packages())}"
         )
-    apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=600"]
+    apt_get = [*_AS_ROOT, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=600"]
     say("looking up system packages")
     _run([*apt_get, "update", "-qq"])
     packages = list(missing_packages())
@@ -93,7 +95,8 @@ def missing_packages() -> Iterator[str]:
         yield from (f"postgresql-{version}", f"postgresql-{version}-cron", f"postgresql-{version}-plpgsql-check")
     if not _environment_is_whole() and not _can_make_environment():
         yield f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
-    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+    # Ubuntu's package only asks for a snap.
+    if _lacks_browser() and shutil.which("apt-get") and _distribution() != "ubuntu":
         yield "chromium"
 
 
@@ -107,8 +110,38 @@ def _server_version_to_install() -> int:
     depends = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=False).stdout
     versions = [word.removeprefix("postgresql-") for word in depends.split() if word.startswith("postgresql-")]
     # apt knows nothing before its first update; Ubuntu 24.04 is the one that has another version.
-    unknown = "16" if platform.freedesktop_os_release().get("ID") == "ubuntu" else "15"
+    unknown = "16" if _distribution() == "ubuntu" else "15"
     return int(next(filter(str.isdecimal, versions), unknown))
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release()["ID"]
+    except (OSError, KeyError):
+        return "unknown"
+
+
+# The tests' browser: only for those who ask for it, as it is the largest part
+
+
+def _lacks_browser() -> bool:
+    if "SETUP_BROWSER" not in os.environ or shutil.which("chromium") or shutil.which("google-chrome"):
+        return False
+    return not any(BROWSERS.glob("chromium-*"))
+
+
+def fetch_browser() -> None:
+    """Where apt has none: playwright's own. What does without a browser can go on if that fails."""
+    if not _lacks_browser():
+        return
+    say("fetching a browser")
+    playwright = VENV / "bin" / "playwright"
+    try:
+        _run([playwright, "install", "chromium"], PLAYWRIGHT_BROWSERS_PATH=str(BROWSERS))
+        if _distribution() == "ubuntu":
+            _run([*_AS_ROOT, playwright, "install-deps", "chromium"])
+    except SetupError as error:
+        say(f"{error}\nThe browser tests will fail: install Chromium or Chrome for them.")
 
 
 # Python
