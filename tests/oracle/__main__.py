@@ -1,23 +1,26 @@
-"""Plays many histories against a database of its own: `scripts/oracle --help`."""
+"""Plays many histories against databases of its own: `scripts/oracle --help`."""
 
 import argparse
 import json
+import os
 import random
 import sys
 import time
 from collections import Counter
 
-import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tests.oracle.histories import from_json
 from tests.oracle.play import Database, check
-from tests.oracle.run import FAMILIES, run
+from tests.oracle.run import FAMILIES
+from tests.oracle.workers import Lot, play
 
 # Of a hundred histories.
-SHARES = {"ledger": 70, "ties": 15, "door": 15}
+SHARES = {"ledger": 60, "ties": 14, "rated": 14, "door": 12}
+# A worker plays so many and comes back.
+LOT = 250
 
 
 def main() -> int:
@@ -25,57 +28,63 @@ def main() -> int:
         prog="scripts/oracle",
         description="Plays random histories in the database and in an independent model of the rules; both must agree.",
     )
+    any_seed = random.SystemRandom().randrange(1_000_000)
+    jobs = max(2, os.cpu_count() or 1)
     parser.add_argument("--count", type=int, default=10_000, help="how many histories (10000)")
-    parser.add_argument(
-        "--seed", type=int, default=random.SystemRandom().randrange(1_000_000), help="random if left out"
-    )
+    parser.add_argument("--seed", type=int, default=any_seed, help="which histories; random if left out")
     parser.add_argument("--family", choices=FAMILIES, help="only this kind; else all, most of them ledger")
+    parser.add_argument(
+        "--jobs", type=int, default=jobs, help=f"how many databases at once ({jobs}); changes no history"
+    )
     parser.add_argument("--replay", metavar="JSON", help="plays this one history instead, as a failure printed it")
-    parser.add_argument("--database", metavar="URL", help="as the tables' owner; else a fresh one is started")
     options = parser.parse_args()
 
-    if options.database:
-        return _run(Database(options.database), options)
-    with Database.fresh() as database:
-        return _run(database, options)
-
-
-def _run(database: Database, options: argparse.Namespace) -> int:
-    console = Console(stderr=True)
     if options.replay:
-        played = check(database, from_json(json.loads(options.replay)))
-        print(json.dumps(played, default=str, indent=2))
+        with Database.fresh() as database:
+            print(json.dumps(check(database, from_json(json.loads(options.replay))), default=str, indent=2))
         return 0
 
-    shares = {options.family: 100} if options.family else SHARES
-    counts = {family: options.count * share // 100 for family, share in shares.items()}
     print(f"seed {options.seed}, count {options.count}", flush=True)
     started = time.monotonic()
-    seen: Counter[str] = Counter()
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    try:
-        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-            for family, count in counts.items():
-                task = progress.add_task(family, total=count)
-                seen += run(
-                    database,
-                    family,
-                    count=count,
-                    seed=options.seed,
-                    on_progress=lambda task=task: progress.advance(task),  # type: ignore[misc]
-                )
-    except (AssertionError, psycopg.Error) as error:
-        print(f"\nThey part. {error}", error.__notes__[0], sep="\n")
-        print(f"The whole run again: scripts/oracle --seed {options.seed} --count {options.count}")
+    shares = {options.family: 100} if options.family else SHARES
+    lots = [
+        Lot(family, min(LOT, count - done), options.seed + done)
+        for family, share in shares.items()
+        for count in [options.count * share // 100]
+        for done in range(0, count, LOT)
+    ]
+    seen, failure = _watch(lots, jobs=min(options.jobs, len(lots)))
+    if failure is not None:
+        print(f"\n{failure}\nThe whole run again: scripts/oracle --seed {options.seed} --count {options.count}")
         return 1
 
-    table = Table("What the histories held", "", title=f"{seen['histories']} histories, no disagreement")
+    table = Table("what the histories held", "")
     table.columns[1].justify = "right"
     for what, number in seen.items():
         table.add_row(what, f"{number:,}")
     Console().print(table)
-    print(f"{seen['histories']} histories agree (seed {options.seed}, {time.monotonic() - started:.0f} s)")
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    print(f"{seen['histories']} histories agree (seed {options.seed}, {minutes} min {seconds} s)")
     return 0
+
+
+def _watch(lots: list[Lot], *, jobs: int) -> tuple[Counter[str], str | None]:
+    """What all histories held, or else the first failure."""
+    seen: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
+    for lot in lots:
+        totals[lot.family] += lot.count
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        tasks = {family: progress.add_task(family, total=total) for family, total in totals.items()}
+        for told in play(lots, jobs=jobs):
+            if told.failure is not None:
+                return seen, told.failure
+            if told.seen is None:
+                progress.advance(tasks[told.family])
+            else:
+                seen += told.seen
+    return seen, None
 
 
 if __name__ == "__main__":

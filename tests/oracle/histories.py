@@ -5,14 +5,15 @@ Every time is relative to `NOW`, which stands for the database's now(): a histor
 
 import random
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid5
 
 from hypothesis import strategies as st
 
-from tests.oracle.model import Event
+from tests.oracle.model import TERMINAL, Event
+from tests.oracle.rating import Plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -37,6 +38,8 @@ class Tracked:
     age_ms: int
     call_id: str | None = None
     seq: int | None = None
+    # A browser is not believed in this.
+    stated: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ class History:
     bills: tuple[Bill, ...] = ()
     # Each: an order in which the finished ledger's events are told to another widget.
     shuffles: tuple[int, ...] = ()
+    # Where months matter, NOW stands for this moment instead, which must be long past: every cleanup is far later.
+    origin: datetime | None = None
+    time_zone: str = "UTC"
+    plans: tuple[Plan, ...] = ()
+
+    @property
+    def cleanup_time(self) -> datetime:
+        return NOW if self.origin is None else NOW + timedelta(days=36500)
 
 
 def event_uuid(number: int) -> UUID:
@@ -105,6 +116,9 @@ def to_json(history: History) -> dict[str, Any]:
             for bill in history.bills
         ],
         "shuffles": list(history.shuffles),
+        "origin": history.origin and history.origin.isoformat(),
+        "time_zone": history.time_zone,
+        "plans": [vars(plan) | {"valid_from": plan.valid_from.isoformat()} for plan in history.plans],
     }
 
 
@@ -120,6 +134,9 @@ def from_json(history: dict[str, Any]) -> History:
             for bill in history["bills"]
         ),
         shuffles=tuple(history["shuffles"]),
+        origin=history["origin"] and datetime.fromisoformat(history["origin"]),
+        time_zone=history["time_zone"],
+        plans=tuple(Plan(**plan | {"valid_from": date.fromisoformat(plan["valid_from"])}) for plan in history["plans"]),
     )
 
 
@@ -144,11 +161,7 @@ def _step_from_json(step: dict[str, Any]) -> Step:
         case "insert":
             return Insert(tuple(_event_from_json(e) for e in step["events"]), step["at_once"])
         case "track":
-            events = [dict(e) for e in step["events"]]
-            ids = [e.pop("event_id", None) for e in events]
-            return Track(
-                tuple(Tracked(id and UUID(id), **e) for id, e in zip(ids, events, strict=True)), step["at_once"]
-            )
+            return Track(tuple(_tracked_from_json(e) for e in step["events"]), step["at_once"])
         case "cleanup":
             return Cleanup(step["stale_after"] * MICROSECOND)
         case _:
@@ -156,12 +169,19 @@ def _step_from_json(step: dict[str, Any]) -> Step:
 
 
 def _tracked_to_json(event: Tracked) -> dict[str, Any]:
-    said = {key: value for key, value in vars(event).items() if value is not None and key != "id"}
-    return said if event.id is None else said | {"event_id": str(event.id)}
+    said = _with_properties(vars(event))
+    id = said.pop("id")
+    return {key: value for key, value in said.items() if value is not None} | ({"event_id": str(id)} if id else {})
+
+
+def _tracked_from_json(event: dict[str, Any]) -> Tracked:
+    event = _without_properties(event)
+    id = event.pop("event_id", None)
+    return Tracked(id=id and UUID(id), **event)
 
 
 def _event_to_json(event: Event) -> dict[str, Any]:
-    return vars(event) | {
+    return _with_properties(vars(event)) | {
         "id": str(event.id),
         "timestamp": to_offset(event.timestamp),
         "received_at": to_offset(event.received_at),
@@ -170,13 +190,25 @@ def _event_to_json(event: Event) -> dict[str, Any]:
 
 def _event_from_json(event: dict[str, Any]) -> Event:
     return Event(
-        **event
+        **_without_properties(event)
         | {
             "id": UUID(event["id"]),
             "timestamp": from_offset(event["timestamp"]),
             "received_at": from_offset(event["received_at"]),
         }
     )
+
+
+def _with_properties(event: dict[str, Any]) -> dict[str, Any]:
+    stated = event["stated"]
+    properties = None if stated is None else {"duration_seconds": stated.total_seconds()}
+    return {key: value for key, value in event.items() if key != "stated"} | {"properties": properties}
+
+
+def _without_properties(event: dict[str, Any]) -> dict[str, Any]:
+    properties = event.get("properties")
+    stated = None if properties is None else timedelta(seconds=properties["duration_seconds"])
+    return {key: value for key, value in event.items() if key != "properties"} | {"stated": stated}
 
 
 # Strategies. Few sessions, few names and a coarse clock, so that events often meet.
@@ -190,6 +222,7 @@ _delays = st.sampled_from([timedelta(0)] * 4 + [timedelta(seconds=1), 10 * _MINU
 _starts = st.sampled_from([*range(-50, 1, 10), *range(-50, 1, 10), *range(-50, 1, 10), *range(-420, 11, 30)]).map(
     lambda minutes: minutes * _MINUTE
 )
+_stated = st.sampled_from([None] * 5 + [timedelta(seconds=s) for s in (0, 0.25, 90, 1234.567, -5, 1_000_000)])
 _stale_after = st.sampled_from([30, 30, 30, 0, 1, 10, 60, 120, 1000]).map(lambda minutes: minutes * _MINUTE)
 _limits = st.sampled_from([1, 10, 60, 240, 480]).map(lambda minutes: minutes * _MINUTE)
 _cleanups = st.builds(Cleanup, _stale_after)
@@ -206,6 +239,7 @@ class _Sign:
     source: str
     seq: int | None
     delay: timedelta
+    stated: timedelta | None
 
 
 @dataclass(frozen=True)
@@ -227,6 +261,7 @@ def _signs(event_types: list[str], after: list[float]) -> st.SearchStrategy[_Sig
         _sources,
         _seqs,
         _delays,
+        _stated,
     )
 
 
@@ -253,14 +288,15 @@ _plans = st.builds(
 
 
 @st.composite
-def _told(draw: st.DrawFn, *, ties: bool) -> list[Event]:
+def _told(draw: st.DrawFn, *, ties: bool, spread: st.SearchStrategy[timedelta] | None = None) -> list[Event]:
     """Events in some order of arrival: calls, events astray, and some told twice, now and then with other contents."""
     told: list[Event] = []
     taken: set[datetime] = set()
     for plan in draw(st.lists(_plans, min_size=1, max_size=4)):
         name = plan.name or str(event_uuid(len(told)))
+        apart = timedelta(0) if spread is None else draw(spread)
         for sign in plan.signs:
-            timestamp = NOW + plan.start + sign.after
+            timestamp = NOW + plan.start + apart + sign.after
             while not ties and timestamp in taken:
                 timestamp += MICROSECOND
             taken.add(timestamp)
@@ -276,6 +312,7 @@ def _told(draw: st.DrawFn, *, ties: bool) -> list[Event]:
                     call_id=name if sign.named and not is_opening else None,
                     seq=sign.seq,
                     source=sign.source,
+                    stated=sign.stated if sign.event_type in TERMINAL else None,
                 )
             )
     for which, other in draw(st.lists(st.tuples(st.integers(0, 19), st.none() | st.integers(0, 19)), max_size=3)):
@@ -318,6 +355,56 @@ def door_histories(draw: st.DrawFn) -> History:
     return History(tuple(steps), (Bill(*_EVER, None), Bill(*_EVER, NOW), Bill(*_EVER, NOW - MICROSECOND)))
 
 
+_turns_of_months = st.sampled_from(
+    [
+        ("UTC", datetime(2025, 4, 1, tzinfo=UTC)),
+        # The clocks change within these months, so that each midnight has an offset of its own.
+        ("Europe/Vienna", datetime(2025, 3, 31, 22, tzinfo=UTC)),
+        ("America/New_York", datetime(2025, 11, 1, 4, tzinfo=UTC)),
+        ("America/New_York", datetime(2025, 12, 1, 5, tzinfo=UTC)),
+    ]
+)
+_months = st.sampled_from([0, 0, 0, -1, -2, 1])
+_plans_of_widgets = st.builds(
+    Plan,
+    st.just(date.min),
+    st.sampled_from([0, 0, 1, 6, 30, 60]),
+    st.sampled_from([0, 0, 10, 60, 90]),
+    st.sampled_from([0, 0, 60, 600, 100_000]),
+    st.sampled_from(["0", "0.05", "0.123456", "0.0333", "12.5", "1"]),
+    st.sampled_from(["EUR", "EUR", "EUR", "USD", "JPY", "KWD"]),
+    st.booleans(),
+    st.sampled_from(["full", "none"]),
+)
+
+
+@st.composite
+def rated_histories(draw: st.DrawFn) -> History:
+    """Calls on both sides of the turns of months, under plans that hold from one month or the other."""
+    time_zone, turn = draw(_turns_of_months)
+    told = draw(_told(ties=False, spread=_months.map(lambda months: timedelta(days=30 * months))))
+    steps = tuple(
+        step if isinstance(step, Cleanup | Limit) else Insert(step, at_once=True) for step in _interrupted(draw, told)
+    )
+    plans = {
+        _month_after(turn, months): draw(_plans_of_widgets)
+        for months in draw(st.lists(_months.map(lambda months: months - 1), min_size=1, max_size=3))
+    }
+    return History(
+        steps,
+        _bills(draw, told),
+        origin=turn,
+        time_zone=time_zone,
+        plans=tuple(replace(plan, valid_from=valid_from) for valid_from, plan in plans.items()),
+    )
+
+
+def _month_after(turn: datetime, months: int) -> date:
+    """The month that begins at the turn is the one of its day, by every zone above."""
+    years, month = divmod(turn.year * 12 + (turn + timedelta(days=2)).month - 1 + months, 12)
+    return date(years, month + 1, 1)
+
+
 _odd_ages = st.sampled_from([None] * 40 + [-1, 7 * 86_400_000, 7 * 86_400_000 + 1])
 _is_nameless = st.sampled_from([False] * 9 + [True])
 
@@ -332,6 +419,7 @@ def _as_tracked(draw: st.DrawFn, event: Event) -> Tracked:
         age_ms=(NOW - event.timestamp) // timedelta(milliseconds=1) if age_ms is None else age_ms,
         call_id=event.call_id,
         seq=event.seq,
+        stated=event.stated,
     )
 
 
@@ -351,17 +439,16 @@ def _interrupted(draw: st.DrawFn, told: list[Event]) -> list[tuple[Event, ...] |
     return steps
 
 
-_EVER = (NOW - timedelta(days=30), NOW + timedelta(days=30))
+_EVER = (NOW - timedelta(days=90), NOW + timedelta(days=90))
 
 
 def _bills(draw: st.DrawFn, told: list[Event]) -> tuple[Bill, ...]:
-    """As it stands and as of moments next to receipts, over all time and over a period with ends next to events."""
+    """As it stands and as of a moment next to a receipt, over all time and over a period with ends next to events."""
     number = st.integers(0, len(told) - 1)
     nearby = st.integers(-1, 1)
     bills = [Bill(*_EVER, None), Bill(*_EVER, NOW)]
-    for _ in range(2):
-        as_of = told[draw(number)].received_at + draw(nearby) * MICROSECOND
-        bills.append(Bill(*_EVER, as_of))
+    as_of = told[draw(number)].received_at + draw(nearby) * MICROSECOND
+    bills.append(Bill(*_EVER, as_of))
     start, end = sorted(told[draw(number)].timestamp + draw(nearby) * MICROSECOND for _ in range(2))
     if start < end:
         bills += [Bill(start, end, as_of), Bill(start, end, None)]

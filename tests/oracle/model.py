@@ -15,7 +15,6 @@ MAX_AGE = timedelta(days=7)
 # R5, weakest first.
 SOURCES = ("inferred", "browser", "server", "provider", "operator")
 TERMINAL = ("call_error", "call_end")
-EVIDENCE = ("observed", "provider", "operator", "heartbeat", "assumed")
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,8 @@ class Event:
     call_id: str | None = None
     seq: int | None = None
     source: str = "browser"
+    # What a server, a provider or an operator may add to an end: how long the call was.
+    stated: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,14 @@ def read_call(call_id: str, events: list[Event], max_call_duration: timedelta) -
     if not terminals:
         return Call(session_id, call_id, started_at, None, "open", None)
 
-    end = max(terminals, key=lambda e: (SOURCES.index(e.source), TERMINAL.index(e.event_type), e.timestamp))
+    # Two equal ends at one instant may state two lengths; then the id decides, so that the order of arrival does not.
+    end = max(
+        terminals,
+        key=lambda e: (SOURCES.index(e.source), TERMINAL.index(e.event_type), e.timestamp, -e.id.int),
+    )
     ended_at = end.timestamp
+    if end.stated is not None and end.source in ("server", "provider", "operator"):
+        ended_at = started_at + end.stated
     evidence = {"browser": "observed", "server": "observed"}.get(end.source, end.source)
     if end.source == "inferred":
         heartbeat = last_heartbeat(events)
@@ -171,36 +178,3 @@ def read_call(call_id: str, events: list[Event], max_call_duration: timedelta) -
 
 def last_heartbeat(events: list[Event]) -> datetime | None:
     return max((e.timestamp for e in events if e.event_type == "call_heartbeat"), default=None)
-
-
-@dataclass(frozen=True)
-class BilledCall:
-    call: Call
-    billable_seconds: Decimal
-
-
-def billing_calls(calls: Iterable[Call], period_start: datetime, period_end: datetime) -> list[BilledCall]:
-    """Without a plan: the exact duration of a completed call, nothing for a failed or open one."""
-    return [
-        BilledCall(call, (call.duration_seconds or Decimal(0)) if call.outcome == "completed" else Decimal(0))
-        for call in calls
-        if period_start <= call.started_at < period_end
-    ]
-
-
-@dataclass(frozen=True)
-class Usage:
-    calls: int
-    billable_seconds: Decimal
-    calls_by_evidence: dict[str | None, int]
-    seconds_by_evidence: dict[str | None, Decimal]
-
-
-def billing_usage(billed: Iterable[BilledCall]) -> Usage:
-    calls_by: dict[str | None, int] = {}
-    seconds_by: dict[str | None, Decimal] = {}
-    for one in billed:
-        evidence = one.call.evidence
-        calls_by[evidence] = calls_by.get(evidence, 0) + 1
-        seconds_by[evidence] = seconds_by.get(evidence, Decimal(0)) + one.billable_seconds
-    return Usage(sum(calls_by.values()), sum(seconds_by.values(), Decimal(0)), calls_by, seconds_by)

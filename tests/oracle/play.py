@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -27,11 +28,12 @@ from tests.oracle.histories import (
     to_json,
     to_offset,
 )
-from tests.oracle.model import EVIDENCE, Call, Event, Ledger, billing_calls, billing_usage, happened_at
+from tests.oracle.model import Call, Event, Ledger, happened_at
+from tests.oracle.rating import EVIDENCE, RatedCall, rate, sum_up
 
 Played = dict[str, Any]
 USAGE = (
-    *("calls", "billable_seconds", "open_calls", "failed_calls"),
+    *("calls", "billable_seconds", "open_calls", "failed_calls", "charged_seconds", "amount", "currency"),
     *(f"{evidence}_{what}" for evidence in EVIDENCE for what in ("calls", "seconds")),
 )
 _VACUUM_AFTER = 500
@@ -98,9 +100,11 @@ def _in_words(answer: Played, of_many: bool) -> Played | str:
 class Model:
     """Answers what the database answers, in the same shape."""
 
+    history: History
     ledger: Ledger = field(default_factory=Ledger)
 
-    def play(self, history: History) -> Played:
+    def play(self) -> Played:
+        history = self.history
         return {
             "steps": [{"answer": self._take_step(step), "calls": self._calls()} for step in history.steps],
             "bills": [self._bill(bill) for bill in history.bills],
@@ -126,7 +130,7 @@ class Model:
                     }
                 ]
             case Cleanup():
-                run = self.ledger.cleanup(NOW, step.stale_after)
+                run = self.ledger.cleanup(self.history.cleanup_time, step.stale_after)
                 for end in run.ends:
                     self.ledger.add(
                         Event(
@@ -134,7 +138,7 @@ class Model:
                             session_id=end.session_id,
                             event_type="call_end",
                             timestamp=end.timestamp,
-                            received_at=NOW,
+                            received_at=self.history.cleanup_time,
                             call_id=end.call_id,
                             source="inferred",
                         )
@@ -166,21 +170,40 @@ class Model:
 
     def _bill(self, bill: Bill) -> Played:
         ledger = self.ledger if bill.as_of is None else self.ledger.as_of(bill.as_of)
-        billed = billing_calls(ledger.calls(), bill.period_start, bill.period_end)
-        usage = billing_usage(billed)
+        # Months are months of the calendar, so that here the calls stand where they really do.
+        moved = timedelta(0) if self.history.origin is None else self.history.origin - NOW
+        rated = rate(
+            [_moved(call, moved) for call in ledger.calls()],
+            bill.period_start + moved,
+            bill.period_end + moved,
+            plans=self.history.plans,
+            time_zone=self.history.time_zone,
+        )
         return {
-            "calls": sorted([*_call_row(one.call), one.billable_seconds] for one in billed),
-            "usage": None
-            if not billed
-            else {
-                "calls": usage.calls,
-                "billable_seconds": usage.billable_seconds,
-                "open_calls": sum(one.call.outcome == "open" for one in billed),
-                "failed_calls": sum(one.call.outcome == "failed" for one in billed),
-            }
-            | {f"{evidence}_calls": usage.calls_by_evidence.get(evidence, 0) for evidence in EVIDENCE}
-            | {f"{evidence}_seconds": usage.seconds_by_evidence.get(evidence, Decimal(0)) for evidence in EVIDENCE},
+            "calls": sorted(
+                [*_call_row(_moved(one.call, -moved)), one.billable_seconds, one.amount, one.plan and one.plan.currency]
+                for one in rated
+            ),
+            "usage": _usage(rated) if rated else None,
         }
+
+
+def _moved(call: Call, by: timedelta) -> Call:
+    return replace(call, started_at=call.started_at + by, ended_at=call.ended_at and call.ended_at + by)
+
+
+def _usage(rated: list[RatedCall]) -> Played:
+    usage = sum_up(rated)
+    return {
+        "calls": usage.calls,
+        "billable_seconds": usage.billable_seconds,
+        "charged_seconds": usage.charged_seconds,
+        "amount": usage.amount,
+        "currency": usage.currency,
+        **{f"{outcome}_calls": number for outcome, number in usage.calls_by_outcome.items()},
+        **{f"{evidence}_calls": number for evidence, number in usage.calls_by_evidence.items()},
+        **{f"{evidence}_seconds": seconds for evidence, seconds in usage.seconds_by_evidence.items()},
+    }
 
 
 def _call_row(call: Call) -> list[Any]:
@@ -209,14 +232,23 @@ def _event_row(event: Event) -> tuple[Any, ...]:
 
 
 def _ledger_rows(history: History, rows: Iterable[tuple[Any, ...]]) -> list[list[Any]]:
-    """In one order, and without the ids that the history does not give: each side makes these for itself."""
+    """In one order. Where the history gives no id, each side makes its own, and with an origin its own receipt."""
     given = {event.id for step in history.steps if isinstance(step, Insert | Track) for event in step.events}
-    return sorted(([str(id) if id in given else None, *rest] for id, *rest in rows), key=repr)
+    is_dated = history.origin is None
+    return sorted(
+        (
+            [str(id), session_id, event_type, at, received_at, *rest]
+            if id in given
+            else [None, session_id, event_type, at, received_at if is_dated else None, *rest]
+            for id, session_id, event_type, at, received_at, *rest in rows
+        ),
+        key=repr,
+    )
 
 
 def check(database: Database, history: History) -> Played:
     """What both say of a history; raises where they part."""
-    modelled = Model().play(history)
+    modelled = Model(history).play()
     played = database.play(history)
     if modelled != played:
         raise Disagreement("\n".join(_differences("", modelled, played)))

@@ -1,12 +1,23 @@
 -- Plays one history (histories.py, as JSON) and tells what the database made of it, in one round trip.
--- Times go in and come out as microseconds from now(), which stands still within the transaction that is rolled back.
+-- Times go in and come out as microseconds from the history's origin: now(), which stands still within the transaction
+-- that is rolled back, or a moment long past.
+
+create function pg_temp.origin()
+returns timestamptz
+language plpgsql stable
+as $$
+begin
+  return coalesce(nullif(current_setting('oracle.origin', true), '')::timestamptz, now());
+end
+$$;
+
 
 create function pg_temp.moment(microseconds bigint)
 returns timestamptz
 language plpgsql stable
 as $$
 begin
-  return now() + microseconds * interval '1 microsecond';
+  return pg_temp.origin() + microseconds * interval '1 microsecond';
 end
 $$;
 
@@ -16,7 +27,7 @@ returns bigint
 language plpgsql stable
 as $$
 begin
-  return extract(epoch from moment - now()) * 1000000;
+  return extract(epoch from moment - pg_temp.origin()) * 1000000;
 end
 $$;
 
@@ -52,12 +63,12 @@ declare
   v_stored integer;
 begin
   insert into public.widget_analytics (
-    widget_id, id, session_id, event_type, "timestamp", received_at, call_id, seq, source
+    widget_id, id, session_id, event_type, "timestamp", received_at, call_id, seq, source, properties
   )
   select
     tell.widget_id, (e.event ->> 'id')::uuid, e.event ->> 'session_id', e.event ->> 'event_type',
     pg_temp.moment((e.event ->> 'timestamp')::bigint), pg_temp.moment((e.event ->> 'received_at')::bigint),
-    e.event ->> 'call_id', (e.event ->> 'seq')::integer, e.event ->> 'source'
+    e.event ->> 'call_id', (e.event ->> 'seq')::integer, e.event ->> 'source', nullif(e.event -> 'properties', 'null')
   from jsonb_array_elements(tell.events) with ordinality e (event, number)
   order by e.number
   on conflict do nothing;
@@ -75,7 +86,8 @@ begin
   return public.track_event(
     widget_id => (event ->> 'widget_id')::uuid, event_type => event ->> 'event_type',
     session_id => event ->> 'session_id', event_id => (event ->> 'event_id')::uuid, call_id => event ->> 'call_id',
-    seq => (event ->> 'seq')::integer, age_ms => (event ->> 'age_ms')::bigint
+    seq => (event ->> 'seq')::integer, age_ms => (event ->> 'age_ms')::bigint,
+    properties => event -> 'properties'
   );
 end
 $$;
@@ -137,7 +149,7 @@ begin
   select jsonb_agg(
     jsonb_build_array(
       c.session_id, c.call_id, pg_temp.microseconds(c.started_at), pg_temp.microseconds(c.ended_at), c.outcome,
-      c.evidence, c.duration_seconds, c.billable_seconds
+      c.evidence, c.duration_seconds, c.billable_seconds, c.amount, c.currency
     )
     order by c.session_id collate "C", c.call_id collate "C"
   )
@@ -208,7 +220,16 @@ declare
 begin
   -- The transaction's moment of receipt stands still too.
   perform set_config('widget_internal.receipt_time', (extract(epoch from now()) * 1000000)::bigint::text, true);
+  perform set_config('oracle.origin', coalesce(history ->> 'origin', ''), true);
+  update widget_internal.settings set billing_time_zone = history ->> 'time_zone';
   insert into public.widgets (id, allowed_domains) values (v_widget_id, '{shop.example}');
+  insert into public.widget_plans (
+    widget_id, valid_from, name, increment_seconds, minimum_seconds, included_seconds, price_per_minute, currency,
+    bills_failed_calls, assumed_calls
+  )
+  select v_widget_id, p.valid_from, 'Plan', p.increment_seconds, p.minimum_seconds, p.included_seconds,
+    p.price_per_minute, p.currency, p.bills_failed_calls, p.assumed_calls
+  from jsonb_populate_recordset(null::public.widget_plans, history -> 'plans') p;
 
   for v_step in select s from jsonb_array_elements(history -> 'steps') s loop
     v_answer := pg_temp.take_step(v_widget_id, v_step);

@@ -7,12 +7,22 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
 
-from tests.oracle.histories import Cleanup, History, Insert, Track, door_histories, ledger_histories, to_json
+from tests.oracle.histories import (
+    Cleanup,
+    History,
+    Insert,
+    Track,
+    door_histories,
+    ledger_histories,
+    rated_histories,
+    to_json,
+)
 from tests.oracle.play import Database, Played, check
 
 FAMILIES = {
     "ledger": (ledger_histories(), "events of every source by SQL, cleanups in between"),
     "ties": (ledger_histories(ties=True), "the same, with events at the same instant"),
+    "rated": (rated_histories(), "calls about the turns of months, under plans"),
     "door": (door_histories(), "events by the RPCs as the anonymous role, cleanups in between"),
 }
 
@@ -62,6 +72,7 @@ def _contents(history: History, played: Played) -> Counter[str]:
     seen["calls"] = len(calls)
     for *_, evidence, _duration in calls:
         seen[f"calls, {evidence or 'open'}"] += 1
+    seen["bills with an amount"] = sum((bill["usage"] or {}).get("amount") is not None for bill in played["bills"])
     seen["calls that lost an inferred end"] = sum(
         any(row[2:4] == ["call_end", row[3]] and row[7] == "inferred" and row[5] == call[1] for row in played["ledger"])
         for call in calls
