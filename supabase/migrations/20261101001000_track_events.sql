@@ -64,9 +64,9 @@ declare
   v_asked_for uuid;
   v_verdict text;
   v_problem text;
-  v_refusals widget_internal.refusal[] := '{}';
-  v_rejected jsonb := '[]';
-  v_new public.widget_analytics[] := '{}';
+  v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
+  v_rejected jsonb := jsonb_build_array();
+  v_new public.widget_analytics[] := array[]::public.widget_analytics[];
   v_stored integer := 0;
   v_demos integer := 0;
 begin
