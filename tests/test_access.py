@@ -44,7 +44,7 @@ FUNCTIONS: dict[str, set[str]] = {
     "public.widget_pending_adjustments": {"authenticated", "service_role"},
     "public.close_widget_billing_period": {"service_role"},
     "public.broken_widget_statements": {"service_role"},
-    "public.record_call_evidence": {"service_role"},
+    "public.record_widget_call_evidence": {"service_role"},
     "public.correct_widget_call": {"service_role"},
     "widget_internal.record_event": {"anon", "authenticated", "service_role"},
     "widget_internal.record_events": {"anon", "authenticated", "service_role"},

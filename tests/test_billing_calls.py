@@ -412,7 +412,9 @@ def test_nobody_else_states_a_duration(db: Connection, connect: Connect, new_wid
 
 def evidence(stack: Stack, http: httpx.Client, widget_id: UUID, /, **fields: Any) -> httpx.Response:
     record = {"widget_id": str(widget_id), "session_id": "s", "call_id": "c", "source": "provider", "record_id": "r1"}
-    return http.post("/rest/v1/rpc/record_call_evidence", headers={"apikey": stack.secret_key}, json=record | fields)
+    return http.post(
+        "/rest/v1/rpc/record_widget_call_evidence", headers={"apikey": stack.secret_key}, json=record | fields
+    )
 
 
 def test_the_provider_outranks_the_browser(
@@ -493,12 +495,14 @@ def test_records_that_cannot_be(
     assert answer.json()["message"].startswith(f"{field}: ")
 
 
-@pytest.mark.parametrize("function", ["record_call_evidence", "correct_widget_call", "close_widget_billing_period"])
+@pytest.mark.parametrize(
+    "function", ["record_widget_call_evidence", "correct_widget_call", "close_widget_billing_period"]
+)
 def test_who_pays_writes_no_evidence(stack: Stack, http: httpx.Client, new_owner: NewOwner, function: str) -> None:
     """Neither a visitor nor a signed-in owner may add evidence, correct a call or close a month."""
     bodies = {
-        "record_call_evidence": {"widget_id": str(UUID(int=1)), "session_id": "s", "call_id": "c", "source": "server",
-                                 "record_id": "r"},
+        "record_widget_call_evidence": {"widget_id": str(UUID(int=1)), "session_id": "s", "call_id": "c",
+                                        "source": "server", "record_id": "r"},
         "correct_widget_call": {"widget_id": str(UUID(int=1)), "session_id": "s", "call_id": "c",
                                 "duration_seconds": 0, "reason": "x", "corrected_by": "me"},
         "close_widget_billing_period": {"period": "2024-01"},

@@ -66,7 +66,7 @@ create table public.widget_statement_lines (
   difference_seconds numeric not null generated always as (new_seconds - old_seconds) stored,
   rule text not null,
   event_ids uuid[] not null default '{}',
-  constraint calls_have_one_line_a_statement primary key (period, widget_id, usage_period, session_id, call_id),
+  constraint widget_calls_have_one_line_a_statement primary key (period, widget_id, usage_period, session_id, call_id),
   constraint lines_belong_to_a_charge foreign key (period, widget_id, usage_period)
     references public.widget_statement_charges deferrable initially deferred,
   constraint adjustments_change_something check (usage_period = period or new_seconds <> old_seconds)

@@ -26,7 +26,7 @@ comment on function widget_internal.evidence_problem(text, text, text, text, tim
   'What is wrong with a record of a call: the field, a colon, what it must be; null where nothing is.';
 
 
-create function public.record_call_evidence(
+create function public.record_widget_call_evidence(
   widget_id uuid, session_id text, call_id text, source text, record_id text,
   started_at timestamptz default null, ended_at timestamptz default null, outcome text default 'completed'
 )
@@ -39,52 +39,52 @@ as $$
 #variable_conflict use_column
 declare
   v_problem constant text := widget_internal.evidence_problem(
-    record_call_evidence.session_id, record_call_evidence.call_id, record_call_evidence.source,
-    record_call_evidence.record_id, record_call_evidence.started_at, record_call_evidence.ended_at,
-    record_call_evidence.outcome
+    record_widget_call_evidence.session_id, record_widget_call_evidence.call_id, record_widget_call_evidence.source,
+    record_widget_call_evidence.record_id, record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at,
+    record_widget_call_evidence.outcome
   );
   v_properties constant jsonb := jsonb_strip_nulls(jsonb_build_object(
-    'record_id', record_call_evidence.record_id, 'duration_seconds',
-    trim_scale(extract(epoch from record_call_evidence.ended_at - record_call_evidence.started_at))
+    'record_id', record_widget_call_evidence.record_id, 'duration_seconds',
+    trim_scale(extract(epoch from record_widget_call_evidence.ended_at - record_widget_call_evidence.started_at))
   ));
-  v_given integer := num_nonnulls(record_call_evidence.started_at, record_call_evidence.ended_at);
+  v_given integer := num_nonnulls(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at);
   v_accepted integer;
 begin
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';
-  elsif (widget_internal.widget_door(record_call_evidence.widget_id)).is_active is null then
+  elsif (widget_internal.widget_door(record_widget_call_evidence.widget_id)).is_active is null then
     raise exception 'widget_id: there is no such widget' using errcode = 'invalid_parameter_value';
   end if;
 
   -- A name that a sender could guess must not keep a record out, so it is not the event's id (R1) that tells a repeat.
   perform widget_internal.lock_sessions(
-    array[widget_internal.session_key(record_call_evidence.widget_id, record_call_evidence.session_id)]
+    array[widget_internal.session_key(record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id)]
   );
   insert into public.widget_analytics (widget_id, session_id, call_id, source, event_type, "timestamp", properties)
-  select record_call_evidence.widget_id, record_call_evidence.session_id, record_call_evidence.call_id,
-    record_call_evidence.source, r.event_type, r.at, v_properties - r.dropped
+  select record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
+    record_widget_call_evidence.source, r.event_type, r.at, v_properties - r.dropped
   from (values
-    ('call_start', record_call_evidence.started_at, 'duration_seconds'),
-    (case record_call_evidence.outcome when 'failed' then 'call_error' else 'call_end' end,
-      record_call_evidence.ended_at, '')
+    ('call_start', record_widget_call_evidence.started_at, 'duration_seconds'),
+    (case record_widget_call_evidence.outcome when 'failed' then 'call_error' else 'call_end' end,
+      record_widget_call_evidence.ended_at, '')
   ) r (event_type, at, dropped)
   where r.at is not null and not exists (
     select from public.widget_analytics e
-    where e.widget_id = record_call_evidence.widget_id and e.session_id = record_call_evidence.session_id
+    where e.widget_id = record_widget_call_evidence.widget_id and e.session_id = record_widget_call_evidence.session_id
       and e.event_type in ('call_start', 'call_end', 'call_error')
       and (e.event_type = 'call_start') = (r.event_type = 'call_start')
-      and e.source = record_call_evidence.source and e.properties ->> 'record_id' = record_call_evidence.record_id
+      and e.source = record_widget_call_evidence.source and e.properties ->> 'record_id' = record_widget_call_evidence.record_id
   );
   get diagnostics v_accepted = row_count;
   return jsonb_build_object('accepted', v_accepted, 'duplicates', v_given - v_accepted, 'call', (
     select to_jsonb(c) from public.widget_calls c
-    where c.widget_id = record_call_evidence.widget_id and c.session_id = record_call_evidence.session_id
-      and c.call_id = record_call_evidence.call_id
+    where c.widget_id = record_widget_call_evidence.widget_id and c.session_id = record_widget_call_evidence.session_id
+      and c.call_id = record_widget_call_evidence.call_id
   ));
 end
 $$;
 
-comment on function public.record_call_evidence(uuid, text, text, text, text, timestamptz, timestamptz, text) is
+comment on function public.record_widget_call_evidence(uuid, text, text, text, text, timestamptz, timestamptz, text) is
   'Adds what your server or the call provider (source) knows of a call: its true start, end or both; a call that is not '
   'known yet begins so. record_id: the record''s name at its source; sent again, it changes nothing. Answers {"accepted", '
   '"duplicates", "call"}: the call as it now is, null as long as it has no start. Where both times are given, the call '
@@ -92,7 +92,7 @@ comment on function public.record_call_evidence(uuid, text, text, text, text, ti
 
 revoke all on function widget_internal.evidence_problem(text, text, text, text, timestamptz, timestamptz, text)
   from public, anon, authenticated, service_role;
-revoke all on function public.record_call_evidence(uuid, text, text, text, text, timestamptz, timestamptz, text)
+revoke all on function public.record_widget_call_evidence(uuid, text, text, text, text, timestamptz, timestamptz, text)
   from public, anon, authenticated, service_role;
-grant execute on function public.record_call_evidence(uuid, text, text, text, text, timestamptz, timestamptz, text)
+grant execute on function public.record_widget_call_evidence(uuid, text, text, text, text, timestamptz, timestamptz, text)
   to service_role;
