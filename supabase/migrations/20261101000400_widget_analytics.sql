@@ -12,7 +12,7 @@ create table public.widget_analytics (
   call_id text collate "C",
   seq integer,
   source text not null default 'browser',
-  received_at timestamptz not null default now(),
+  received_at timestamptz not null default widget_internal.receipt_time(),
   properties jsonb,
   -- The widget is part of the key, so that no widget's event can suppress another's (R1); the id stands first, as
   -- time-ordered ids then fill one edge of the index.

@@ -166,8 +166,9 @@ begin
     regexp_replace(substring(new_event.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
   );
   v_event.user_agent := nullif(left(widget_internal.request_header('user-agent'), 512), '');
-  v_event.received_at := now();
-  v_event."timestamp" := now() - greatest(coalesce(new_event.age_ms, 0), 0) * interval '1 millisecond';
+  v_event.received_at := widget_internal.receipt_time();
+  v_event."timestamp" :=
+    v_event.received_at - greatest(coalesce(new_event.age_ms, 0), 0) * interval '1 millisecond';
   v_event.call_id := new_event.call_id;
   v_event.seq := new_event.seq;
   v_event.source := 'browser';

@@ -67,41 +67,6 @@ comment on function widget_internal.cut_off() is
   'A moment by which all that was received is committed: a bill as of it, asked for in a later statement, is final.';
 
 
-alter table public.widget_analytics alter column received_at set default widget_internal.receipt_time();
-
-
-create or replace function widget_internal.new_event(
-  widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer,
-  age_ms bigint, properties jsonb
-)
-returns public.widget_analytics
-language plpgsql volatile
-set search_path = ''
-as $$
-declare
-  v_event public.widget_analytics;
-begin
-  v_event.id := coalesce(new_event.event_id, widget_internal.uuid_v7());
-  v_event.widget_id := new_event.widget_id;
-  v_event.event_type := new_event.event_type;
-  v_event.session_id := new_event.session_id;
-  -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
-  -- that bills may fail on a field that does not.
-  v_event.page_url := left(
-    regexp_replace(substring(new_event.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
-  );
-  v_event.user_agent := nullif(left(widget_internal.request_header('user-agent'), 512), '');
-  v_event.received_at := widget_internal.receipt_time();
-  v_event."timestamp" :=
-    v_event.received_at - greatest(coalesce(new_event.age_ms, 0), 0) * interval '1 millisecond';
-  v_event.call_id := new_event.call_id;
-  v_event.seq := new_event.seq;
-  v_event.source := 'browser';
-  v_event.properties := nullif(new_event.properties, 'null');
-  return v_event;
-end
-$$;
-
 revoke all on function widget_internal.receipts_key() from public, anon, authenticated, service_role;
 revoke all on function widget_internal.receipt_time() from public, anon, authenticated, service_role;
 revoke all on function widget_internal.cut_off() from public, anon, authenticated, service_role;

@@ -1,0 +1,2418 @@
+-- Made from supabase/migrations by scripts/schema, for reading and reviewing; never applied, never edited.
+
+CREATE SCHEMA public;
+
+COMMENT ON SCHEMA public IS 'standard public schema';
+
+CREATE SCHEMA widget_internal;
+
+COMMENT ON SCHEMA widget_internal IS 'Internals of widget analytics. Never expose it through the API: what callers may use is in public.';
+
+CREATE TYPE widget_internal.refusal AS (
+	widget_id uuid,
+	reason text,
+	detail text
+);
+
+COMMENT ON TYPE widget_internal.refusal IS 'One refused event. detail: the page''s host, the field that was wrong, or the unknown widget''s id.';
+
+CREATE TYPE widget_internal.session_name AS (
+	widget_id uuid,
+	session_id text
+);
+
+COMMENT ON TYPE widget_internal.session_name IS 'A session: its widget, and the name that its sender gave it.';
+
+CREATE FUNCTION public.broken_widget_statements() RETURNS TABLE(period date, widget_id uuid, usage_period date)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select c.period, c.widget_id, c.usage_period
+  from public.widget_statement_charges c
+  where c.content_hash <> widget_internal.sha256_hex(widget_internal.charge_content(c))
+  union all
+  select p.period, null, null
+  from public.widget_billing_periods p
+  where p.content_hash <> widget_internal.sha256_hex(widget_internal.period_content(p));
+end
+$$;
+
+COMMENT ON FUNCTION public.broken_widget_statements() IS 'Charges, and months (without widget_id), that are not what was closed, by their hashes. Good: no rows.';
+
+CREATE FUNCTION public.close_widget_billing_period(period text) RETURNS TABLE(month date, answer text, as_of timestamp with time zone, closed_at timestamp with time zone, closed_by text, content_hash text, calls bigint, adjustments bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_month constant date := widget_internal.to_month(close_widget_billing_period.period);
+  v_bounds constant record := widget_internal.month_bounds(v_month);
+  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+  v_as_of timestamptz;
+begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'a month is closed in a read committed transaction only' using errcode = 'feature_not_supported';
+  end if;
+
+  -- Two closings at once: the second waits, and then finds the month closed.
+  perform pg_advisory_xact_lock(widget_internal.closing_key());
+  if not exists (select from public.widget_billing_periods p where p.period = v_month) then
+    perform widget_internal.refuse_to_close(v_month);
+    v_as_of := widget_internal.cut_off();
+    perform widget_internal.write_lines(v_month, v_as_of);
+    perform widget_internal.write_charges(v_month);
+    insert into public.widget_billing_periods (period, period_start, period_end, as_of, closed_by, content_hash)
+    values (
+      v_month, v_bounds.period_start, v_bounds.period_end, v_as_of,
+      concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'), ''
+    );
+  end if;
+
+  return query
+  select
+    p.period, case when v_as_of is null then 'was closed already; nothing was changed' else 'closed now' end,
+    p.as_of, p.closed_at, p.closed_by, p.content_hash,
+    count(l.period) filter (where l.usage_period = l.period), count(l.period) filter (where l.usage_period < l.period)
+  from public.widget_billing_periods p
+  left join public.widget_statement_lines l on l.period = p.period
+  where p.period = v_month
+  group by p.period;
+end
+$$;
+
+COMMENT ON FUNCTION public.close_widget_billing_period(period text) IS 'Writes the statement of a month (2026-10) that is over, for all widgets: widget_billing_periods, its charges and its lines, which nothing changes afterwards. What later arrivals changed in earlier closed months is in it as adjustments. Closing again changes nothing and says so. Refused: a month that is not over, or has an earlier one with calls that is not closed (22023); a transaction that keeps writing events (55P03). There is no way to open it again.';
+
+CREATE FUNCTION public.complete_stale_sessions(stale_after interval DEFAULT '00:30:00'::interval) RETURNS TABLE(calls_checked integer, calls_completed integer, calls_still_active integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_run public.widget_cleanup_runs;
+begin
+  if complete_stale_sessions.stale_after is null or complete_stale_sessions.stale_after < interval '0' then
+    raise exception 'stale_after: must be an interval of zero or more'
+      using errcode = 'invalid_parameter_value', hint = 'Leave it out for 30 minutes.';
+  end if;
+
+  insert into public.widget_cleanup_runs default values returning * into v_run;
+  begin
+    select c.calls_checked, c.calls_completed
+    into v_run.calls_checked, v_run.calls_completed
+    from widget_internal.complete_stale_calls(complete_stale_sessions.stale_after) c;
+  exception when others then
+    -- Not raised again: that would undo the record of the failure.
+    v_run.error := sqlstate || ': ' || sqlerrm;
+    perform set_config('response.status', '500', true);
+    raise warning 'complete_stale_sessions failed: %', v_run.error;
+  end;
+
+  update public.widget_cleanup_runs r
+  set finished_at = clock_timestamp(), error = v_run.error,
+    calls_checked = v_run.calls_checked, calls_completed = v_run.calls_completed,
+    calls_still_active = v_run.calls_checked - v_run.calls_completed
+  where r.id = v_run.id
+  returning r.* into v_run;
+  return query select v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active;
+end
+$$;
+
+COMMENT ON FUNCTION public.complete_stale_sessions(stale_after interval) IS 'Gives each call that is open for longer than stale_after, with no heartbeat since, an inferred call_end: at its last heartbeat, else at its start plus stale_after (R7). Safe at any moment, twice at once, after days without a run. Every run leaves a row in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
+
+CREATE FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_problem constant text := case
+    when correct_widget_call.duration_seconds is null
+      or not correct_widget_call.duration_seconds between 0 and (
+        select extract(epoch from s.max_call_duration) from widget_internal.settings s
+      )
+      then 'duration_seconds: must be from 0, which voids the call, to the longest that a call can be'
+    when coalesce(correct_widget_call.reason, '') !~ '\S' or length(correct_widget_call.reason) > 1000
+      then 'reason: must say why, in at most 1000 characters'
+    when coalesce(correct_widget_call.corrected_by, '') !~ '\S' or length(correct_widget_call.corrected_by) > 255
+      then 'corrected_by: must say who, in at most 255 characters'
+  end;
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'invalid_parameter_value';
+  end if;
+
+  perform widget_internal.lock_sessions(
+    array[widget_internal.session_key(correct_widget_call.widget_id, correct_widget_call.session_id)]
+  );
+  -- Its timestamp is that of the decision, so that by R5 the latest decision wins; how long the call was, it states.
+  insert into public.widget_analytics (widget_id, session_id, call_id, source, event_type, "timestamp", properties)
+  select c.widget_id, c.session_id, c.call_id, 'operator', 'call_end',
+    greatest(clock_timestamp(), max(e."timestamp") + interval '1 microsecond'),
+    jsonb_build_object(
+      'duration_seconds', trim_scale(correct_widget_call.duration_seconds),
+      'reason', correct_widget_call.reason, 'corrected_by', correct_widget_call.corrected_by, 'login', session_user
+    )
+  from public.widget_calls c
+  left join public.widget_analytics e
+    on e.widget_id = c.widget_id and e.session_id = c.session_id and e.source = 'operator'
+    and e.event_type in ('call_end', 'call_error')
+  where c.widget_id = correct_widget_call.widget_id and c.session_id = correct_widget_call.session_id
+    and c.call_id = correct_widget_call.call_id
+  group by c.widget_id, c.session_id, c.call_id;
+  if not found then
+    raise exception 'call_id: there is no such call in widget_calls' using errcode = 'invalid_parameter_value';
+  end if;
+  return (
+    select to_jsonb(c) from public.widget_calls c
+    where c.widget_id = correct_widget_call.widget_id and c.session_id = correct_widget_call.session_id
+      and c.call_id = correct_widget_call.call_id
+  );
+end
+$$;
+
+COMMENT ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) IS 'Sets how long a call was, whatever else is said of it; 0 voids it: it is billed at nothing under any plan. The latest correction counts; who and why stand in the rule that bills show. Answers the call as it now is. In a closed month it becomes an adjustment. 400 (22023): the message names the field.';
+
+CREATE FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ended_at timestamp with time zone DEFAULT NULL::timestamp with time zone, outcome text DEFAULT 'completed'::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_problem constant text := widget_internal.evidence_problem(
+    record_widget_call_evidence.session_id, record_widget_call_evidence.call_id, record_widget_call_evidence.source,
+    record_widget_call_evidence.record_id, record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at,
+    record_widget_call_evidence.outcome
+  );
+  v_properties constant jsonb := jsonb_strip_nulls(jsonb_build_object(
+    'record_id', record_widget_call_evidence.record_id, 'duration_seconds',
+    trim_scale(extract(epoch from record_widget_call_evidence.ended_at - record_widget_call_evidence.started_at))
+  ));
+  v_given integer := num_nonnulls(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at);
+  v_accepted integer;
+begin
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'invalid_parameter_value';
+  elsif (widget_internal.widget_door(record_widget_call_evidence.widget_id)).is_active is null then
+    raise exception 'widget_id: there is no such widget' using errcode = 'invalid_parameter_value';
+  end if;
+
+  -- A name that a sender could guess must not keep a record out, so it is not the event's id (R1) that tells a repeat.
+  perform widget_internal.lock_sessions(
+    array[widget_internal.session_key(record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id)]
+  );
+  insert into public.widget_analytics (widget_id, session_id, call_id, source, event_type, "timestamp", properties)
+  select record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
+    record_widget_call_evidence.source, r.event_type, r.at, v_properties - r.dropped
+  from (values
+    ('call_start', record_widget_call_evidence.started_at, 'duration_seconds'),
+    (case record_widget_call_evidence.outcome when 'failed' then 'call_error' else 'call_end' end,
+      record_widget_call_evidence.ended_at, '')
+  ) r (event_type, at, dropped)
+  where r.at is not null and not exists (
+    select from public.widget_analytics e
+    where e.widget_id = record_widget_call_evidence.widget_id and e.session_id = record_widget_call_evidence.session_id
+      and e.event_type in ('call_start', 'call_end', 'call_error')
+      and (e.event_type = 'call_start') = (r.event_type = 'call_start')
+      and e.source = record_widget_call_evidence.source and e.properties ->> 'record_id' = record_widget_call_evidence.record_id
+  );
+  get diagnostics v_accepted = row_count;
+  return jsonb_build_object('accepted', v_accepted, 'duplicates', v_given - v_accepted, 'call', (
+    select to_jsonb(c) from public.widget_calls c
+    where c.widget_id = record_widget_call_evidence.widget_id and c.session_id = record_widget_call_evidence.session_id
+      and c.call_id = record_widget_call_evidence.call_id
+  ));
+end
+$$;
+
+COMMENT ON FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) IS 'Adds what your server or the call provider (source) knows of a call: its true start, end or both; a call that is not known yet begins so. record_id: the record''s name at its source; sent again, it changes nothing. Answers {"accepted", "duplicates", "call"}: the call as it now is, null as long as it has no start. Where both times are given, the call lasts exactly that long, though it began when it was first heard of (R4). 400 (22023): the message names the field.';
+
+CREATE FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text DEFAULT NULL::text, event_id uuid DEFAULT NULL::uuid, call_id text DEFAULT NULL::text, seq integer DEFAULT NULL::integer, age_ms bigint DEFAULT 0, properties jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  return widget_internal.record_event(
+    track_event.widget_id, track_event.event_type, track_event.session_id, track_event.page_url,
+    track_event.event_id, track_event.call_id, track_event.seq, track_event.age_ms, track_event.properties
+  );
+end
+$$;
+
+COMMENT ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'Takes one event of a widget (R1, R3, R8). age_ms: how long ago it happened, by the sender''s own clock. Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message names the field. What is refused is counted in widget_refusals.';
+
+CREATE FUNCTION public.track_events(events jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  return widget_internal.record_events(track_events.events);
+end
+$$;
+
+COMMENT ON FUNCTION public.track_events(events jsonb) IS 'Takes up to 1000 events: an array of objects with the arguments of track_event() as keys. Answers {"accepted": n, "duplicates": n, "rejected": [{"index": i, "reason": "field: why"}]}; one bad event never costs another. HTTP 400 (22023): not an array. 413 (54000): too many.';
+
+CREATE FUNCTION public.widget_billing_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, billable_seconds numeric, rule text, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select
+    c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
+    c.billable_seconds, c.rule, round(c.billable_seconds * (c.plan).price_per_minute / 60, 6), (c.plan).currency
+  from widget_internal.rated_calls(
+    widget_billing_calls.period_start, widget_billing_calls.period_end,
+    widget_internal.counted_as_of(widget_billing_calls.as_of)
+  ) c;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_billing_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) IS 'The calls that started in [period_start, period_end), one row each: billable_seconds, and rule, which says why. amount: these seconds at the plan''s price, to six decimals; included seconds and the rounding of money come in where a month is summed up, in widget_billing_usage(). as_of counts only events received by then, so that a past bill can be made again; left out: all events. Owners see their widgets'' calls, service_role all.';
+
+CREATE FUNCTION public.widget_billing_period(period text, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone, OUT time_zone text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  select b.period_start, b.period_end, s.billing_time_zone
+  into widget_billing_period.period_start, widget_billing_period.period_end, widget_billing_period.time_zone
+  from widget_internal.month_bounds(widget_internal.to_month(widget_billing_period.period)) b
+  cross join widget_internal.settings s;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_billing_period(period text, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone, OUT time_zone text) IS 'The bounds of a billing month (2026-10), as widget_billing_calls() and widget_billing_usage() take them.';
+
+CREATE FUNCTION public.widget_billing_usage(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(widget_id uuid, calls bigint, billable_seconds numeric, observed_calls bigint, observed_seconds numeric, provider_calls bigint, provider_seconds numeric, operator_calls bigint, operator_seconds numeric, heartbeat_calls bigint, heartbeat_seconds numeric, assumed_calls bigint, assumed_seconds numeric, open_calls bigint, failed_calls bigint, charged_seconds numeric, amount numeric, currency text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  with rated as (
+    select r.* from widget_internal.rated_calls(
+      widget_billing_usage.period_start, widget_billing_usage.period_end,
+      widget_internal.counted_as_of(widget_billing_usage.as_of)
+    ) r
+  ),
+  months as (
+    select r.widget_id, r.plan, sum(r.billable_seconds) as seconds from rated r group by r.widget_id, r.month, r.plan
+  ),
+  charges as (
+    select
+      m.widget_id,
+      sum(greatest(m.seconds - coalesce((m.plan).included_seconds, 0), 0)) as charged_seconds,
+      sum(widget_internal.charge(m.seconds, m.plan)) as amount,
+      min((m.plan).currency) as currency,
+      -- A month without a plan has no amount, and euros are not added to dollars.
+      count((m.plan).currency) = count(*) and min((m.plan).currency) = max((m.plan).currency) as has_amount
+    from months m
+    group by m.widget_id
+  )
+  select
+    r.widget_id, count(*), sum(r.billable_seconds),
+    count(*) filter (where r.evidence = 'observed'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'observed'), 0),
+    count(*) filter (where r.evidence = 'provider'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'provider'), 0),
+    count(*) filter (where r.evidence = 'operator'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'operator'), 0),
+    count(*) filter (where r.evidence = 'heartbeat'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'heartbeat'), 0),
+    count(*) filter (where r.evidence = 'assumed'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'assumed'), 0),
+    count(*) filter (where r.outcome = 'open'),
+    count(*) filter (where r.outcome = 'failed'),
+    c.charged_seconds,
+    case when c.has_amount then c.amount end,
+    case when c.has_amount then c.currency end
+  from rated r
+  join charges c on c.widget_id = r.widget_id
+  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.has_amount;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_billing_usage(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) IS 'The sums of widget_billing_calls() per widget: all calls of the period, their billable seconds, and both by evidence. charged_seconds and amount: month by month what exceeds the plan''s included seconds, and its price, rounded to the currency''s decimals; null unless all months have a plan, and all in one currency.';
+
+CREATE FUNCTION public.widget_pending_adjustments() RETURNS TABLE(usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric, difference_seconds numeric, rule text, event_ids uuid[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select
+    c.usage_period, c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence,
+    c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
+    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, null)
+  from widget_internal.late_changes('infinity', null) c;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_pending_adjustments() IS 'What late arrivals have changed in closed months, and what no statement shows yet: the adjustments that the next closed months will have. Owners see their widgets'', service_role all.';
+
+CREATE FUNCTION widget_internal.are_bare_hosts(hosts text[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+begin
+  return not exists (
+    select from unnest(are_bare_hosts.hosts) host
+    where host is null
+      or host !~* '^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])$'
+  );
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) IS 'Whether each of these is a host, "*." and a host, or "*": what could match a page''s host (R8).';
+
+CREATE FUNCTION widget_internal.as_text(value timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return to_char(as_text.value at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.as_text(value timestamp with time zone) IS 'A moment in one way of writing: UTC, to the microsecond.';
+
+CREATE FUNCTION widget_internal.ask_door(widget_id uuid, page_host text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_door record := widget_internal.widget_door(ask_door.widget_id);
+begin
+  return case
+    when v_door.is_active is null then 'unknown_widget'
+    when not v_door.is_active then 'widget_inactive'
+    when v_door.is_demo then 'demo'
+    when widget_internal.is_host_allowed(ask_door.page_host, v_door.allowed_domains) then 'open'
+    else 'domain_not_allowed'
+  end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.ask_door(widget_id uuid, page_host text) IS 'Whether a page on that host may store an event of the widget: open, demo (taken, not stored), or the reason why not.';
+
+CREATE FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if calls_as_of.period_start is null or calls_as_of.period_end is null
+    or calls_as_of.period_end <= calls_as_of.period_start
+  then
+    raise exception 'period_end: must be after period_start' using errcode = 'invalid_parameter_value';
+  end if;
+
+  if calls_as_of.as_of is null then
+    return query
+    select c.widget_id, c.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
+      c.duration_seconds
+    from public.widget_calls c
+    where c.started_at >= calls_as_of.period_start and c.started_at < calls_as_of.period_end;
+    return;
+  end if;
+
+  return query
+  with sessions as (
+    -- A call starts with its earliest call_start, so a session with none in the period has no call in it.
+    select distinct e.widget_id, e.session_id
+    from public.widget_analytics e
+    where e.event_type = 'call_start'
+      and e."timestamp" >= calls_as_of.period_start
+      and e."timestamp" < calls_as_of.period_end
+      and e.received_at <= calls_as_of.as_of
+      and calls_as_of.only_sessions is null
+    union all
+    select o.widget_id, o.session_id from unnest(calls_as_of.only_sessions) o
+  )
+  select s.widget_id, s.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
+    extract(epoch from c.ended_at - c.started_at)
+  from sessions s
+  cross join lateral widget_internal.session_calls(s.widget_id, s.session_id, calls_as_of.as_of) c
+  where c.started_at >= calls_as_of.period_start and c.started_at < calls_as_of.period_end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'The calls that started in [period_start, period_end), by the events received as of a moment, of all sessions or of some. as_of null: all sessions'' calls as they are kept.';
+
+CREATE TABLE public.widget_plans (
+    widget_id uuid NOT NULL,
+    valid_from date NOT NULL,
+    name text NOT NULL,
+    increment_seconds integer DEFAULT 0 NOT NULL,
+    minimum_seconds integer DEFAULT 0 NOT NULL,
+    included_seconds integer DEFAULT 0 NOT NULL,
+    price_per_minute numeric NOT NULL,
+    currency text NOT NULL,
+    bills_failed_calls boolean DEFAULT false NOT NULL,
+    assumed_calls text DEFAULT 'full'::text NOT NULL,
+    CONSTRAINT assumed_calls_are_billed_in_full_or_not CHECK ((assumed_calls = ANY (ARRAY['full'::text, 'none'::text]))),
+    CONSTRAINT currency_has_three_letters CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+    CONSTRAINT included_seconds_are_not_negative CHECK ((included_seconds >= 0)),
+    CONSTRAINT increment_is_not_negative CHECK ((increment_seconds >= 0)),
+    CONSTRAINT minimum_is_not_negative CHECK ((minimum_seconds >= 0)),
+    CONSTRAINT plan_names_are_one_line CHECK ((name ~ '^[^\n\r]{1,100}$'::text)),
+    CONSTRAINT plans_start_with_a_month CHECK ((EXTRACT(day FROM valid_from) = (1)::numeric)),
+    CONSTRAINT price_is_a_number_of_zero_or_more CHECK (((price_per_minute >= (0)::numeric) AND (price_per_minute < 'Infinity'::numeric)))
+);
+
+COMMENT ON TABLE public.widget_plans IS 'What a widget''s calls cost, by month. A widget without a plan has its completed calls counted to the exact second, and no amount. A plan by which a closed month was billed cannot be changed: add one from a later month.';
+
+COMMENT ON COLUMN public.widget_plans.valid_from IS 'The first day of the month, in the billing time zone, from which it holds: until the widget''s next plan.';
+
+COMMENT ON COLUMN public.widget_plans.increment_seconds IS 'A billed call is rounded up to a multiple of this; 0: exact.';
+
+COMMENT ON COLUMN public.widget_plans.minimum_seconds IS 'A billed call counts at least this, before it is rounded up.';
+
+COMMENT ON COLUMN public.widget_plans.included_seconds IS 'So many of a month''s billable seconds cost nothing.';
+
+COMMENT ON COLUMN public.widget_plans.currency IS 'ISO 4217, such as EUR; it says how many decimals an amount has.';
+
+COMMENT ON COLUMN public.widget_plans.bills_failed_calls IS 'Whether calls that ended by call_error are billed like completed ones.';
+
+COMMENT ON COLUMN public.widget_plans.assumed_calls IS 'Calls whose end nothing tells (evidence assumed): billed in "full" or "none" of them.';
+
+CREATE FUNCTION widget_internal.charge(billable_seconds numeric, plan public.widget_plans) RETURNS numeric
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return round(
+    greatest(charge.billable_seconds - plan.included_seconds, 0) * plan.price_per_minute / 60,
+    widget_internal.currency_decimals(plan.currency)
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.charge(billable_seconds numeric, plan public.widget_plans) IS 'What a widget''s billable seconds of a month cost, less the included ones; null without a plan. Here money is rounded (half up, to the currency''s decimals), and nowhere else.';
+
+CREATE TABLE public.widget_statement_charges (
+    period date NOT NULL,
+    widget_id uuid NOT NULL,
+    usage_period date NOT NULL,
+    plan_valid_from date,
+    included_seconds integer NOT NULL,
+    price_per_minute numeric,
+    currency text,
+    old_seconds numeric NOT NULL,
+    new_seconds numeric NOT NULL,
+    difference_seconds numeric GENERATED ALWAYS AS ((new_seconds - old_seconds)) STORED NOT NULL,
+    old_amount numeric,
+    new_amount numeric,
+    difference_amount numeric GENERATED ALWAYS AS ((new_amount - old_amount)) STORED,
+    content_hash text NOT NULL,
+    CONSTRAINT nothing_is_charged_before_its_month CHECK ((usage_period <= period))
+);
+
+COMMENT ON TABLE public.widget_statement_charges IS 'The money on a closed month''s statement, by widget: one row for the month itself, and one for each earlier month that late arrivals changed (usage_period before period). What is to be paid is the sum of difference_amount.';
+
+COMMENT ON COLUMN public.widget_statement_charges.usage_period IS 'The month in which the calls started.';
+
+COMMENT ON COLUMN public.widget_statement_charges.plan_valid_from IS 'The plan of that month; null: none, and so no amounts.';
+
+COMMENT ON COLUMN public.widget_statement_charges.old_seconds IS 'That month''s billable seconds on all statements before.';
+
+COMMENT ON COLUMN public.widget_statement_charges.new_seconds IS 'They are now.';
+
+COMMENT ON COLUMN public.widget_statement_charges.new_amount IS 'Their price beyond the included seconds, rounded once.';
+
+COMMENT ON COLUMN public.widget_statement_charges.difference_amount IS 'What this statement charges or, below zero, credits.';
+
+COMMENT ON COLUMN public.widget_statement_charges.content_hash IS 'SHA-256 of the charge and its lines (docs/billing.md).';
+
+CREATE FUNCTION widget_internal.charge_content(charge public.widget_statement_charges) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return jsonb_build_array(
+    charge.period::text, charge.widget_id::text, charge.usage_period::text, charge.plan_valid_from::text,
+    charge.included_seconds::text, trim_scale(charge.price_per_minute)::text, charge.currency,
+    trim_scale(charge.old_seconds)::text, trim_scale(charge.new_seconds)::text,
+    trim_scale(charge.old_amount)::text, trim_scale(charge.new_amount)::text
+  )::text || coalesce((
+    select string_agg(
+      E'\n' || jsonb_build_array(
+        l.session_id, l.call_id, widget_internal.as_text(l.started_at), widget_internal.as_text(l.ended_at),
+        l.outcome, l.evidence, trim_scale(l.duration_seconds)::text,
+        trim_scale(l.old_seconds)::text, trim_scale(l.new_seconds)::text, l.rule, to_jsonb(l.event_ids)
+      )::text, '' order by l.session_id, l.call_id
+    )
+    from public.widget_statement_lines l
+    where l.period = charge.period and l.widget_id = charge.widget_id and l.usage_period = charge.usage_period
+  ), '');
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.charge_content(charge public.widget_statement_charges) IS 'What a charge''s hash is taken of: a line of JSON for the charge, then one for each call (docs/billing.md).';
+
+CREATE FUNCTION widget_internal.closing_key() RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return hashtextextended('widget_internal: closing', 0);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.closing_key() IS 'The key of the advisory lock that who closes a month holds alone, and who changes what bills rest on shares.';
+
+CREATE FUNCTION widget_internal.complete_stale_calls(stale_after interval, OUT calls_checked integer, OUT calls_completed integer) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_horizon constant timestamptz := now() - complete_stale_calls.stale_after;
+  v_stale public.widget_calls[];
+begin
+  select array_agg(c) into v_stale from public.widget_calls c where c.ended_at is null and c.started_at < v_horizon;
+  perform widget_internal.lock_sessions(array(
+    select widget_internal.session_key(s.widget_id, s.session_id) from unnest(v_stale) s
+  ));
+
+  -- Only now, with their sessions held, is it certain which of them are still open.
+  with checked as materialized (
+    select s.widget_id, s.session_id, s.call_id, c.started_at, c.last_heartbeat_at
+    from unnest(v_stale) s
+    cross join lateral widget_internal.session_calls(s.widget_id, s.session_id) c
+    where c.call_id = s.call_id and c.ended_at is null and c.started_at < v_horizon
+  ),
+  inferred as (
+    insert into public.widget_analytics (widget_id, event_type, session_id, call_id, source, "timestamp")
+    select
+      c.widget_id, 'call_end', c.session_id, c.call_id, 'inferred',
+      coalesce(c.last_heartbeat_at, c.started_at + complete_stale_calls.stale_after)
+    from checked c
+    where c.last_heartbeat_at is null or c.last_heartbeat_at <= v_horizon
+    returning 1
+  )
+  select (select count(*) from checked), (select count(*) from inferred)
+  into complete_stale_calls.calls_checked, complete_stale_calls.calls_completed;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.complete_stale_calls(stale_after interval, OUT calls_checked integer, OUT calls_completed integer) IS 'The work of complete_stale_sessions().';
+
+CREATE FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
+    from widget_internal.session_calls(
+      correction_note.widget_id, correction_note.session_id, coalesce(correction_note.as_of, 'infinity')
+    ) c
+    join public.widget_analytics e on e.id = c.ended_by and e.widget_id = correction_note.widget_id
+    where c.call_id = correction_note.call_id
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) IS 'Who corrected a call and why, to be added to its rule; null where its end does not say.';
+
+CREATE FUNCTION widget_internal.count_refusals(refusals widget_internal.refusal[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_hour constant timestamptz := date_trunc('hour', now(), 'UTC');
+  v_shard constant smallint := pg_backend_pid() % 16;
+  v_refusal record;
+begin
+  for v_refusal in
+    select r.widget_id, r.reason, left(coalesce(r.detail, ''), 255) as detail, count(*) as n
+    from unnest(count_refusals.refusals) r
+    group by 1, 2, 3
+    order by 1, 2, 3
+  loop
+    -- Details come from outside: past twenty an hour they are counted together, so that nobody can fill the table.
+    if (
+      select count(distinct c.detail) >= 20 and not bool_or(c.detail = v_refusal.detail)
+      from widget_internal.refusal_counts c
+      where c.hour = v_hour and c.widget_id is not distinct from v_refusal.widget_id and c.reason = v_refusal.reason
+    ) then
+      v_refusal.detail := '(others)';
+    end if;
+
+    insert into widget_internal.refusal_counts as c (hour, widget_id, reason, detail, shard, refusals)
+    values (v_hour, v_refusal.widget_id, v_refusal.reason, v_refusal.detail, v_shard, v_refusal.n)
+    on conflict on constraint refusal_counts_are_one_row_a_shard
+    do update set refusals = c.refusals + excluded.refusals;
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.count_refusals(refusals widget_internal.refusal[]) IS 'Adds refused events to the counts of this hour.';
+
+CREATE FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  -- As of now is all that there is to see: also what this very transaction has added since it began.
+  return case when counted_as_of.as_of >= now() then 'infinity' else counted_as_of.as_of end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) IS 'Up to which receipt a bill asked for as of a moment counts.';
+
+CREATE FUNCTION widget_internal.currency_decimals(currency text) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return case
+    when currency_decimals.currency in (
+      'BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF',
+      'XPF'
+    ) then 0
+    when currency_decimals.currency in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND') then 3
+    when currency_decimals.currency in ('CLF', 'UYW') then 4
+    else 2
+  end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.currency_decimals(currency text) IS 'The decimals of an amount, by ISO 4217.';
+
+CREATE FUNCTION widget_internal.cut_off() RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_cut_off timestamptz;
+begin
+  begin
+    -- Whoever waits for a lock holds up those behind: briefly, or not at all.
+    perform set_config('lock_timeout', '2s', true);
+    perform pg_advisory_xact_lock(widget_internal.receipts_key());
+    v_cut_off := clock_timestamp();
+    -- Undoing this block gives the lock back at once, and the setting too; the variable keeps its value.
+    raise exception using errcode = 'WA001';
+  exception
+    when sqlstate 'WA001' then
+      return v_cut_off;
+    when lock_not_available then
+      raise exception 'a transaction that writes events has been running for more than 2 seconds; nothing was changed'
+        using errcode = 'lock_not_available', hint = 'Try again when it is over.';
+  end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.cut_off() IS 'A moment by which all that was received is committed: a bill as of it, asked for in a later statement, is final.';
+
+CREATE FUNCTION widget_internal.door_problem() RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return 'widget_id: this widget is unknown, not active, or not allowed on this page''s domain';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.door_problem() IS 'What every sender hears whom the door refuses: the same for all, so that nobody can probe which widgets there are.';
+
+CREATE FUNCTION widget_internal.door_refusal(verdict text, widget_id uuid, page_host text) RETURNS widget_internal.refusal
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return case door_refusal.verdict
+    when 'unknown_widget' then (null, door_refusal.verdict, door_refusal.widget_id::text)::widget_internal.refusal
+    when 'widget_inactive' then (door_refusal.widget_id, door_refusal.verdict, '')::widget_internal.refusal
+    else (door_refusal.widget_id, door_refusal.verdict, door_refusal.page_host)::widget_internal.refusal
+  end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.door_refusal(verdict text, widget_id uuid, page_host text) IS 'What is counted where the door''s verdict was no.';
+
+CREATE FUNCTION widget_internal.empty_widget_calls() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  delete from public.widget_calls;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.empty_widget_calls() IS 'After the ledger was truncated: there are no calls.';
+
+CREATE FUNCTION widget_internal.event_problem(event_type text, session_id text, call_id text, seq integer, age_ms bigint, properties jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return case
+    when event_problem.event_type is null or event_problem.event_type not in (
+      'widget_load', 'widget_open', 'call_start', 'call_heartbeat', 'call_end', 'call_error'
+    ) then 'event_type: must be widget_load, widget_open, call_start, call_heartbeat, call_end or call_error'
+    when event_problem.session_id is null or length(event_problem.session_id) not between 1 and 255
+      then 'session_id: must have 1 to 255 characters'
+    when length(event_problem.call_id) not between 1 and 255 then 'call_id: must have 1 to 255 characters, or be left out'
+    when event_problem.seq < 1 then 'seq: must be 1 or more'
+    when event_problem.age_ms > 604800000 then 'age_ms: must be at most 604800000, seven days'
+    when jsonb_typeof(event_problem.properties) not in ('object', 'null') then 'properties: must be a JSON object'
+    when octet_length(event_problem.properties::text) > 4096 then 'properties: must have at most 4096 bytes'
+  end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.event_problem(event_type text, session_id text, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'What is wrong with an event: the field, a colon, what it must be; null where nothing is.';
+
+CREATE FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return case
+    when coalesce(length(session_id), 0) not between 1 and 255 then 'session_id: must have 1 to 255 characters'
+    when coalesce(length(call_id), 0) not between 1 and 255 then 'call_id: must have 1 to 255 characters'
+    when source is null or source not in ('server', 'provider') then 'source: must be server or provider'
+    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
+    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
+    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
+    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
+    when ended_at < started_at then 'ended_at: must not be before started_at'
+    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
+  end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) IS 'What is wrong with a record of a call: the field, a colon, what it must be; null where nothing is.';
+
+CREATE FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_allowed text;
+begin
+  foreach v_allowed in array coalesce(is_host_allowed.allowed_domains, '{}') loop
+    v_allowed := regexp_replace(lower(v_allowed), '(.)\.$', '\1');
+    if v_allowed = '*'
+      or v_allowed = is_host_allowed.host
+      or (
+        starts_with(v_allowed, '*.')
+        and right(is_host_allowed.host, length(v_allowed) - 1) = substr(v_allowed, 2)
+        and length(is_host_allowed.host) >= length(v_allowed)
+      )
+    then
+      return true;
+    end if;
+  end loop;
+  return false;
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) IS 'Whether a widget''s allowed_domains admit a host: itself, "*.parent" for hosts below it, "*" for any and for none named.';
+
+CREATE FUNCTION widget_internal.json_event_problem(event jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_fields constant text[] := array[
+    'widget_id', 'event_type', 'session_id', 'page_url', 'event_id', 'call_id', 'seq', 'age_ms', 'properties'
+  ];
+  v_field record;
+begin
+  for v_field in select f.key, jsonb_typeof(f.value) as type from jsonb_each(json_event_problem.event) f loop
+    if v_field.key <> all (v_fields) then
+      return left(v_field.key, 64) || ': is not a field of an event';
+    elsif v_field.key <> 'properties' and v_field.type in ('object', 'array', 'boolean') then
+      return v_field.key || ': must be a string or a number';
+    end if;
+  end loop;
+
+  return case
+    when event ->> 'event_id' is not null and widget_internal.to_uuid(event ->> 'event_id') is null
+      then 'event_id: must be a UUID, or be left out'
+    when event ->> 'seq' !~ '^[0-9]{1,9}$' then 'seq: must be a whole number from 1 to 999999999'
+    when event ->> 'age_ms' !~ '^-?[0-9]{1,15}(\.[0-9]+)?$' then 'age_ms: must be a number of milliseconds'
+  end;
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.json_event_problem(event jsonb) IS 'What keeps a JSON object from being read as the arguments of track_event(); null where nothing does.';
+
+CREATE FUNCTION widget_internal.keep_billed_plans() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_plan public.widget_plans;
+  v_billed date;
+begin
+  -- A month that is being closed right now is waited for.
+  perform pg_advisory_xact_lock_shared(widget_internal.closing_key());
+  foreach v_plan in array case tg_op when 'INSERT' then array[new] when 'DELETE' then array[old] else array[old, new] end
+  loop
+    select max(c.usage_period) into v_billed
+    from public.widget_statement_charges c
+    where c.widget_id = v_plan.widget_id
+      and c.usage_period >= v_plan.valid_from
+      and c.usage_period < coalesce((
+        select min(p.valid_from) from public.widget_plans p
+        where p.widget_id = v_plan.widget_id and p.valid_from > v_plan.valid_from
+      ), 'infinity');
+    if v_billed is not null then
+      raise exception 'valid_from: this plan would hold, or holds, for %, which is closed', to_char(v_billed, 'YYYY-MM')
+        using errcode = 'invalid_parameter_value', hint = 'Add a plan that holds from a later month.';
+    end if;
+  end loop;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.keep_billed_plans() IS 'After a plan was added, changed or deleted: refuses that for the months of its widget that are closed.';
+
+CREATE FUNCTION widget_internal.keep_billing_time_zone() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform pg_advisory_xact_lock_shared(widget_internal.closing_key());
+  if exists (select from public.widget_billing_periods) then
+    raise exception 'billing_time_zone: a month has been closed in %', old.billing_time_zone
+      using errcode = 'object_not_in_prerequisite_state', hint = 'The months of closed statements stay what they were.';
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.keep_billing_time_zone() IS 'After billing_time_zone changed: refuses that once a month has been closed.';
+
+CREATE FUNCTION widget_internal.keep_widget_calls() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_keys bigint[];
+  v_session record;
+begin
+  select array_agg(distinct widget_internal.session_key(e.widget_id, e.session_id)) into v_keys
+  from changed_events e
+  where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error');
+  if v_keys is null then
+    return null;
+  end if;
+
+  -- Repeatable read cannot see what the transaction that held the session before this one has just added.
+  if current_setting('transaction_isolation') = 'repeatable read' then
+    raise exception 'call events cannot be added in a repeatable read transaction'
+      using errcode = 'feature_not_supported', hint = 'Use read committed or serializable.';
+  end if;
+  perform widget_internal.lock_sessions(v_keys);
+
+  for v_session in
+    select e.widget_id, e.session_id, bool_and(e.event_type = 'call_heartbeat') as only_heartbeats
+    from changed_events e
+    where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    group by e.widget_id, e.session_id
+  loop
+    if tg_op <> 'INSERT' then
+      delete from public.widget_calls c
+      where c.widget_id = v_session.widget_id and c.session_id = v_session.session_id;
+    -- A heartbeat moves a call's end only where that end was inferred; most heartbeats change nothing.
+    elsif v_session.only_heartbeats and not exists (
+      select from public.widget_calls c
+      where c.widget_id = v_session.widget_id
+        and c.session_id = v_session.session_id
+        and c.evidence in ('heartbeat', 'assumed')
+    ) then
+      continue;
+    end if;
+    perform widget_internal.refresh_session_calls(v_session.widget_id, v_session.session_id);
+  end loop;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.keep_widget_calls() IS 'After a statement that changed the ledger: computes the calls of the sessions concerned again.';
+
+CREATE FUNCTION widget_internal.late_changes(before date, as_of timestamp with time zone) RETURNS TABLE(usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric, rule text, billed_as_of timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_changed widget_internal.session_name[];
+begin
+  -- The calls as they are kept tell which sessions to look at; the ledger, what they were as of that moment.
+  select array_agg(distinct (d.widget_id, d.session_id)::widget_internal.session_name) into v_changed
+  from (
+    select c.widget_id, c.session_id
+    from (
+      select r.widget_id, r.session_id, r.call_id, r.month as usage_period, r.billable_seconds as seconds
+      from widget_internal.rated_calls('-infinity', 'infinity', null) r
+      join public.widget_billing_periods p on p.period = r.month
+      union all
+      select l.widget_id, l.session_id, l.call_id, l.usage_period, -l.difference_seconds
+      from public.widget_statement_lines l
+    ) c
+    where c.usage_period < late_changes.before
+    group by c.widget_id, c.session_id, c.call_id, c.usage_period
+    having sum(c.seconds) <> 0
+  ) d;
+
+  return query
+  with billed as (
+    select l.usage_period, l.widget_id, l.session_id, l.call_id, min(l.started_at) as started_at,
+      sum(l.difference_seconds) as seconds, max(p.as_of) as as_of
+    from unnest(v_changed) s
+    join public.widget_statement_lines l on l.widget_id = s.widget_id and l.session_id = s.session_id
+    join public.widget_billing_periods p on p.period = l.period
+    where l.usage_period < late_changes.before
+    group by 1, 2, 3, 4
+  ),
+  rated as (
+    select p.period as usage_period, p.as_of, r.*
+    from widget_internal.rated_calls(
+      '-infinity', 'infinity', coalesce(late_changes.as_of, 'infinity'), coalesce(v_changed, '{}')
+    ) r
+    join public.widget_billing_periods p on p.period = r.month
+    where p.period < late_changes.before
+  )
+  select
+    coalesce(r.usage_period, b.usage_period), coalesce(r.widget_id, b.widget_id),
+    coalesce(r.session_id, b.session_id)::text, coalesce(r.call_id, b.call_id)::text,
+    coalesce(r.started_at, b.started_at), r.ended_at, r.outcome, r.evidence, r.duration_seconds,
+    coalesce(b.seconds, 0), coalesce(r.billable_seconds, 0),
+    coalesce(r.rule, 'no longer a call of this month'), coalesce(b.as_of, r.as_of)
+  from rated r
+  full join billed b on b.widget_id = r.widget_id and b.session_id = r.session_id and b.call_id = r.call_id
+    and b.usage_period = r.usage_period
+  where coalesce(r.billable_seconds, 0) <> coalesce(b.seconds, 0);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.late_changes(before date, as_of timestamp with time zone) IS 'The calls of closed months before one whose billable seconds are no longer those on all statements together, as of a moment; null: of all that is there. billed_as_of: what was received later is what changed them.';
+
+CREATE FUNCTION widget_internal.late_events(widget_id uuid, session_id text, call_id text, received_after timestamp with time zone, as_of timestamp with time zone) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return array(
+    select e.id
+    from public.widget_analytics e
+    where e.widget_id = late_events.widget_id
+      and e.session_id = late_events.session_id
+      and e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+      and e.received_at > late_events.received_after
+      and e.received_at <= coalesce(late_events.as_of, 'infinity')
+      -- R4: events that name a call are its own; those that name none may part the session's unnamed calls anew.
+      and (
+        e.call_id = late_events.call_id
+        or (e.call_id is null and exists (
+          select from public.widget_analytics s
+          where s.widget_id = late_events.widget_id and s.session_id = late_events.session_id
+            and s.call_id is null and s.id::text = late_events.call_id and s.event_type = 'call_start'
+        ))
+      )
+    order by e.received_at, e.id
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.late_events(widget_id uuid, session_id text, call_id text, received_after timestamp with time zone, as_of timestamp with time zone) IS 'The events received in (received_after, as_of] that a call may have changed by.';
+
+CREATE FUNCTION widget_internal.lock_sessions(session_keys bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_every_session constant bigint := hashtextextended('widget_internal: every session', 0);
+  v_key bigint;
+begin
+  -- The server's lock table is small: who needs very many sessions takes all there are with one lock.
+  if session_keys is null or cardinality(session_keys) > 500 then
+    perform pg_advisory_xact_lock(v_every_session);
+    return;
+  end if;
+
+  perform pg_advisory_xact_lock_shared(v_every_session);
+  -- In one order everywhere: two batches that share two sessions must not wait for each other.
+  for v_key in select distinct k from unnest(session_keys) k order by k loop
+    perform pg_advisory_xact_lock(v_key);
+  end loop;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.lock_sessions(session_keys bigint[]) IS 'Holds these sessions (session_key(); null: every one) until the transaction ends: one at a time computes a session''s calls.';
+
+CREATE FUNCTION widget_internal.month_bounds(month date, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  -- Each midnight by its own offset: a month with a change of the clocks is an hour longer or shorter.
+  select month_bounds.month::timestamp at time zone s.billing_time_zone,
+    (month_bounds.month + interval '1 month') at time zone s.billing_time_zone
+  into month_bounds.period_start, month_bounds.period_end
+  from widget_internal.settings s;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.month_bounds(month date, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone) IS 'When a month begins and ends, in the billing time zone: [start, end).';
+
+CREATE FUNCTION widget_internal.receipt_time() RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_microseconds bigint := nullif(current_setting('widget_internal.receipt_time', true), '')::bigint;
+begin
+  -- One moment for the whole transaction: the ages in a batch count from the same receipt.
+  if v_microseconds is null then
+    perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
+    v_microseconds := extract(epoch from clock_timestamp()) * 1000000;
+    perform set_config('widget_internal.receipt_time', v_microseconds::text, true);
+  end if;
+  return timestamptz 'epoch' + v_microseconds * interval '1 microsecond';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.receipt_time() IS 'The moment at which the database takes an event in: later than every cut_off() that the event is not counted in.';
+
+CREATE FUNCTION widget_internal.uuid_v7() RETURNS uuid
+    LANGUAGE plpgsql PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_milliseconds bytea := substring(int8send(floor(extract(epoch from clock_timestamp()) * 1000)::bigint) from 3);
+  v_bytes bytea := overlay(uuid_send(gen_random_uuid()) placing v_milliseconds from 1 for 6);
+begin
+  -- A random UUID is version 4 (0100); setting these two bits makes it version 7 (0111).
+  return encode(set_bit(set_bit(v_bytes, 52, 1), 53, 1), 'hex')::uuid;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.uuid_v7() IS 'A UUID version 7 (RFC 9562): milliseconds first, so that new keys land at the right edge of an index.';
+
+CREATE TABLE public.widget_analytics (
+    id uuid DEFAULT widget_internal.uuid_v7() NOT NULL,
+    widget_id uuid NOT NULL,
+    event_type text NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    page_url text,
+    user_agent text,
+    "timestamp" timestamp with time zone DEFAULT now() NOT NULL,
+    call_id text COLLATE pg_catalog."C",
+    seq integer,
+    source text DEFAULT 'browser'::text NOT NULL,
+    received_at timestamp with time zone DEFAULT widget_internal.receipt_time() NOT NULL,
+    properties jsonb,
+    CONSTRAINT call_id_has_1_to_255_characters CHECK (((length(call_id) >= 1) AND (length(call_id) <= 255))),
+    CONSTRAINT event_type_is_known CHECK ((event_type = ANY (ARRAY['widget_load'::text, 'widget_open'::text, 'call_start'::text, 'call_heartbeat'::text, 'call_end'::text, 'call_error'::text]))),
+    CONSTRAINT properties_are_an_object CHECK ((jsonb_typeof(properties) = 'object'::text)),
+    CONSTRAINT seq_starts_at_1 CHECK ((seq >= 1)),
+    CONSTRAINT session_id_has_1_to_255_characters CHECK (((length(session_id) >= 1) AND (length(session_id) <= 255))),
+    CONSTRAINT source_is_known CHECK ((source = ANY (ARRAY['browser'::text, 'server'::text, 'provider'::text, 'operator'::text, 'inferred'::text]))),
+    CONSTRAINT timestamp_is_finite CHECK (isfinite("timestamp"))
+);
+
+COMMENT ON TABLE public.widget_analytics IS 'The ledger of events, append-only (R2). A correction is a new event of a higher source (R5), never a change.';
+
+COMMENT ON COLUMN public.widget_analytics.id IS 'The sender''s event_id, or one made here: sent again, it is the same row (R1).';
+
+COMMENT ON COLUMN public.widget_analytics.session_id IS 'Groups the events of one widget load; the sender''s choice, best a UUIDv7.';
+
+COMMENT ON COLUMN public.widget_analytics.page_url IS 'The page that embeds the widget, without query string and fragment. On the session''s first event.';
+
+COMMENT ON COLUMN public.widget_analytics.user_agent IS 'The request''s User-Agent header.';
+
+COMMENT ON COLUMN public.widget_analytics."timestamp" IS 'When it happened: receipt less the age that the sender gave (R3).';
+
+COMMENT ON COLUMN public.widget_analytics.call_id IS 'Which call of the session; null when the sender has none (R4).';
+
+COMMENT ON COLUMN public.widget_analytics.seq IS 'The sender''s running number in its session, from 1; null when it has none (R9).';
+
+COMMENT ON COLUMN public.widget_analytics.source IS 'Who says so: operator, provider, server, browser, or inferred by the cleanup; the earlier in this list outranks (R5).';
+
+COMMENT ON COLUMN public.widget_analytics.received_at IS 'When the database took it in.';
+
+COMMENT ON COLUMN public.widget_analytics.properties IS 'Small extras, such as an error code.';
+
+CREATE FUNCTION widget_internal.new_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) RETURNS public.widget_analytics
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_event public.widget_analytics;
+begin
+  v_event.id := coalesce(new_event.event_id, widget_internal.uuid_v7());
+  v_event.widget_id := new_event.widget_id;
+  v_event.event_type := new_event.event_type;
+  v_event.session_id := new_event.session_id;
+  -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
+  -- that bills may fail on a field that does not.
+  v_event.page_url := left(
+    regexp_replace(substring(new_event.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
+  );
+  v_event.user_agent := nullif(left(widget_internal.request_header('user-agent'), 512), '');
+  v_event.received_at := widget_internal.receipt_time();
+  v_event."timestamp" :=
+    v_event.received_at - greatest(coalesce(new_event.age_ms, 0), 0) * interval '1 millisecond';
+  v_event.call_id := new_event.call_id;
+  v_event.seq := new_event.seq;
+  v_event.source := 'browser';
+  v_event.properties := nullif(new_event.properties, 'null');
+  return v_event;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.new_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'The ledger row of an event that a browser reports now (R3).';
+
+CREATE FUNCTION widget_internal.owned_widget_ids() RETURNS SETOF uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return query select w.id from public.widgets w where w.owner_id = (select auth.uid());
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.owned_widget_ids() IS 'The widgets of the signed-in user, whose rows that user sees everywhere (R10).';
+
+CREATE FUNCTION widget_internal.page_host() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  -- An Origin that is there decides, even "null": a page that hides its origin is not asked for its referrer.
+  return widget_internal.url_host(
+    coalesce(widget_internal.request_header('origin'), widget_internal.request_header('referer'))
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.page_host() IS 'The host of the page that sent this request, from Origin, else Referer; null where it names none.';
+
+CREATE TABLE public.widget_billing_periods (
+    period date NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    period_end timestamp with time zone NOT NULL,
+    as_of timestamp with time zone NOT NULL,
+    closed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    closed_by text NOT NULL,
+    content_hash text NOT NULL,
+    CONSTRAINT months_are_over_when_they_are_closed CHECK ((as_of >= period_end)),
+    CONSTRAINT periods_are_months CHECK ((EXTRACT(day FROM period) = (1)::numeric)),
+    CONSTRAINT periods_end_after_they_start CHECK ((period_end > period_start))
+);
+
+COMMENT ON TABLE public.widget_billing_periods IS 'The closed months. Each stays as it is for ever; see close_widget_billing_period().';
+
+COMMENT ON COLUMN public.widget_billing_periods.period IS 'The first day of the month, in the billing time zone.';
+
+COMMENT ON COLUMN public.widget_billing_periods.as_of IS 'What was received by then is in the statement, and nothing else.';
+
+COMMENT ON COLUMN public.widget_billing_periods.closed_by IS 'The database login, with the role and the user of the request if there was one.';
+
+COMMENT ON COLUMN public.widget_billing_periods.content_hash IS 'SHA-256 of the month and of the hashes of its charges (docs/billing.md).';
+
+CREATE FUNCTION widget_internal.period_content(period public.widget_billing_periods) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_period constant date := (period_content.period).period;
+begin
+  return jsonb_build_array(
+    v_period::text, widget_internal.as_text(period.period_start), widget_internal.as_text(period.period_end),
+    widget_internal.as_text(period.as_of)
+  )::text || coalesce((
+    select string_agg(E'\n' || c.content_hash, '' order by c.widget_id, c.usage_period)
+    from public.widget_statement_charges c
+    where c.period = v_period
+  ), '');
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.period_content(period public.widget_billing_periods) IS 'What a month''s hash is taken of: a line of JSON for the month, then the hash of each charge (docs/billing.md).';
+
+CREATE FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, rule text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
+begin
+  -- One expression over all calls, as a function for each would take ten times as long.
+  return query
+  with calls as (
+    select
+      a.*, v.plan, date_trunc('month', a.started_at at time zone v_zone)::date as month,
+      case
+        when a.outcome = 'open' then 'open calls are not billed yet'
+        -- Before any minimum: an operator who sets a call to nothing means that it costs nothing.
+        when a.evidence = 'operator' and a.duration_seconds = 0 then 'void'
+        when a.outcome = 'failed' and (v.plan).bills_failed_calls is not true then 'failed calls are not billed'
+        when a.evidence = 'assumed' and (v.plan).assumed_calls = 'none' then 'assumed ends are not billed'
+      end as why_not,
+      coalesce((v.plan).minimum_seconds, 0) as minimum,
+      coalesce((v.plan).increment_seconds, 0) as increment
+    from widget_internal.calls_as_of(
+      rated_calls.period_start, rated_calls.period_end, rated_calls.as_of, rated_calls.only_sessions
+    ) a
+    left join widget_internal.plan_validity v
+      on v.widget_id = a.widget_id
+      and date_trunc('month', a.started_at at time zone v_zone)::date >= v.valid_from
+      and date_trunc('month', a.started_at at time zone v_zone)::date < v.valid_until
+  )
+  select
+    c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
+    c.month, c.plan,
+    case
+      when c.why_not is not null then 0
+      when c.increment > 0 then ceil(greatest(c.duration_seconds, c.minimum) / c.increment) * c.increment
+      else greatest(c.duration_seconds, c.minimum)
+    end,
+    case
+      when c.why_not is not null then c.why_not
+      when c.minimum = 0 and c.increment = 0 then 'exact duration'
+      else concat_ws(
+        ', ', 'at least ' || nullif(c.minimum, 0) || ' s', 'in steps of ' || nullif(c.increment, 0) || ' s'
+      )
+    end
+    || coalesce(' (plan "' || (c.plan).name || '" from ' || left((c.plan).valid_from::text, 7) || ')', '')
+    || case when c.evidence = 'operator' then coalesce(
+      widget_internal.correction_note(c.widget_id, c.session_id, c.call_id, rated_calls.as_of), ''
+    ) else '' end
+  from calls c;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'calls_as_of(), each with its billing month, the plan that holds then, and what that plan makes of it.';
+
+CREATE FUNCTION widget_internal.receipts_key() RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return hashtextextended('widget_internal: receipts', 0);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.receipts_key() IS 'The key of the advisory lock that writers share, and that cut_off() takes alone.';
+
+CREATE FUNCTION widget_internal.recompute_capped_calls() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_session record;
+begin
+  perform widget_internal.lock_sessions(null);
+  for v_session in
+    select distinct c.widget_id, c.session_id
+    from public.widget_calls c
+    where c.ended_at - c.started_at >= least(old.max_call_duration, new.max_call_duration)
+  loop
+    perform widget_internal.refresh_session_calls(v_session.widget_id, v_session.session_id);
+  end loop;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.recompute_capped_calls() IS 'After max_call_duration changed: computes the calls again that the old or the new limit cuts.';
+
+CREATE FUNCTION widget_internal.record_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_page_host constant text := widget_internal.page_host();
+  v_verdict constant text := widget_internal.ask_door(record_event.widget_id, v_page_host);
+  v_properties constant jsonb := widget_internal.unwrap_json(record_event.properties);
+  v_problem text;
+  v_event public.widget_analytics;
+  v_stored integer := 1;
+begin
+  if v_verdict not in ('open', 'demo') then
+    perform widget_internal.count_refusals(
+      array[widget_internal.door_refusal(v_verdict, record_event.widget_id, v_page_host)]
+    );
+    return widget_internal.refusal_answer(403, '42501', widget_internal.door_problem());
+  end if;
+
+  v_problem := widget_internal.event_problem(
+    record_event.event_type, record_event.session_id, record_event.call_id, record_event.seq, record_event.age_ms,
+    v_properties
+  );
+  if v_problem is not null then
+    perform widget_internal.count_refusals(
+      array[(record_event.widget_id, 'invalid_input', split_part(v_problem, ':', 1))::widget_internal.refusal]
+    );
+    return widget_internal.refusal_answer(400, '22023', v_problem);
+  end if;
+
+  if v_verdict = 'open' then
+    v_event := widget_internal.new_event(
+      record_event.widget_id, record_event.event_type, record_event.session_id, record_event.page_url,
+      record_event.event_id, record_event.call_id, record_event.seq, record_event.age_ms, v_properties
+    );
+    insert into public.widget_analytics values (v_event.*) on conflict do nothing;
+    get diagnostics v_stored = row_count;
+  end if;
+  return jsonb_build_object('accepted', v_stored, 'duplicates', 1 - v_stored, 'rejected', '[]'::jsonb);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.record_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'What track_event() does, with the right to write the ledger.';
+
+CREATE FUNCTION widget_internal.record_events(events jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_events constant jsonb := widget_internal.unwrap_json(record_events.events);
+  v_page_host constant text := widget_internal.page_host();
+  v_item record;
+  v_event jsonb;
+  v_widget_id uuid;
+  v_asked_for uuid;
+  v_verdict text;
+  v_problem text;
+  v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
+  v_rejected jsonb := jsonb_build_array();
+  v_new public.widget_analytics[] := array[]::public.widget_analytics[];
+  v_stored integer := 0;
+  v_demos integer := 0;
+begin
+  if jsonb_typeof(v_events) is distinct from 'array' then
+    return widget_internal.refusal_answer(400, '22023', 'events: must be a JSON array of events');
+  elsif jsonb_array_length(v_events) > 1000 then
+    return widget_internal.refusal_answer(413, '54000', 'events: must be at most 1000 in one call');
+  end if;
+
+  for v_item in select e.value, e.ordinality - 1 as index from jsonb_array_elements(v_events) with ordinality e loop
+    v_event := v_item.value;
+    v_widget_id := widget_internal.to_uuid(v_event ->> 'widget_id');
+    -- A batch is mostly one widget's: ask once.
+    if v_widget_id is distinct from v_asked_for then
+      v_verdict := widget_internal.ask_door(v_widget_id, v_page_host);
+      v_asked_for := v_widget_id;
+    end if;
+
+    if v_widget_id is null then
+      v_problem := 'widget_id: must be a UUID';
+      v_refusals := v_refusals || (null, 'invalid_input', 'widget_id')::widget_internal.refusal;
+    elsif v_verdict not in ('open', 'demo') then
+      v_problem := widget_internal.door_problem();
+      v_refusals := v_refusals || widget_internal.door_refusal(v_verdict, v_widget_id, v_page_host);
+    else
+      v_problem := coalesce(
+        widget_internal.json_event_problem(v_event),
+        widget_internal.event_problem(
+          v_event ->> 'event_type', v_event ->> 'session_id', v_event ->> 'call_id', (v_event ->> 'seq')::integer,
+          (v_event ->> 'age_ms')::numeric::bigint, v_event -> 'properties'
+        )
+      );
+      if v_problem is not null then
+        v_refusals := v_refusals
+          || (v_widget_id, 'invalid_input', split_part(v_problem, ':', 1))::widget_internal.refusal;
+      elsif v_verdict = 'demo' then
+        v_demos := v_demos + 1;
+      else
+        v_new := v_new || widget_internal.new_event(
+          v_widget_id, v_event ->> 'event_type', v_event ->> 'session_id', v_event ->> 'page_url',
+          (v_event ->> 'event_id')::uuid, v_event ->> 'call_id', (v_event ->> 'seq')::integer,
+          (v_event ->> 'age_ms')::numeric::bigint, v_event -> 'properties'
+        );
+      end if;
+    end if;
+
+    if v_problem is not null then
+      v_rejected := v_rejected || jsonb_build_object('index', v_item.index, 'reason', v_problem);
+    end if;
+  end loop;
+
+  insert into public.widget_analytics select n.* from unnest(v_new) n on conflict do nothing;
+  get diagnostics v_stored = row_count;
+  perform widget_internal.count_refusals(v_refusals);
+  return jsonb_build_object(
+    'accepted', v_stored + v_demos, 'duplicates', cardinality(v_new) - v_stored, 'rejected', v_rejected
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.record_events(events jsonb) IS 'What track_events() does, with the right to write the ledger.';
+
+CREATE FUNCTION widget_internal.refresh_session_calls(widget_id uuid, session_id text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+begin
+  insert into public.widget_calls as c (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)
+  select
+    refresh_session_calls.widget_id, refresh_session_calls.session_id,
+    s.call_id, s.started_at, s.ended_at, s.outcome, s.evidence
+  from widget_internal.session_calls(refresh_session_calls.widget_id, refresh_session_calls.session_id) s
+  on conflict (widget_id, session_id, call_id) do update
+  set started_at = excluded.started_at, ended_at = excluded.ended_at,
+    outcome = excluded.outcome, evidence = excluded.evidence
+  where (c.started_at, c.ended_at, c.outcome, c.evidence)
+    is distinct from (excluded.started_at, excluded.ended_at, excluded.outcome, excluded.evidence);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refresh_session_calls(widget_id uuid, session_id text) IS 'Brings widget_calls up to date with one session''s events. The caller holds the session.';
+
+CREATE FUNCTION widget_internal.refusal_answer(status integer, code text, message text, hint text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  -- Not raised: that would undo the count of the refusal. The body has the shape of PostgREST's errors.
+  perform set_config('response.status', refusal_answer.status::text, true);
+  return jsonb_build_object(
+    'code', refusal_answer.code, 'message', refusal_answer.message, 'details', null, 'hint', refusal_answer.hint
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refusal_answer(status integer, code text, message text, hint text) IS 'Makes the REST answer one of this HTTP status and returns its body.';
+
+CREATE FUNCTION widget_internal.refuse_addition() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  -- A statement's month is written last, and with it the statement is complete.
+  if exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
+    raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
+      hint = 'What arrives late appears as an adjustment in the next month that is closed.';
+  end if;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refuse_addition() IS 'After an insert of charges or lines: refuses those of a closed month.';
+
+CREATE FUNCTION widget_internal.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
+    hint = 'What arrives late appears as an adjustment in the next month that is closed.';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refuse_change() IS 'Before any update, delete or truncate of a statement: refuses it.';
+
+CREATE FUNCTION widget_internal.refuse_to_close(month date) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_end constant timestamptz := (widget_internal.month_bounds(month)).period_end;
+  v_earlier date;
+begin
+  if v_end > clock_timestamp() then
+    raise exception 'period: % is not over before %', to_char(month, 'YYYY-MM'), v_end
+      using errcode = 'invalid_parameter_value', hint = 'Close it then.';
+  end if;
+
+  select min(m.earlier) into v_earlier
+  from (
+    select distinct date_trunc('month', c.started_at at time zone s.billing_time_zone)::date as earlier
+    from public.widget_calls c
+    cross join widget_internal.settings s
+    where c.started_at < (widget_internal.month_bounds(refuse_to_close.month)).period_start
+  ) m
+  where not exists (select from public.widget_billing_periods p where p.period = m.earlier);
+  if v_earlier is not null then
+    raise exception 'period: % has calls and is not closed', to_char(v_earlier, 'YYYY-MM')
+      using errcode = 'invalid_parameter_value', hint = 'Close the earlier month first.';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refuse_to_close(month date) IS 'Raises unless the month is over, and all earlier months that have calls are closed.';
+
+CREATE FUNCTION widget_internal.request_header(name text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return nullif(current_setting('request.headers', true), '')::json ->> request_header.name;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.request_header(name text) IS 'A header of the REST request, by its lower-case name; null where there is no such header or no request.';
+
+CREATE FUNCTION widget_internal.seal_charge() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  new.content_hash := widget_internal.sha256_hex(widget_internal.charge_content(new));
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.seal_charge() IS 'Gives a new charge its hash. Its lines are there already.';
+
+CREATE FUNCTION widget_internal.seal_period() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  new.content_hash := widget_internal.sha256_hex(widget_internal.period_content(new));
+  return new;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.seal_period() IS 'Gives a new closed month its hash. Its charges are there already.';
+
+CREATE FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone DEFAULT 'infinity'::timestamp with time zone) RETURNS TABLE(call_id text, started_at timestamp with time zone, last_heartbeat_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, ended_by uuid)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  -- R4: among the events that name no call, each start opens one. On equal times the sender's running number
+  -- decides; without one the start comes first, as no end precedes its own start.
+  with numbered as (
+    select e.*, count(*) filter (where e.event_type = 'call_start') over (
+      partition by e.call_id is null
+      order by e."timestamp", coalesce(e.seq, 0), e.event_type <> 'call_start', e.id
+    ) as starts_so_far
+    from public.widget_analytics e
+    where e.widget_id = session_calls.widget_id
+      and e.session_id = session_calls.session_id
+      and e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+      and e.received_at <= session_calls.as_of
+  ),
+  named as (
+    select e.id, e.event_type, e.source, e."timestamp", e.properties, coalesce(
+      e.call_id,
+      case when e.starts_so_far > 0 then first_value(e.id) over (
+        partition by e.call_id is null, e.starts_so_far order by e.event_type <> 'call_start'
+      )::text end
+    ) as call_id
+    from numbered e
+  ),
+  -- R5: of the events that say that a call is over, one is believed.
+  ranked as (
+    select e.*, e.event_type in ('call_end', 'call_error') and 1 = row_number() over (
+      partition by e.call_id
+      order by
+        e.event_type not in ('call_end', 'call_error'),
+        array_position(array['operator', 'provider', 'server', 'browser', 'inferred'], e.source),
+        e.event_type = 'call_error', e."timestamp" desc, e.id
+    ) as is_believed
+    from named e
+    where e.call_id is not null
+  ),
+  calls as (
+    select
+      e.call_id,
+      min(e."timestamp") filter (where e.event_type = 'call_start') as started_at,
+      max(e."timestamp") filter (where e.event_type = 'call_heartbeat') as last_heartbeat_at,
+      max(e."timestamp") filter (where e.is_believed) as said_to_end_at,
+      max(e.event_type) filter (where e.is_believed) as end_type,
+      max(e.source) filter (where e.is_believed) as end_source,
+      (array_agg(e.id) filter (where e.is_believed))[1] as ended_by,
+      -- Who is trusted with it may know how long the call was, whatever the browser took for its start.
+      max(case when e.is_believed and e.source in ('operator', 'provider', 'server')
+        and jsonb_typeof(e.properties -> 'duration_seconds') = 'number'
+        then (e.properties ->> 'duration_seconds')::numeric end) as stated_seconds
+    from ranked e
+    group by e.call_id
+  )
+  select
+    c.call_id, c.started_at, c.last_heartbeat_at,
+    -- An inferred end knows only that the call is over; its last sign of life says when.
+    case when c.end_type is not null then least(
+      greatest(
+        c.started_at,
+        case
+          when c.stated_seconds is not null
+            then c.started_at
+              + greatest(least(c.stated_seconds, extract(epoch from s.max_call_duration)), 0) * interval '1 second'
+          when c.end_source = 'inferred' then coalesce(c.last_heartbeat_at, c.said_to_end_at)
+          else c.said_to_end_at
+        end
+      ),
+      c.started_at + s.max_call_duration
+    ) end,
+    case c.end_type when 'call_end' then 'completed' when 'call_error' then 'failed' else 'open' end,
+    case
+      when c.end_source in ('browser', 'server') then 'observed'
+      when c.end_source = 'inferred' then case when c.last_heartbeat_at is null then 'assumed' else 'heartbeat' end
+      else c.end_source
+    end,
+    c.ended_by
+  from calls c
+  cross join widget_internal.settings s
+  where c.started_at is not null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) IS 'The one definition of how a session''s events, as received by a moment, make calls (R4, R5, R6). ended_by: the event that is believed. Where that is of source operator, provider or server and its properties state duration_seconds, the call ends that long after its start.';
+
+CREATE FUNCTION widget_internal.session_key(widget_id uuid, session_id text) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return hashtextextended(session_key.widget_id::text || session_key.session_id, 0);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.session_key(widget_id uuid, session_id text) IS 'The key of a session''s advisory lock.';
+
+CREATE FUNCTION widget_internal.sha256_hex(content text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return encode(sha256(convert_to(sha256_hex.content, 'UTF8')), 'hex');
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.sha256_hex(content text) IS 'SHA-256 of a text in UTF-8, in hexadecimal.';
+
+CREATE FUNCTION widget_internal.to_month(period text) RETURNS date
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+begin
+  if to_month.period ~ '^[1-9][0-9]{3}-(0[1-9]|1[0-2])(-01)?$' then
+    return to_date(left(to_month.period, 7), 'YYYY-MM');
+  end if;
+  raise exception 'period: must be a month, such as 2026-10' using errcode = 'invalid_parameter_value';
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.to_month(period text) IS 'The first day of a month written as 2026-10 or 2026-10-01.';
+
+CREATE FUNCTION widget_internal.to_uuid(value text) RETURNS uuid
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+begin
+  if to_uuid.value ~ '^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$' then
+    return to_uuid.value::uuid;
+  end if;
+  return null;
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.to_uuid(value text) IS 'The UUID that a text is; null where it is none.';
+
+CREATE FUNCTION widget_internal.unwrap_json(value jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if jsonb_typeof(unwrap_json.value) = 'string' then
+    return (unwrap_json.value #>> '{}')::jsonb;
+  end if;
+  return unwrap_json.value;
+exception when invalid_text_representation or untranslatable_character or numeric_value_out_of_range then
+  -- A string that holds no JSON stays what it is, and is refused by its type.
+  return unwrap_json.value;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.unwrap_json(value jsonb) IS 'The JSON in a JSON string, or the value itself: a gateway may pass a form field of JSON on as a string.';
+
+CREATE FUNCTION widget_internal.url_host(url text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  -- As browsers read it (WHATWG URL): the authority ends at /, \, ? or #; user and password stand before its last @.
+  v_authority text := substring(lower(url_host.url) from '^https?://([^/\\?#]*)');
+  v_host text := substring(v_authority from '^(?:.*@)?(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]*)?$');
+begin
+  -- "shop.example." is the same host, written to its root.
+  return regexp_replace(v_host, '(.)\.$', '\1');
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.url_host(url text) IS 'The host of an http or https URL: lower case, no port, no user, no trailing dot; null where there is none.';
+
+CREATE FUNCTION widget_internal.widget_calls_differences() RETURNS TABLE(widget_id uuid, session_id text, call_id text, kept jsonb, computed jsonb)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  with kept as (
+    select
+      c.widget_id, c.session_id, c.call_id,
+      jsonb_build_array(c.started_at, c.ended_at, c.outcome, c.evidence) as call
+    from public.widget_calls c
+  ),
+  computed as (
+    select
+      e.widget_id, e.session_id, s.call_id,
+      jsonb_build_array(s.started_at, s.ended_at, s.outcome, s.evidence) as call
+    from (select distinct a.widget_id, a.session_id from public.widget_analytics a where a.event_type = 'call_start') e
+    cross join lateral widget_internal.session_calls(e.widget_id, e.session_id) s
+  )
+  select
+    coalesce(k.widget_id, f.widget_id), coalesce(k.session_id, f.session_id)::text,
+    coalesce(k.call_id, f.call_id)::text, k.call, f.call
+  from kept k
+  full join computed f on f.widget_id = k.widget_id and f.session_id = k.session_id and f.call_id = k.call_id
+  where k.call is distinct from f.call;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.widget_calls_differences() IS 'Calls whose row is not what the ledger gives, each with [started_at, ended_at, outcome, evidence] as kept and as computed. Good: no rows. Reads the whole ledger.';
+
+CREATE FUNCTION widget_internal.widget_door(widget_id uuid, OUT is_active boolean, OUT is_demo boolean, OUT allowed_domains text[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  select w.is_active, w.is_demo, w.allowed_domains
+  into widget_door.is_active, widget_door.is_demo, widget_door.allowed_domains
+  from public.widgets w
+  where w.id = widget_door.widget_id;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.widget_door(widget_id uuid, OUT is_active boolean, OUT is_demo boolean, OUT allowed_domains text[]) IS 'What the door (R8) must know of a widget: is it active, is it a demo, which hosts it allows. All null for an unknown one.';
+
+CREATE FUNCTION widget_internal.write_charges(month date) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  insert into public.widget_statement_charges (
+    period, widget_id, usage_period, plan_valid_from, included_seconds, price_per_minute, currency,
+    old_seconds, new_seconds, old_amount, new_amount, content_hash
+  )
+  select
+    write_charges.month, l.widget_id, l.usage_period, v.valid_from, coalesce((v.plan).included_seconds, 0),
+    (v.plan).price_per_minute, (v.plan).currency,
+    coalesce(b.seconds, 0), coalesce(b.seconds, 0) + l.difference_seconds,
+    widget_internal.charge(coalesce(b.seconds, 0), v.plan),
+    widget_internal.charge(coalesce(b.seconds, 0) + l.difference_seconds, v.plan), ''
+  from (
+    select n.widget_id, n.usage_period, sum(n.difference_seconds) as difference_seconds
+    from public.widget_statement_lines n
+    where n.period = write_charges.month
+    group by n.widget_id, n.usage_period
+  ) l
+  left join (
+    select c.widget_id, c.usage_period, sum(c.difference_seconds) as seconds
+    from public.widget_statement_charges c
+    group by c.widget_id, c.usage_period
+  ) b on b.widget_id = l.widget_id and b.usage_period = l.usage_period
+  left join widget_internal.plan_validity v
+    on v.widget_id = l.widget_id and v.valid_from <= l.usage_period and l.usage_period < v.valid_until;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.write_charges(month date) IS 'Sums a statement''s lines up by widget and month of use, and prices what is billed now against what was before.';
+
+CREATE FUNCTION widget_internal.write_lines(month date, as_of timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_bounds constant record := widget_internal.month_bounds(write_lines.month);
+begin
+  insert into public.widget_statement_lines (
+    period, usage_period, widget_id, session_id, call_id, started_at, ended_at, outcome, evidence, duration_seconds,
+    old_seconds, new_seconds, rule
+  )
+  select write_lines.month, write_lines.month, r.widget_id, r.session_id, r.call_id, r.started_at, r.ended_at, r.outcome,
+    r.evidence, r.duration_seconds, 0, r.billable_seconds, r.rule
+  from widget_internal.rated_calls(v_bounds.period_start, v_bounds.period_end, write_lines.as_of) r;
+
+  insert into public.widget_statement_lines (
+    period, usage_period, widget_id, session_id, call_id, started_at, ended_at, outcome, evidence, duration_seconds,
+    old_seconds, new_seconds, rule, event_ids
+  )
+  select write_lines.month, c.usage_period, c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome,
+    c.evidence, c.duration_seconds, c.old_seconds, c.new_seconds, c.rule,
+    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, write_lines.as_of)
+  from widget_internal.late_changes(write_lines.month, write_lines.as_of) c;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.write_lines(month date, as_of timestamp with time zone) IS 'Writes a statement''s lines: the month''s calls, and the adjustments of earlier months.';
+
+CREATE TABLE public.widget_calls (
+    widget_id uuid NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    duration_seconds numeric GENERATED ALWAYS AS (EXTRACT(epoch FROM (ended_at - started_at))) STORED,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    call_id text NOT NULL COLLATE pg_catalog."C",
+    outcome text NOT NULL,
+    evidence text,
+    CONSTRAINT calls_end_after_they_start CHECK ((ended_at >= started_at)),
+    CONSTRAINT every_end_has_evidence CHECK (((ended_at IS NULL) = (evidence IS NULL))),
+    CONSTRAINT evidence_is_known CHECK ((evidence = ANY (ARRAY['observed'::text, 'provider'::text, 'operator'::text, 'heartbeat'::text, 'assumed'::text]))),
+    CONSTRAINT only_open_calls_lack_an_end CHECK (((outcome = 'open'::text) = (ended_at IS NULL))),
+    CONSTRAINT outcome_is_known CHECK ((outcome = ANY (ARRAY['open'::text, 'completed'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE public.widget_calls IS 'One row a call, kept by triggers on the ledger and at every moment equal to what the ledger gives (R4–R6).';
+
+COMMENT ON COLUMN public.widget_calls.started_at IS 'The earliest call_start.';
+
+COMMENT ON COLUMN public.widget_calls.ended_at IS 'When it ended, by the best evidence there is (R5); null while open.';
+
+COMMENT ON COLUMN public.widget_calls.duration_seconds IS 'ended_at less started_at, in seconds; null while open.';
+
+COMMENT ON COLUMN public.widget_calls.call_id IS 'The sender''s call_id; where it names none, the id of the call_start event.';
+
+COMMENT ON COLUMN public.widget_calls.outcome IS 'open, completed, or failed: it ended by a call_error.';
+
+COMMENT ON COLUMN public.widget_calls.evidence IS 'What the end rests on: observed (browser or server), provider, operator, heartbeat (the last sign of life) or assumed (no sign after the start); null while open.';
+
+CREATE TABLE public.widget_cleanup_runs (
+    id bigint NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    calls_checked integer DEFAULT 0 NOT NULL,
+    calls_completed integer DEFAULT 0 NOT NULL,
+    calls_still_active integer DEFAULT 0 NOT NULL,
+    error text,
+    CONSTRAINT checked_calls_are_completed_or_active CHECK ((calls_checked = (calls_completed + calls_still_active))),
+    CONSTRAINT runs_finish_after_they_start CHECK ((finished_at >= started_at))
+);
+
+COMMENT ON TABLE public.widget_cleanup_runs IS 'Each run of complete_stale_sessions(). Good: one at least every 30 minutes, each with no error.';
+
+COMMENT ON COLUMN public.widget_cleanup_runs.calls_checked IS 'Open calls that had started more than stale_after ago.';
+
+COMMENT ON COLUMN public.widget_cleanup_runs.calls_completed IS 'Of these, how many got an inferred end.';
+
+COMMENT ON COLUMN public.widget_cleanup_runs.calls_still_active IS 'Of these, how many had a heartbeat younger than stale_after.';
+
+COMMENT ON COLUMN public.widget_cleanup_runs.error IS 'Why the run failed, and changed nothing; null where it did not.';
+
+ALTER TABLE public.widget_cleanup_runs ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.widget_cleanup_runs_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE widget_internal.refusal_counts (
+    hour timestamp with time zone NOT NULL,
+    widget_id uuid,
+    reason text NOT NULL,
+    detail text NOT NULL,
+    shard smallint NOT NULL,
+    refusals bigint NOT NULL,
+    CONSTRAINT refusal_reason_is_known CHECK ((reason = ANY (ARRAY['unknown_widget'::text, 'widget_inactive'::text, 'domain_not_allowed'::text, 'invalid_input'::text]))),
+    CONSTRAINT refusals_are_positive CHECK ((refusals > 0))
+);
+
+COMMENT ON TABLE widget_internal.refusal_counts IS 'Refused events, counted; read them through the view widget_refusals.';
+
+CREATE VIEW public.widget_refusals WITH (security_invoker='true') AS
+ SELECT r.widget_id,
+    r.reason,
+    r.detail,
+    r.hour,
+    (sum(r.refusals))::bigint AS refusals
+   FROM widget_internal.refusal_counts r
+  GROUP BY r.widget_id, r.reason, r.detail, r.hour;
+
+COMMENT ON VIEW public.widget_refusals IS 'Events refused, by widget, reason and hour (R8). domain_not_allowed: detail is the host to add to allowed_domains, empty where the page named none. invalid_input: the field. unknown_widget: the id sent. Good: no rows.';
+
+CREATE TABLE public.widget_statement_lines (
+    period date NOT NULL,
+    widget_id uuid NOT NULL,
+    usage_period date NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    call_id text NOT NULL COLLATE pg_catalog."C",
+    started_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    outcome text,
+    evidence text,
+    duration_seconds numeric,
+    old_seconds numeric NOT NULL,
+    new_seconds numeric NOT NULL,
+    difference_seconds numeric GENERATED ALWAYS AS ((new_seconds - old_seconds)) STORED NOT NULL,
+    rule text NOT NULL,
+    event_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
+    CONSTRAINT adjustments_change_something CHECK (((usage_period = period) OR (new_seconds <> old_seconds)))
+);
+
+COMMENT ON TABLE public.widget_statement_lines IS 'The calls on a closed month''s statement: each call of the month, and as an adjustment (usage_period before period) each call of an earlier month whose billable seconds late arrivals changed.';
+
+COMMENT ON COLUMN public.widget_statement_lines.usage_period IS 'The month in which the call started.';
+
+COMMENT ON COLUMN public.widget_statement_lines.outcome IS 'Null where the call is no longer one of that month.';
+
+COMMENT ON COLUMN public.widget_statement_lines.old_seconds IS 'Billable seconds on all statements before; 0 where there are none.';
+
+COMMENT ON COLUMN public.widget_statement_lines.new_seconds IS 'Billable seconds now.';
+
+COMMENT ON COLUMN public.widget_statement_lines.event_ids IS 'Of an adjustment: the call''s events received since it was last billed. None: a setting was changed.';
+
+CREATE TABLE public.widgets (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    owner_id uuid,
+    name text DEFAULT ''::text NOT NULL,
+    allowed_domains text[] DEFAULT '{}'::text[] NOT NULL,
+    is_active boolean DEFAULT true NOT NULL,
+    is_demo boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT allowed_domains_are_bare_hosts CHECK (widget_internal.are_bare_hosts(allowed_domains))
+);
+
+COMMENT ON TABLE public.widgets IS 'The call widgets that a company embeds on its customers'' sites, each with the owner who pays.';
+
+COMMENT ON COLUMN public.widgets.owner_id IS 'Who sees this widget''s rows and pays its bill; null: the company itself.';
+
+COMMENT ON COLUMN public.widgets.allowed_domains IS 'Hosts whose pages may send events (R8): "shop.example" is that host alone, "*.shop.example" its subdomains, "*" any host; {} none. No scheme, port or path; international names in punycode.';
+
+COMMENT ON COLUMN public.widgets.is_active IS 'Events of an inactive widget are refused.';
+
+COMMENT ON COLUMN public.widgets.is_demo IS 'Events of a demo widget are answered with success and not stored.';
+
+CREATE VIEW widget_internal.plan_validity WITH (security_invoker='true') AS
+ SELECT p.widget_id,
+    p.valid_from,
+    lead(p.valid_from, 1, 'infinity'::date) OVER (PARTITION BY p.widget_id ORDER BY p.valid_from) AS valid_until,
+    p.*::public.widget_plans AS plan
+   FROM public.widget_plans p;
+
+COMMENT ON VIEW widget_internal.plan_validity IS 'Each plan with the months that it holds for: [valid_from, valid_until).';
+
+CREATE TABLE widget_internal.settings (
+    only_row boolean DEFAULT true NOT NULL,
+    max_call_duration interval DEFAULT '04:00:00'::interval NOT NULL,
+    billing_time_zone text DEFAULT 'UTC'::text NOT NULL,
+    CONSTRAINT billing_time_zone_is_known CHECK ((('1970-01-01 00:00:00+00'::timestamp with time zone AT TIME ZONE billing_time_zone) IS NOT NULL)),
+    CONSTRAINT max_call_duration_is_positive CHECK ((max_call_duration > '00:00:00'::interval)),
+    CONSTRAINT settings_are_one_row CHECK (only_row)
+);
+
+COMMENT ON TABLE widget_internal.settings IS 'The settings of widget analytics: exactly one row.';
+
+COMMENT ON COLUMN widget_internal.settings.max_call_duration IS 'No call ends later than this after its start (R5). A change recomputes the calls that it concerns.';
+
+COMMENT ON COLUMN widget_internal.settings.billing_time_zone IS 'The time zone whose months are billed, such as Europe/Vienna. Fixed once a month has been closed.';
+
+ALTER TABLE ONLY public.widget_analytics
+    ADD CONSTRAINT widget_analytics_pkey PRIMARY KEY (id, widget_id);
+
+ALTER TABLE ONLY public.widget_billing_periods
+    ADD CONSTRAINT widget_billing_periods_pkey PRIMARY KEY (period);
+
+ALTER TABLE ONLY public.widget_statement_lines
+    ADD CONSTRAINT widget_calls_have_one_line_a_statement PRIMARY KEY (period, widget_id, usage_period, session_id, call_id);
+
+ALTER TABLE ONLY public.widget_calls
+    ADD CONSTRAINT widget_calls_pkey PRIMARY KEY (widget_id, session_id, call_id);
+
+ALTER TABLE ONLY public.widget_cleanup_runs
+    ADD CONSTRAINT widget_cleanup_runs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.widget_statement_charges
+    ADD CONSTRAINT widgets_are_charged_once_for_a_month PRIMARY KEY (period, widget_id, usage_period);
+
+ALTER TABLE ONLY public.widget_plans
+    ADD CONSTRAINT widgets_have_one_plan_a_month PRIMARY KEY (widget_id, valid_from);
+
+ALTER TABLE ONLY public.widgets
+    ADD CONSTRAINT widgets_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY widget_internal.refusal_counts
+    ADD CONSTRAINT refusal_counts_are_one_row_a_shard UNIQUE NULLS NOT DISTINCT (hour, widget_id, reason, detail, shard);
+
+ALTER TABLE ONLY widget_internal.settings
+    ADD CONSTRAINT settings_pkey PRIMARY KEY (only_row);
+
+CREATE INDEX widget_analytics_session_calls_idx ON public.widget_analytics USING btree (widget_id, session_id) WHERE (event_type = ANY (ARRAY['call_start'::text, 'call_heartbeat'::text, 'call_end'::text, 'call_error'::text]));
+
+COMMENT ON INDEX public.widget_analytics_session_calls_idx IS 'Serves widget_internal.session_calls(): the call events of one session. Stays at its right edge while session ids are time-ordered.';
+
+CREATE INDEX widget_analytics_widget_id_timestamp_idx ON public.widget_analytics USING btree (widget_id, "timestamp");
+
+COMMENT ON INDEX public.widget_analytics_widget_id_timestamp_idx IS 'Serves "what did this widget send, latest first" and the foreign key to widgets.';
+
+CREATE INDEX widget_calls_open_idx ON public.widget_calls USING btree (started_at) WHERE (ended_at IS NULL);
+
+COMMENT ON INDEX public.widget_calls_open_idx IS 'Serves complete_stale_sessions(): its work follows the open calls alone (R7).';
+
+CREATE INDEX widget_calls_started_at_idx ON public.widget_calls USING brin (started_at) WITH (pages_per_range='32');
+
+COMMENT ON INDEX public.widget_calls_started_at_idx IS 'Serves all widgets'' calls of a period: the bill.';
+
+CREATE INDEX widget_calls_widget_id_started_at_idx ON public.widget_calls USING btree (widget_id, started_at);
+
+COMMENT ON INDEX public.widget_calls_widget_id_started_at_idx IS 'Serves one widget''s calls of a period.';
+
+CREATE INDEX widgets_owner_id_idx ON public.widgets USING btree (owner_id);
+
+COMMENT ON INDEX public.widgets_owner_id_idx IS 'Serves widget_internal.owned_widget_ids(): which widgets are mine?';
+
+CREATE INDEX refusal_counts_widget_id_idx ON widget_internal.refusal_counts USING btree (widget_id, hour);
+
+COMMENT ON INDEX widget_internal.refusal_counts_widget_id_idx IS 'Serves "why is this widget not tracking?".';
+
+CREATE TRIGGER billed_plans_stay AFTER INSERT OR DELETE OR UPDATE ON public.widget_plans FOR EACH ROW EXECUTE FUNCTION widget_internal.keep_billed_plans();
+
+CREATE TRIGGER charges_are_sealed BEFORE INSERT ON public.widget_statement_charges FOR EACH ROW EXECUTE FUNCTION widget_internal.seal_charge();
+
+CREATE TRIGGER charges_never_change BEFORE DELETE OR UPDATE OR TRUNCATE ON public.widget_statement_charges FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_change();
+
+CREATE TRIGGER closed_months_take_no_charges AFTER INSERT ON public.widget_statement_charges REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_addition();
+
+CREATE TRIGGER closed_months_take_no_lines AFTER INSERT ON public.widget_statement_lines REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_addition();
+
+CREATE TRIGGER empty_widget_calls_on_truncate AFTER TRUNCATE ON public.widget_analytics FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.empty_widget_calls();
+
+CREATE TRIGGER keep_widget_calls_on_delete AFTER DELETE ON public.widget_analytics REFERENCING OLD TABLE AS changed_events FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widget_calls();
+
+CREATE TRIGGER keep_widget_calls_on_insert AFTER INSERT ON public.widget_analytics REFERENCING NEW TABLE AS changed_events FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widget_calls();
+
+CREATE TRIGGER keep_widget_calls_on_update_of_old AFTER UPDATE ON public.widget_analytics REFERENCING OLD TABLE AS changed_events FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widget_calls();
+
+CREATE TRIGGER keep_widget_calls_on_update_to_new AFTER UPDATE ON public.widget_analytics REFERENCING NEW TABLE AS changed_events FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widget_calls();
+
+CREATE TRIGGER lines_never_change BEFORE DELETE OR UPDATE OR TRUNCATE ON public.widget_statement_lines FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_change();
+
+CREATE TRIGGER periods_are_sealed BEFORE INSERT ON public.widget_billing_periods FOR EACH ROW EXECUTE FUNCTION widget_internal.seal_period();
+
+CREATE TRIGGER periods_never_change BEFORE DELETE OR UPDATE OR TRUNCATE ON public.widget_billing_periods FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_change();
+
+CREATE TRIGGER billing_time_zone_stays AFTER UPDATE OF billing_time_zone ON widget_internal.settings FOR EACH ROW WHEN ((old.billing_time_zone <> new.billing_time_zone)) EXECUTE FUNCTION widget_internal.keep_billing_time_zone();
+
+CREATE TRIGGER recompute_capped_calls_on_change AFTER UPDATE OF max_call_duration ON widget_internal.settings FOR EACH ROW EXECUTE FUNCTION widget_internal.recompute_capped_calls();
+
+ALTER TABLE ONLY public.widget_statement_lines
+    ADD CONSTRAINT lines_belong_to_a_charge FOREIGN KEY (period, widget_id, usage_period) REFERENCES public.widget_statement_charges(period, widget_id, usage_period) DEFERRABLE INITIALLY DEFERRED;
+
+ALTER TABLE ONLY public.widget_analytics
+    ADD CONSTRAINT widget_analytics_widget_id_fkey FOREIGN KEY (widget_id) REFERENCES public.widgets(id);
+
+ALTER TABLE ONLY public.widget_plans
+    ADD CONSTRAINT widget_plans_widget_id_fkey FOREIGN KEY (widget_id) REFERENCES public.widgets(id);
+
+ALTER TABLE ONLY public.widget_statement_charges
+    ADD CONSTRAINT widget_statement_charges_period_fkey FOREIGN KEY (period) REFERENCES public.widget_billing_periods(period) DEFERRABLE INITIALLY DEFERRED;
+
+ALTER TABLE ONLY public.widgets
+    ADD CONSTRAINT widgets_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES auth.users(id);
+
+CREATE POLICY "owners see the months that they have charges in" ON public.widget_billing_periods FOR SELECT TO authenticated USING ((period IN ( SELECT c.period
+   FROM public.widget_statement_charges c)));
+
+CREATE POLICY "owners see their widgets" ON public.widgets FOR SELECT TO authenticated USING ((id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+CREATE POLICY "owners see their widgets' calls" ON public.widget_calls FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+CREATE POLICY "owners see their widgets' charges" ON public.widget_statement_charges FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+CREATE POLICY "owners see their widgets' events" ON public.widget_analytics FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+CREATE POLICY "owners see their widgets' lines" ON public.widget_statement_lines FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+CREATE POLICY "owners see their widgets' plans" ON public.widget_plans FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+ALTER TABLE public.widget_analytics ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widget_billing_periods ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widget_calls ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widget_cleanup_runs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widget_plans ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widget_statement_charges ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widget_statement_lines ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widgets ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY "owners see their widgets' refusals" ON widget_internal.refusal_counts FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+ALTER TABLE widget_internal.refusal_counts ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.settings ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY "whoever computes a call sees the settings" ON widget_internal.settings FOR SELECT TO authenticated USING (true);
+
+GRANT USAGE ON SCHEMA public TO postgres;
+GRANT USAGE ON SCHEMA public TO anon;
+GRANT USAGE ON SCHEMA public TO authenticated;
+GRANT USAGE ON SCHEMA public TO service_role;
+
+GRANT USAGE ON SCHEMA widget_internal TO anon;
+GRANT USAGE ON SCHEMA widget_internal TO authenticated;
+GRANT USAGE ON SCHEMA widget_internal TO service_role;
+
+REVOKE ALL ON FUNCTION public.broken_widget_statements() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.broken_widget_statements() TO service_role;
+
+REVOKE ALL ON FUNCTION public.close_widget_billing_period(period text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.close_widget_billing_period(period text) TO service_role;
+
+REVOKE ALL ON FUNCTION public.complete_stale_sessions(stale_after interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.complete_stale_sessions(stale_after interval) TO service_role;
+
+REVOKE ALL ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) TO service_role;
+
+REVOKE ALL ON FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) TO service_role;
+
+REVOKE ALL ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) TO anon;
+GRANT ALL ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) TO authenticated;
+GRANT ALL ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) TO service_role;
+
+REVOKE ALL ON FUNCTION public.track_events(events jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.track_events(events jsonb) TO anon;
+GRANT ALL ON FUNCTION public.track_events(events jsonb) TO authenticated;
+GRANT ALL ON FUNCTION public.track_events(events jsonb) TO service_role;
+
+REVOKE ALL ON FUNCTION public.widget_billing_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_billing_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION public.widget_billing_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION public.widget_billing_period(period text, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone, OUT time_zone text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_billing_period(period text, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone, OUT time_zone text) TO authenticated;
+GRANT ALL ON FUNCTION public.widget_billing_period(period text, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone, OUT time_zone text) TO service_role;
+
+REVOKE ALL ON FUNCTION public.widget_billing_usage(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_billing_usage(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION public.widget_billing_usage(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION public.widget_pending_adjustments() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO authenticated;
+GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.as_text(value timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.as_text(value timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.ask_door(widget_id uuid, page_host text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
+
+GRANT SELECT ON TABLE public.widget_plans TO authenticated;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.widget_plans TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.charge(billable_seconds numeric, plan public.widget_plans) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.charge(billable_seconds numeric, plan public.widget_plans) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.charge(billable_seconds numeric, plan public.widget_plans) TO service_role;
+
+GRANT SELECT ON TABLE public.widget_statement_charges TO authenticated;
+GRANT SELECT ON TABLE public.widget_statement_charges TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.charge_content(charge public.widget_statement_charges) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.charge_content(charge public.widget_statement_charges) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.closing_key() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.complete_stale_calls(stale_after interval, OUT calls_checked integer, OUT calls_completed integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.count_refusals(refusals widget_internal.refusal[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.currency_decimals(currency text) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.currency_decimals(currency text) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.currency_decimals(currency text) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.cut_off() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.door_problem() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.door_refusal(verdict text, widget_id uuid, page_host text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.empty_widget_calls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.event_problem(event_type text, session_id text, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.json_event_problem(event jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.keep_billed_plans() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.keep_billing_time_zone() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.keep_widget_calls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.late_changes(before date, as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.late_changes(before date, as_of timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.late_changes(before date, as_of timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.late_events(widget_id uuid, session_id text, call_id text, received_after timestamp with time zone, as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.late_events(widget_id uuid, session_id text, call_id text, received_after timestamp with time zone, as_of timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.late_events(widget_id uuid, session_id text, call_id text, received_after timestamp with time zone, as_of timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.lock_sessions(session_keys bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.month_bounds(month date, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.month_bounds(month date, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.month_bounds(month date, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.receipt_time() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.uuid_v7() FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.widget_analytics TO authenticated;
+GRANT SELECT ON TABLE public.widget_analytics TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.new_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.owned_widget_ids() FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.owned_widget_ids() TO authenticated;
+
+REVOKE ALL ON FUNCTION widget_internal.page_host() FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.widget_billing_periods TO authenticated;
+GRANT SELECT ON TABLE public.widget_billing_periods TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.period_content(period public.widget_billing_periods) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.period_content(period public.widget_billing_periods) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.receipts_key() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.recompute_capped_calls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.record_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.record_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) TO anon;
+GRANT ALL ON FUNCTION widget_internal.record_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.record_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.record_events(events jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.record_events(events jsonb) TO anon;
+GRANT ALL ON FUNCTION widget_internal.record_events(events jsonb) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.record_events(events jsonb) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.refresh_session_calls(widget_id uuid, session_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.refusal_answer(status integer, code text, message text, hint text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.refuse_addition() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.refuse_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.refuse_to_close(month date) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.request_header(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.seal_charge() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.seal_period() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.session_key(widget_id uuid, session_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.sha256_hex(content text) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.sha256_hex(content text) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.to_month(period text) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.to_month(period text) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.to_month(period text) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.to_uuid(value text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.unwrap_json(value jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.url_host(url text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.widget_calls_differences() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.widget_door(widget_id uuid, OUT is_active boolean, OUT is_demo boolean, OUT allowed_domains text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.write_charges(month date) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.write_lines(month date, as_of timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.widget_calls TO authenticated;
+GRANT SELECT ON TABLE public.widget_calls TO service_role;
+
+GRANT SELECT ON TABLE public.widget_cleanup_runs TO service_role;
+
+GRANT SELECT ON TABLE widget_internal.refusal_counts TO authenticated;
+GRANT SELECT ON TABLE widget_internal.refusal_counts TO service_role;
+
+GRANT SELECT ON TABLE public.widget_refusals TO authenticated;
+GRANT SELECT ON TABLE public.widget_refusals TO service_role;
+
+GRANT SELECT ON TABLE public.widget_statement_lines TO authenticated;
+GRANT SELECT ON TABLE public.widget_statement_lines TO service_role;
+
+GRANT SELECT ON TABLE public.widgets TO authenticated;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.widgets TO service_role;
+
+GRANT SELECT ON TABLE widget_internal.plan_validity TO authenticated;
+GRANT SELECT ON TABLE widget_internal.plan_validity TO service_role;
+
+GRANT SELECT ON TABLE widget_internal.settings TO authenticated;
+GRANT SELECT ON TABLE widget_internal.settings TO service_role;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO postgres;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES  TO service_role;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON SEQUENCES  TO postgres;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON SEQUENCES  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON SEQUENCES  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON SEQUENCES  TO service_role;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO postgres;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS  TO service_role;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON FUNCTIONS  TO postgres;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON FUNCTIONS  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON FUNCTIONS  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON FUNCTIONS  TO service_role;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO postgres;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES  TO service_role;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON TABLES  TO postgres;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON TABLES  TO anon;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON TABLES  TO authenticated;
+ALTER DEFAULT PRIVILEGES FOR ROLE supabase_admin IN SCHEMA public GRANT ALL ON TABLES  TO service_role;
