@@ -26,9 +26,7 @@ class Browser:
     origin: str | None = "https://shop.example"
 
     def track(self, widget_id: UUID, event_type: str, session_id: str, **fields: Any) -> httpx.Response:
-        return self.post(
-            "track_event", json={"widget_id": str(widget_id), "event_type": event_type, "session_id": session_id, **fields}
-        )
+        return self.post("track_event", json=event(widget_id, event_type, session_id, **fields))
 
     def track_many(self, events: Any) -> httpx.Response:
         return self.post("track_events", json={"events": events})
@@ -55,7 +53,7 @@ def record(db: Connection, widget_id: UUID, session_id: str, event_type: str, at
     names = ", ".join(f'"{name}"' for name in row)
     marks = ", ".join("%s" for _ in row)
     stored = db.execute(
-        f"insert into public.widget_analytics ({names}) values ({marks}) returning id",  # noqa: S608 names of our own
+        f"insert into public.widget_analytics ({names}) values ({marks}) returning id",
         list(row.values()),
     ).fetchone()
     assert stored is not None

@@ -96,8 +96,9 @@ def test_r10_roles_and_tables(db: Connection) -> None:
                 verbs := {
                     verb
                     for verb in VERBS
-                    if db.execute("select has_table_privilege(%s, %s::oid, %s) as may", [role, row["oid"], verb])
-                    .fetchone()["may"]  # type: ignore[index]  # it always has a row
+                    if db.execute(
+                        "select has_table_privilege(%s, %s::oid, %s) as may", [role, row["oid"], verb]
+                    ).fetchone()["may"]  # type: ignore[index]  # it always has a row
                 }
             )
         }
@@ -131,8 +132,9 @@ def test_r10_roles_and_functions(db: Connection) -> None:
         roles = {
             role
             for role in API_ROLES
-            if db.execute("select has_function_privilege(%s, %s::oid, 'EXECUTE') as may", [role, function["oid"]])
-            .fetchone()["may"]  # type: ignore[index]  # it always has a row
+            if db.execute(
+                "select has_function_privilege(%s, %s::oid, 'EXECUTE') as may", [role, function["oid"]]
+            ).fetchone()["may"]  # type: ignore[index]  # it always has a row
         }
         if roles:
             granted[function["name"]] = roles
@@ -150,7 +152,7 @@ def test_r10_how_functions_are_made(db: Connection) -> None:
 
 
 def test_r10_how_relations_are_made(db: Connection) -> None:
-    """Each table has row level security, each view runs as its reader, each table, view and index says what it is for."""
+    """Each table has row level security, each view runs as its reader, and all of them say what they are for."""
     for relation in db.execute(f"{OUR_RELATIONS} and c.relkind in ('r', 'p', 'v')").fetchall():
         assert relation["comment"], relation["name"]
         if relation["relkind"] == "v":
@@ -183,11 +185,15 @@ def two_owners(db: Connection, new_owner: NewOwner, new_widget: NewWidget) -> li
 
 
 # What has rows only where there are plans and closed months: tests/test_billing_statements.py looks at those.
-OF_BILLS = ("widget_plans", "widget_billing_periods", "widget_statement_charges", "widget_statement_lines", "plan_validity")
+OF_BILLS = (
+    "widget_plans",
+    "widget_billing_periods",
+    "widget_statement_charges",
+    "widget_statement_lines",
+    "plan_validity",
+)
 READABLE = [
-    name
-    for name, roles in TABLES.items()
-    if "authenticated" in roles and not name.endswith(("settings", *OF_BILLS))
+    name for name, roles in TABLES.items() if "authenticated" in roles and not name.endswith(("settings", *OF_BILLS))
 ]
 
 
@@ -210,25 +216,25 @@ def test_r10_owners_are_billed_their_own_calls(
     connect: Connect, two_owners: list[tuple[UUID, UUID]], function: str, as_of: str | None
 ) -> None:
     """The bill that an owner asks for holds its own widgets alone."""
-    query = f"select distinct widget_id from public.{function}('-infinity', 'infinity', %s::timestamptz)"  # noqa: S608
+    query = f"select distinct widget_id from public.{function}('-infinity', 'infinity', %s::timestamptz)"
 
     for owner_id, widget_id in two_owners:
         seen = connect("authenticated", user_id=owner_id).execute(query, [as_of]).fetchall()
         assert seen == [{"widget_id": widget_id}]
 
 
-def test_r10_a_stranger_sees_nothing(connect: Connect, two_owners: list[tuple[UUID, UUID]], new_owner: NewOwner) -> None:
+def test_r10_a_stranger_sees_nothing(
+    connect: Connect, two_owners: list[tuple[UUID, UUID]], new_owner: NewOwner
+) -> None:
     """A signed-in user without widgets, and one whose token names nobody, see no row."""
     assert two_owners
     for user_id in (new_owner(), None):
         stranger = connect("authenticated", user_id=user_id)
         for table in READABLE:
-            assert stranger.execute(f"select * from {table}").fetchall() == []  # noqa: S608
+            assert stranger.execute(f"select * from {table}").fetchall() == []
 
 
-def test_r10_over_rest_too(
-    stack: Stack, http: httpx.Client, two_owners: list[tuple[UUID, UUID]]
-) -> None:
+def test_r10_over_rest_too(stack: Stack, http: httpx.Client, two_owners: list[tuple[UUID, UUID]]) -> None:
     """Over REST the publishable key reads no table, an owner's token its own rows, and internals are not there."""
     (owner_id, widget_id), _ = two_owners
     visitor = {"apikey": stack.publishable_key}
@@ -274,7 +280,7 @@ def test_r10_shadowing_is_inert(connect: Connect, new_widget: NewWidget, db: Con
     """Temporary tables and a search_path of the caller's change nothing that our functions do."""
     widget_id = new_widget()
     sender = connect("anon", request__headers='{"origin": "https://shop.example"}')
-    sender.execute("create temp table widgets as select true as is_active, true as is_demo, '{*}'::text[] as allowed_domains")
+    sender.execute("create temp table widgets as select true is_active, true is_demo, '{*}'::text[] allowed_domains")
     sender.execute("create temp table widget_analytics (id uuid)")
     sender.execute("set search_path = pg_temp, public")
 
@@ -303,7 +309,7 @@ def findings(stack: Stack, command: str) -> list[str]:
     ],
 )
 def test_r10_supabase_finds_nothing(stack: Stack, db: Connection, command: str, fault: str) -> None:
-    """`supabase db lint` and `supabase db advisors` find nothing above INFO in what is ours, and do find a fault."""
+    """`supabase db lint` and `db advisors` find nothing above INFO in what is ours, and do find a planted fault."""
     assert findings(stack, command) == []
 
     db.execute(fault.encode())

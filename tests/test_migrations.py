@@ -50,18 +50,30 @@ ADAPTED_OWNERSHIP = {
 # All of the catalog that says what is there and who may do what. Internal triggers are those of foreign keys.
 SNAPSHOT = {
     "relations": """
-        select c.oid::regclass::text as name, c.relkind::text, c.relacl::text, c.relrowsecurity, c.relowner::regrole::text
-        from pg_class c where c.relnamespace not in ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)
+        select c.oid::regclass::text as name, relkind::text, relacl::text, relrowsecurity, relowner::regrole::text
+        from pg_class c where relnamespace not in ('pg_toast'::regnamespace, 'pg_catalog'::regnamespace)
     """,
-    "columns": "select c.oid::regclass || '.' || attname as name, atttypid::regtype::text, attacl::text, attnotnull"
-    " from pg_attribute join pg_class c on c.oid = attrelid"
-    " where c.oid >= 16384 and attnum > 0 and relkind in ('r', 'v', 'p', 'c')",
-    "functions": "select oid::regprocedure::text as name, proacl::text, prosecdef, proconfig::text, md5(prosrc) from pg_proc",
-    "policies": "select schemaname || '.' || tablename || ': ' || policyname as name, roles::text, cmd, qual, with_check from pg_policies",
-    "triggers": "select tgrelid::regclass || ': ' || tgname as name, tgenabled::text from pg_trigger where not tgisinternal",
+    "columns": """
+        select c.oid::regclass || '.' || attname as name, atttypid::regtype::text, attacl::text, attnotnull
+        from pg_attribute join pg_class c on c.oid = attrelid
+        where c.oid >= 16384 and attnum > 0 and relkind in ('r', 'v', 'p', 'c')
+    """,
+    "functions": """
+        select oid::regprocedure::text as name, proacl::text, prosecdef, proconfig::text, md5(prosrc) from pg_proc
+    """,
+    "policies": """
+        select schemaname || '.' || tablename || ': ' || policyname as name, roles::text, cmd, qual, with_check
+        from pg_policies
+    """,
+    "triggers": """
+        select tgrelid::regclass || ': ' || tgname as name, tgenabled::text from pg_trigger where not tgisinternal
+    """,
     "schemas": "select nspname as name, nspacl::text from pg_namespace where nspname !~ '^pg_(toast_)?temp'",
-    "default privileges": "select coalesce(defaclnamespace::regnamespace::text, '') || defaclrole::regrole || defaclobjtype::text"
-    " as name, defaclacl::text from pg_default_acl",
+    "default privileges": """
+        select coalesce(defaclnamespace::regnamespace::text, '') || defaclrole::regrole || defaclobjtype::text as name,
+          defaclacl::text
+        from pg_default_acl
+    """,
     "roles": "select rolname as name, rolsuper, rolbypassrls, rolcreaterole, rolconfig::text from pg_roles",
     "memberships": "select roleid::regrole || ' to ' || member::regrole as name, admin_option from pg_auth_members",
     "settings": "select setdatabase || ' ' || setrole as name, setconfig::text from pg_db_role_setting",
@@ -123,7 +135,8 @@ def test_a_living_project_bills_by_its_own_teams(living: tuple[Stack, Path]) -> 
             with team as (insert into teams (name) values ('a') returning id),
               member as (insert into team_members select id, gen_random_uuid() from team returning user_id),
               widget as (
-                insert into widgets (team_id, hosts, enabled) select id, 'a.example b.example', true from team returning id
+                insert into widgets (team_id, hosts, enabled)
+                select id, 'a.example b.example', true from team returning id
               )
             select member.user_id, widget.id from member, widget
             """

@@ -230,7 +230,7 @@ def test_any_order_of_arrival_gives_the_same_calls(db: Connection, new_widget: N
 
 
 def test_calls_are_kept_however_events_come_in(db: Connection, widget_id: UUID) -> None:
-    """COPY, update, delete and a move between sessions by the table's owner leave the calls as the ledger gives them."""
+    """After COPY, update, delete and a move between sessions the calls are what the ledger gives."""
     with db.cursor().copy(
         "copy public.widget_analytics (widget_id, session_id, event_type, call_id, timestamp) from stdin"
     ) as copy:

@@ -47,17 +47,13 @@ def test_analytics_tracking(stack: Stack, http: httpx.Client, db: Connection, ne
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-def test_cleanup_job(
-    stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget, method: str
-) -> None:
+def test_cleanup_job(stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget, method: str) -> None:
     """A call_start dated one hour ago by hand gets its call_end when the cleanup is called over HTTP."""
     widget_id, session_id = new_widget(), session_name()
     started_at = datetime.now(UTC) - timedelta(hours=1)
     record(db, widget_id, session_id, "call_start", started_at)
 
-    answer = http.request(
-        method, "/functions/v1/cleanup", headers={"authorization": f"Bearer {stack.cron_secret}"}
-    )
+    answer = http.request(method, "/functions/v1/cleanup", headers={"authorization": f"Bearer {stack.cron_secret}"})
 
     assert answer.status_code == 200
     counts = answer.json()
