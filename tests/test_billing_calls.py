@@ -49,7 +49,7 @@ def usage(db: Connection, widget_id: UUID, as_of: datetime | None = None) -> Row
 def add_plan(db: Connection, widget_id: UUID, **terms: Any) -> None:
     plan = {"valid_from": "2024-05-01", "name": "Pro", "price_per_minute": Decimal("0.10"), "currency": "EUR"} | terms
     db.execute(
-        f"insert into public.widget_plans (widget_id, {', '.join(plan)}) values (%s{', %s' * len(plan)})",  # noqa: S608
+        f"insert into public.widget_plans (widget_id, {', '.join(plan)}) values (%s{', %s' * len(plan)})",
         [widget_id, *plan.values()],
     )
 

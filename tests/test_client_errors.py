@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from local_stack.stack import Stack
 from widget_analytics import (
     ConfigError,
     NotMigrated,
@@ -15,8 +17,6 @@ from widget_analytics import (
     WidgetAnalyticsError,
     WrongKey,
 )
-
-from local_stack.stack import Stack
 
 MONTH = Period.month("1981-01")
 SETTINGS = ("SUPABASE_URL", "SUPABASE_SECRET_KEY", "SUPABASE_PUBLISHABLE_KEY")

@@ -8,6 +8,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
+
 from widget_analytics import Call, Evidence, Outcome
 from widget_analytics._formats import write_csv, write_jsonl
 from widget_analytics._spreadsheet import safe_text

@@ -6,6 +6,7 @@ from operator import itemgetter
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from widget_analytics import Period
 from widget_analytics._paging import KEY, Filter, Row, array_literal, read_calls
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+
 from widget_analytics import Period
 from widget_analytics.periods import parse_instant
 

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg.rows import DictRow
-from widget_analytics import Call, EventType, Evidence, Outcome, Period, WidgetAnalytics
 
 from local_stack.stack import Stack
 from tests.client_support import LedgerCall, insert_calls
 from tests.conftest import NewOwner, NewWidget
+from widget_analytics import Call, EventType, Evidence, Outcome, Period, WidgetAnalytics
 
 Connection = psycopg.Connection[DictRow]
 

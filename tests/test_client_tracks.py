@@ -8,6 +8,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg.rows import DictRow
+
+from local_stack.stack import Stack
+from tests.client_support import LedgerCall, insert_calls, network_to
+from tests.conftest import NewWidget
 from widget_analytics import (
     Event,
     EventType,
@@ -17,10 +21,6 @@ from widget_analytics import (
     Unreachable,
     WidgetAnalytics,
 )
-
-from local_stack.stack import Stack
-from tests.client_support import LedgerCall, insert_calls, network_to
-from tests.conftest import NewWidget
 
 Connection = psycopg.Connection[DictRow]
 SHOP = "https://shop.example"
