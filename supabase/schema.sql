@@ -1722,7 +1722,10 @@ begin
     return (unwrap_json.value #>> '{}')::jsonb;
   end if;
   return unwrap_json.value;
-exception when invalid_text_representation or untranslatable_character or numeric_value_out_of_range then
+exception
+  when invalid_text_representation or untranslatable_character or numeric_value_out_of_range
+    or statement_too_complex or program_limit_exceeded
+  then
   -- A string that holds no JSON stays what it is, and is refused by its type.
   return unwrap_json.value;
 end
