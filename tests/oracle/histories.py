@@ -222,7 +222,7 @@ _delays = st.sampled_from([timedelta(0)] * 4 + [timedelta(seconds=1), 10 * _MINU
 _starts = st.sampled_from([*range(-50, 1, 10), *range(-50, 1, 10), *range(-50, 1, 10), *range(-420, 11, 30)]).map(
     lambda minutes: minutes * _MINUTE
 )
-_stated = st.sampled_from([None] * 5 + [timedelta(seconds=s) for s in (0, 0.25, 90, 1234.567, -5, 1_000_000)])
+_stated = st.sampled_from([None] * 5 + [timedelta(seconds=s) for s in (0, 0, 0.25, 90, 1234.567, -5, 1_000_000)])
 _stale_after = st.sampled_from([30, 30, 30, 0, 1, 10, 60, 120, 1000]).map(lambda minutes: minutes * _MINUTE)
 _limits = st.sampled_from([1, 10, 60, 240, 480]).map(lambda minutes: minutes * _MINUTE)
 _cleanups = st.builds(Cleanup, _stale_after)
@@ -365,12 +365,16 @@ _turns_of_months = st.sampled_from(
     ]
 )
 _months = st.sampled_from([0, 0, 0, -1, -2, 1])
+# In a month before or after, or on the other side of midnight: here, or by UTC only.
+_spreads = st.builds(
+    lambda months, minutes: timedelta(days=30 * months, minutes=minutes), _months, st.sampled_from([0, 0, 70, 200])
+)
 _plans_of_widgets = st.builds(
     Plan,
     st.just(date.min),
     st.sampled_from([0, 0, 1, 6, 30, 60]),
-    st.sampled_from([0, 0, 10, 60, 90]),
-    st.sampled_from([0, 0, 60, 600, 100_000]),
+    st.sampled_from([0, 10, 60, 90]),
+    st.sampled_from([0, 60, 600, 100_000]),
     st.sampled_from(["0", "0.05", "0.123456", "0.0333", "12.5", "1"]),
     st.sampled_from(["EUR", "EUR", "EUR", "USD", "JPY", "KWD"]),
     st.booleans(),
@@ -382,7 +386,7 @@ _plans_of_widgets = st.builds(
 def rated_histories(draw: st.DrawFn) -> History:
     """Calls on both sides of the turns of months, under plans that hold from one month or the other."""
     time_zone, turn = draw(_turns_of_months)
-    told = draw(_told(ties=False, spread=_months.map(lambda months: timedelta(days=30 * months))))
+    told = draw(_told(ties=False, spread=_spreads))
     steps = tuple(
         step if isinstance(step, Cleanup | Limit) else Insert(step, at_once=True) for step in _interrupted(draw, told)
     )
