@@ -150,6 +150,8 @@ def test_values_are_exact_and_typed(client: WidgetAnalytics, db: Connection, new
         duration_seconds=Decimal("10800.000001"),
         billable_seconds=Decimal("10800.000001"),
         rule=completed.rule,
+        amount=None,
+        currency=None,
     )
     assert completed.started_at.utcoffset() == timedelta(0)
     assert (failed.outcome, failed.billable_seconds) == (Outcome.FAILED, Decimal(0))

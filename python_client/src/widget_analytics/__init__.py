@@ -21,7 +21,9 @@ from widget_analytics.errors import (
     WrongKey,
 )
 from widget_analytics.models import (
+    BillingMonth,
     Call,
+    Charge,
     CleanupResult,
     CleanupRun,
     Event,
@@ -30,14 +32,19 @@ from widget_analytics.models import (
     Outcome,
     Refusal,
     Rejection,
+    Statement,
+    StatementLine,
     Tracked,
     Usage,
+    Widget,
 )
 from widget_analytics.periods import Period
 from widget_analytics.status import Status
 
 __all__ = [
+    "BillingMonth",
     "Call",
+    "Charge",
     "CleanupResult",
     "CleanupRun",
     "ConfigError",
@@ -50,11 +57,14 @@ __all__ = [
     "Refusal",
     "Refused",
     "Rejection",
+    "Statement",
+    "StatementLine",
     "Status",
     "TooManyRequests",
     "Tracked",
     "Unreachable",
     "Usage",
+    "Widget",
     "WidgetAnalytics",
     "WidgetAnalyticsError",
     "WrongKey",

@@ -17,16 +17,28 @@ if TYPE_CHECKING:
     from types import FrameType
 
 STATUS_IS_BAD = 1
+NOT_EQUAL = 1
 
 CODES_HELP = (
-    "Exit codes: 0 done; 1 status: the cleanup is late or failed; 2 wrong option; 3 wrong or missing key or setting; "
-    "4 API not reachable; 5 database not migrated; 6 refused by the database; 7 file cannot be written; "
-    "130 and 143 interrupted."
+    "Exit codes: 0 done; 1 status: the cleanup is late or failed, verify: not equal; 2 wrong option; "
+    "3 wrong or missing key or setting; 4 API not reachable; 5 database not migrated; 6 refused by the database; "
+    "7 file cannot be written; 8 file or manifest cannot be read; 130 and 143 interrupted."
 )
 
 
 class UsageError(WidgetAnalyticsError):
     """An option's value makes no sense."""
+
+
+class MissingExtra(UsageError):
+    """An option needs a package that is installed only when asked for."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}: pip install 'widget-analytics[{extra}]'")
+
+
+class InputError(WidgetAnalyticsError):
+    """A file or its manifest cannot be read."""
 
 
 class OutputError(WidgetAnalyticsError):
@@ -49,6 +61,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotMigrated, 5),
     (Refused, 6),
     (OutputError, 7),
+    (InputError, 8),
 )
 
 

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from decimal import Decimal
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from widget_analytics._atomic import atomic_file
-from widget_analytics._exit import OutputError
-from widget_analytics._formats import WRITERS
-from widget_analytics.models import Call, Usage
+from widget_analytics._exit import OutputError, UsageError
+from widget_analytics._formats import FORMATS
+from widget_analytics._manifest import FileFacts, Manifest, manifest_path
+from widget_analytics._parquet import require_pyarrow
+from widget_analytics._selection import Totals, utc
+from widget_analytics.models import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from datetime import datetime
-    from pathlib import Path
-    from uuid import UUID
+    from collections.abc import Iterator
 
+    from widget_analytics._selection import ExportRow, Selection
     from widget_analytics.client import WidgetAnalytics
     from widget_analytics.periods import Period
-
-
-class Detail(StrEnum):
-    """What a row is."""
-
-    CALLS = "calls"
-    USAGE = "usage"
 
 
 class Format(StrEnum):
@@ -39,89 +34,120 @@ class Format(StrEnum):
 
     CSV = "csv"
     JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+def check_output(output: Path | None, file_format: Format, *, with_manifest: bool) -> None:
+    """Refuse what cannot be written, before anything is asked.
+
+    Raises:
+        UsageError: Parquet, which is not written from front to end, or a manifest has no file to be.
+        MissingExtra: Parquet cannot be written here.
+    """
+    is_file = output is not None and (output.is_file() or not output.exists())
+    if file_format is Format.PARQUET and not is_file:
+        raise UsageError("--format parquet cannot be streamed: name a file, --output calls.parquet")
+    if with_manifest and not is_file:
+        raise UsageError("--manifest lies beside a file: name one, --output calls.csv")
+    if file_format is Format.PARQUET:
+        require_pyarrow()
 
 
 def export_rows(
     client: WidgetAnalytics,
+    selection: Selection,
     *,
-    period: Period,
-    widgets: Iterable[UUID] | None,
-    as_of: datetime | None,
-    detail: Detail,
     file_format: Format,
     output: Path | None,
+    with_manifest: bool = False,
 ) -> None:
-    """Write the period's calls or usage to ``output``, or to standard output where that is None.
+    """Write the rows to ``output``, or to standard output where that is None.
 
     Raises:
         WidgetAnalyticsError: the rows could not be read.
         OutputError: the file could not be written.
     """
-    model = Call if detail is Detail.CALLS else Usage
-    rows: Iterator[Call | Usage]
-    if detail is Detail.CALLS:
-        rows = client.calls(period, widgets=widgets, as_of=as_of)
-    else:
-        rows = client.usage(period, widgets=widgets, as_of=as_of)
+    kind = selection.kind
+    rows = selection.rows(client)
     # Asked before anything is written: what goes wrong at once leaves no header without rows.
     rows = chain(list(islice(rows, 1)), rows)
-    total = _Total()
-    with _progress(period) as progress, _open(output) as file:
-        WRITERS[file_format](model, _counted(rows, total, progress), file)
-    noun = ("call" if detail is Detail.CALLS else "widget") + ("" if total.rows == 1 else "s")
+    statement = client.statement(selection.month) if with_manifest and selection.month else None
+    totals = Totals()
+    with write_errors(output or "standard output"):
+        with progress_bar(selection.period, "reading") as progress, _open(output) as file:
+            FORMATS[file_format].write(kind.model, counted(rows, totals, progress), file)
+            facts = _facts(file_format, file) if with_manifest else None
+        if facts and output:
+            Manifest(
+                file=facts,
+                selection=selection,
+                totals=totals.to_json(),
+                statement=statement.content_hash if statement else None,
+                created_at=utc(datetime.now(UTC)),
+                project=client.host,
+            ).write(manifest_path(output))
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{total.rows:,} {noun}, {total.billable_seconds:,f} billable seconds" + (f" -> {output}" if output else ""),
-        markup=False,
+        totals.sentence(kind) + (f" -> {output}" if output else ""), markup=False
     )
 
 
-class _Total:
-    """What has been written so far."""
+def _facts(file_format: Format, file: BinaryIO) -> FileFacts:
+    # From the disk, before the file gets its name: what is hashed is what was stored.
+    file.flush()
+    with Path(file.name).open("rb") as stored:
+        return FileFacts.of(file_format.value, stored)
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.billable_seconds = Decimal(0)
+
+@contextmanager
+def write_errors(name: Path | str) -> Iterator[None]:
+    """Turn the system's errors inside into ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {name}: {error.strerror or error}") from error
 
 
 @contextmanager
 def _open(output: Path | None) -> Iterator[BinaryIO]:
-    try:
-        if output is None:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        else:
-            with atomic_file(output) as file:
-                yield file
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {output or 'standard output'}: {error.strerror or error}") from error
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        with atomic_file(output) as file:
+            yield file
 
 
-def _counted(rows: Iterator[Call | Usage], total: _Total, progress: _ByTime) -> Iterator[Call | Usage]:
+def counted(rows: Iterator[ExportRow], totals: Totals, progress: ByTime) -> Iterator[ExportRow]:
+    """Pass the rows on, and add them up on the way."""
     for row in rows:
-        total.rows += 1
-        total.billable_seconds += row.billable_seconds
-        progress.at(row, total.rows)
+        totals.add(row)
+        progress.at(row, totals.rows)
         yield row
 
 
-class _ByTime:
+class ByTime:
     """A bar that follows the calls' start through the period: how many there will be, nobody knows beforehand."""
 
-    def __init__(self, period: Period, bar: Progress) -> None:
+    def __init__(self, period: Period, bar: Progress, what: str) -> None:
         self._period = period
         self._bar = bar
-        self._task = bar.add_task("reading", total=(period.end - period.start).total_seconds(), rows=0)
+        self._task = bar.add_task(what, total=(period.end - period.start).total_seconds(), rows=0)
 
-    def at(self, row: Call | Usage, rows: int) -> None:
-        if isinstance(row, Call) and rows % 100 == 0:
-            done = (row.started_at - self._period.start).total_seconds()
-            self._bar.update(self._task, completed=done, rows=rows)
+    def at(self, row: ExportRow, rows: int) -> None:
+        """Show that so many rows have been read, the last one this."""
+        if rows % 100 == 0:
+            if isinstance(row, Call):
+                done = (row.started_at - self._period.start).total_seconds()
+                self._bar.update(self._task, completed=done, rows=rows)
+            else:
+                self._bar.update(self._task, total=None, rows=rows)
 
 
 @contextmanager
-def _progress(period: Period) -> Iterator[_ByTime]:
+def progress_bar(period: Period, what: str) -> Iterator[ByTime]:
+    """Show a bar on standard error while rows are read, if that is a terminal."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -133,4 +159,4 @@ def _progress(period: Period) -> Iterator[_ByTime]:
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        yield _ByTime(period, bar)
+        yield ByTime(period, bar, what)

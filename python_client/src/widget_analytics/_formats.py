@@ -1,7 +1,10 @@
-"""Writes rows to a file, one at a time: CSV for spreadsheets, JSON Lines for programs.
+"""Writes rows to a file, one at a time, and reads them back: CSV for spreadsheets, JSON Lines for programs.
 
 Both: UTF-8, columns in the model's order, times as ``2026-10-01T08:30:00.000000Z``, and each decimal with exactly the
 digits that the database gave. The same rows make the same bytes.
+
+What is read back are cells, text as the file has it. A row from the database makes the same cells, so the two can be
+compared without a value being understood.
 """
 
 from __future__ import annotations
@@ -9,18 +12,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
+from widget_analytics._parquet import parquet_cell, read_parquet, write_parquet
 from widget_analytics._spreadsheet import safe_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from widget_analytics.models import _Row
 
     Writer: TypeAlias = Callable[[type[_Row], Iterable[_Row], BinaryIO], None]
+    Reader: TypeAlias = Callable[[type[_Row], BinaryIO], Iterator[list[str]]]
 
 
 def write_csv(model: type[_Row], rows: Iterable[_Row], file: BinaryIO) -> None:
@@ -36,6 +42,18 @@ def write_csv(model: type[_Row], rows: Iterable[_Row], file: BinaryIO) -> None:
         text.detach()
 
 
+def _read_csv(model: type[_Row], file: BinaryIO) -> Iterator[list[str]]:
+    # A call with thousands of late events is a long cell.
+    csv.field_size_limit(2**31 - 1)
+    lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""), strict=True)
+    try:
+        if tuple(next(lines, ())) != model.columns():
+            raise ValueError("its columns are not those of this version")
+        yield from lines
+    except csv.Error as error:
+        raise ValueError(f"line {lines.line_num} is no CSV: {error}") from error
+
+
 def write_jsonl(model: type[_Row], rows: Iterable[_Row], file: BinaryIO) -> None:
     """Write one JSON object a line.
 
@@ -48,27 +66,59 @@ def write_jsonl(model: type[_Row], rows: Iterable[_Row], file: BinaryIO) -> None
         file.write(f"{{{members}}}\n".encode())
 
 
-#: By the name that the command line knows a format by.
-WRITERS: dict[str, Writer] = {"csv": write_csv, "jsonl": write_jsonl}
+def _read_jsonl(model: type[_Row], file: BinaryIO) -> Iterator[list[str]]:
+    for number, line in enumerate(file, start=1):
+        try:
+            members = json.loads(line, parse_float=Decimal)
+        except ValueError as error:
+            raise ValueError(f"line {number} is no JSON: {error}") from error
+        if not isinstance(members, dict) or tuple(members) != model.columns():
+            raise ValueError(f"line {number} has not the columns of this version")
+        yield [_json_value(value) for value in members.values()]
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format: how rows are written, how the cells are read back, and the cell that a value makes."""
+
+    write: Writer
+    read: Reader
+    cell: Callable[[Any], str]
+
+    def cells(self, row: _Row) -> list[str]:
+        """Give a row's cells as a file of this format has them."""
+        return [self.cell(getattr(row, column)) for column in row.columns()]
 
 
 def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, int | Decimal | datetime):
+    if isinstance(value, int | Decimal | date):
         return _plain(value)
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
     return safe_text(str(value))
 
 
 def _json_value(value: Any) -> str:
     if isinstance(value, int | Decimal):
         return _plain(value)
-    if isinstance(value, datetime):
+    if isinstance(value, date):
         value = _plain(value)
+    if isinstance(value, tuple | list):
+        return f"[{','.join(map(_json_value, value))}]"
     return json.dumps(None if value is None else str(value), ensure_ascii=False)
 
 
-def _plain(value: int | Decimal | datetime) -> str:
+def _plain(value: int | Decimal | date) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
+
+
+#: By the name that the command line knows a format by.
+FORMATS: dict[str, FileFormat] = {
+    "csv": FileFormat(write_csv, _read_csv, _csv_cell),
+    "jsonl": FileFormat(write_jsonl, _read_jsonl, _json_value),
+    "parquet": FileFormat(write_parquet, read_parquet, parquet_cell),
+}

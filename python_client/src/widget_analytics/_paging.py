@@ -1,6 +1,6 @@
-"""Reads all calls of a period through an API that limits how many rows it answers with.
+"""Reads all rows through an API that limits how many it answers with.
 
-Three facts shape this:
+Three facts shape how the calls of a period are read:
 
 - The limit is the project's own (1,000 unless set otherwise) and not told, so a short page proves nothing. Only an
   empty page does.
@@ -64,11 +64,22 @@ def _read_instant(instant: datetime, page: list[Row], fetch: FetchCalls) -> Iter
         page = next(filter(None, (fetch(instant, instant + _INSTANT, step) for step in _steps_after(last))), [])
 
 
-def _steps_after(row: Row) -> Iterator[list[Filter]]:
-    """Filters that together select what stands behind a row of the same instant, the nearest first."""
-    for position in reversed(range(len(KEY))):
-        same = [(column, "eq(any)", array_literal(row[column])) for column in KEY[:position]]
-        yield [*same, (KEY[position], "gt(any)", array_literal(row[KEY[position]]))]
+def read_by_key(key: tuple[str, ...], fetch: Callable[[list[Filter]], list[Row]]) -> Iterator[Row]:
+    """Yield each row of a table that does not change, ordered by its unique ``key``, holding one page at a time.
+
+    ``fetch`` answers with the first rows, by that key, that pass the filters.
+    """
+    page = fetch([])
+    while page:
+        yield from page
+        page = next(filter(None, map(fetch, _steps_after(page[-1], key))), [])
+
+
+def _steps_after(row: Row, key: tuple[str, ...] = KEY) -> Iterator[list[Filter]]:
+    """Filters that together select what stands behind a row (of the same instant), the nearest first."""
+    for position in reversed(range(len(key))):
+        same = [(column, "eq(any)", array_literal(row[column])) for column in key[:position]]
+        yield [*same, (key[position], "gt(any)", array_literal(row[key[position]]))]
 
 
 def started_at(row: Row) -> datetime:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -12,6 +15,7 @@ from widget_analytics.errors import TooManyRequests, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from supabase import Client
 
@@ -39,9 +43,12 @@ class Transport:
         from supabase import ClientOptions, create_client  # noqa: PLC0415
 
         self._attempts = attempts
+        #: When the latest answer was made, by the server's clock (to the second); None where no answer told.
+        self.answered_at: datetime | None = None
         # Redirects are not followed: the key would go along.
         self._http = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10)), event_hooks={"response": [_raise_unless_good]}
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10)),
+            event_hooks={"response": [self._note_time, _raise_unless_good]},
         )
         headers = {"Authorization": f"Bearer {settings.access_token}"} | ({"Origin": origin} if origin else {})
         # postgrest's own retries know neither Retry-After nor POST; with ours on top, each would multiply the other.
@@ -73,10 +80,10 @@ class Transport:
         try:
             return request(self.supabase)
         except httpx.TimeoutException as error:
-            raise Unreachable(f"{self._host} did not answer in time. Check SUPABASE_URL and the network.") from error
+            raise Unreachable(f"{self.host} did not answer in time. Check SUPABASE_URL and the network.") from error
         except httpx.TransportError as error:
             raise Unreachable(
-                f"cannot reach {self._host}: {error or type(error).__name__}. Check SUPABASE_URL and the network."
+                f"cannot reach {self.host}: {error or type(error).__name__}. Check SUPABASE_URL and the network."
             ) from error
 
     def rows(self, request: Callable[[Client], Any]) -> list[dict[str, Any]]:
@@ -88,13 +95,19 @@ class Transport:
         data = self.send(lambda client: request(client).execute().data)
         if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
             raise Unreachable(
-                f"{self._host} does not answer as a Supabase API does. Check SUPABASE_URL.", is_passing=False
+                f"{self.host} does not answer as a Supabase API does. Check SUPABASE_URL.", is_passing=False
             )
         return data
 
     @property
-    def _host(self) -> str:
+    def host(self) -> str:
+        """The project's host: no scheme, port or key."""
         return str(self.supabase.rest_url.host)
+
+    def _note_time(self, response: httpx.Response) -> None:
+        with suppress(ValueError):
+            at = parsedate_to_datetime(response.headers.get("Date", ""))
+            self.answered_at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _raise_unless_good(response: httpx.Response) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -10,8 +11,11 @@ from uuid import UUID
 import typer
 
 from widget_analytics import __version__
-from widget_analytics._exit import CODES_HELP, STATUS_IS_BAD, UsageError, one_line_errors
-from widget_analytics._export import Detail, Format, export_rows
+from widget_analytics._exit import CODES_HELP, NOT_EQUAL, STATUS_IS_BAD, UsageError, one_line_errors
+from widget_analytics._export import Format, check_output, export_rows
+from widget_analytics._report import write_report
+from widget_analytics._selection import KINDS, Detail, Selection, utc
+from widget_analytics._verify import MOST_DIFFERENCES, verify_file
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.periods import Period, parse_instant
 
@@ -56,7 +60,7 @@ def _options(
 
 @app.command()
 def export(
-    month: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="A calendar month in UTC.")] = None,
+    month: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="A billing month.")] = None,
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="First instant: a date or timestamp, in UTC.")
     ] = None,
@@ -66,8 +70,12 @@ def export(
     widget: Annotated[
         list[UUID] | None, typer.Option(metavar="ID", help="Only this widget; may be repeated. All by default.")
     ] = None,
-    detail: Annotated[Detail, typer.Option(help="A row for each call, or for each widget.")] = Detail.USAGE,
-    file_format: Annotated[Format, typer.Option("--format", help="For spreadsheets, or for programs.")] = Format.CSV,
+    detail: Annotated[
+        Detail, typer.Option(help="What a row is; the last three are of a closed month, by --month.")
+    ] = Detail.USAGE,
+    file_format: Annotated[
+        Format, typer.Option("--format", help="For spreadsheets, programs or data warehouses.")
+    ] = Format.CSV,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
     ] = None,
@@ -75,30 +83,78 @@ def export(
         str | None,
         typer.Option("--as-of", metavar="TIME", help="Count only events received by then, to make a past bill again."),
     ] = None,
+    manifest: Annotated[
+        bool, typer.Option("--manifest", help="Write FILE.manifest.json too, by which `verify` checks the file.")
+    ] = False,
 ) -> None:
-    """Export calls or usage of a period, as CSV or JSON Lines.
+    """Export calls or usage of a period, or a closed month, as CSV, JSON Lines or Parquet.
 
-    A call belongs to the period in which it started; --to itself is outside.
+    calls: a row for each call. usage: for each widget. statements: what a closed month charges each widget.
+    statement-lines: the calls on it. adjustments: those of them that late arrivals changed in earlier months.
+
+    A call belongs to the period in which it started; --to itself is outside. --month is in the time zone that the
+    database bills in, UTC unless it says otherwise.
 
     FILE appears, or is replaced, only when it is complete.
 
     Times are UTC, seconds exact. CSV puts an apostrophe before text that could be taken for a formula.
 
-    JSON Lines keeps ids to the letter.
+    JSON Lines and Parquet keep ids to the letter.
+
+    With --manifest, calls and usage are as of a minute ago by the server's clock, unless --as-of names an earlier
+    moment: only what is settled can be verified.
     """
     with one_line_errors():
+        file = None if output is None or str(output) == "-" else output
         period = _period(month, start, end)
         moment = None if as_of is None else _instant("--as-of", as_of)
+        if KINDS[detail].is_closed:
+            _check_closed_detail(detail, month, moment)
+        check_output(file, file_format, with_manifest=manifest)
         with WidgetAnalytics() as client:
-            export_rows(
-                client,
-                period=period,
-                widgets=widget or None,
-                as_of=moment,
-                detail=detail,
-                file_format=file_format,
-                output=None if output is None or str(output) == "-" else output,
-            )
+            selection = _selection(client, detail, month, period, widget, moment)
+            if manifest and not KINDS[detail].is_closed:
+                selection = replace(selection, as_of=_settled(client, moment))
+            export_rows(client, selection, file_format=file_format, output=file, with_manifest=manifest)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export --manifest` wrote.")],
+) -> None:
+    """Check an exported file against its manifest and against the database.
+
+    Reads the same rows again, as of the same moment, and compares them one by one. Exits with 1, and names the first
+    differences, where the file, its manifest and the database do not agree.
+    """
+    with one_line_errors(), WidgetAnalytics() as client:
+        verified = verify_file(client, file)
+        if verified.manifest.project != client.host:
+            typer.echo(f"exported from {verified.manifest.project}, compared with {client.host}", err=True)
+        if not verified.differences:
+            typer.echo(f"{file}: equal: {verified.sentence()}")
+            return
+        for difference in verified.differences:
+            typer.echo(f"{file}: {difference}")
+        more = " or more" if len(verified.differences) >= MOST_DIFFERENCES else ""
+        typer.echo(f"widget-analytics: {file} differs in {len(verified.differences)}{more} points", err=True)
+        raise typer.Exit(NOT_EQUAL)
+
+
+@app.command()
+def report(
+    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A billing month.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")],
+) -> None:
+    """Write a month's report as one HTML page, to read and to print.
+
+    Usage by day and widget, how the ends of calls are known, and what is charged. A closed month's figures are its
+    statement's. Nothing in the page is loaded from elsewhere. Needs matplotlib: the extra `report`.
+    """
+    with one_line_errors():
+        _period(month, None, None)
+        with WidgetAnalytics() as client:
+            write_report(client, month, output)
 
 
 @app.command()
@@ -170,6 +226,40 @@ def _period(month: str | None, start: str | None, end: str | None) -> Period:
         except ValueError as error:
             raise UsageError(str(error)) from None
     raise UsageError("say which period: --month 2026-10, or both --from 2026-10-01 and --to 2026-11-01")
+
+
+def _check_closed_detail(detail: Detail, month: str | None, as_of: datetime | None) -> None:
+    if month is None:
+        raise UsageError(f"--detail {detail} is of a closed month: say which, --month 2026-10")
+    if as_of is not None:
+        raise UsageError(f"--detail {detail} is of a closed month, which never changes: leave --as-of out")
+
+
+def _selection(
+    client: WidgetAnalytics,
+    detail: Detail,
+    month: str | None,
+    period: Period,
+    widgets: list[UUID] | None,
+    as_of: datetime | None,
+) -> Selection:
+    closed = None
+    if month is not None:
+        bounds = client.billing_month(month)
+        period = Period(bounds.period_start, bounds.period_end)
+        closed = date.fromisoformat(f"{month}-01") if KINDS[detail].is_closed else None
+    if closed and client.statement(closed) is None:
+        raise UsageError(f"--month: {month} is not closed, so it has no statement yet; --detail usage has its figures")
+    return Selection(
+        detail=detail, period=period, month=closed, widgets=tuple(widgets) if widgets else None, as_of=as_of
+    )
+
+
+def _settled(client: WidgetAnalytics, as_of: datetime | None) -> datetime:
+    moment = client.settled_moment()
+    if as_of is not None and as_of > moment:
+        raise UsageError(f"--as-of: with --manifest at most {utc(moment)}: what came later may not be settled")
+    return as_of or moment
 
 
 def _instant(option: str, text: str) -> datetime:

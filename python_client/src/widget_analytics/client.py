@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from widget_analytics._batches import MAX_BYTES, Item, batches, item
-from widget_analytics._paging import KEY, Filter, read_calls
+from widget_analytics._paging import KEY, Filter, read_by_key, read_calls
 from widget_analytics._settings import Settings
 from widget_analytics._transport import Transport
-from widget_analytics.errors import NotMigrated
+from widget_analytics.errors import NotMigrated, Unreachable
 from widget_analytics.models import (
+    BillingMonth,
     Call,
+    Charge,
     CleanupResult,
     CleanupRun,
     Event,
     Refusal,
     Rejection,
+    Statement,
+    StatementLine,
     Tracked,
     Usage,
+    Widget,
 )
 from widget_analytics.status import Status, read_status
 
@@ -32,6 +37,14 @@ if TYPE_CHECKING:
     from widget_analytics.periods import Period
 
 _HALF_HOUR = timedelta(minutes=30)
+# Covers both a server whose clock is not quite the database's, and events whose transaction has not ended yet: over
+# the API none may take longer than the statement time-out, 8 seconds unless set otherwise.
+_SETTLING = timedelta(minutes=1)
+# A closed month's tables, each with what orders its rows.
+_STATEMENT_TABLES: dict[type[Charge | StatementLine], tuple[str, tuple[str, ...]]] = {
+    Charge: ("widget_statement_charges", ("widget_id", "usage_period")),
+    StatementLine: ("widget_statement_lines", ("widget_id", "usage_period", "session_id", "call_id")),
+}
 # Many more ids would not fit into a URL; then all widgets are read, and the others are left out here.
 _MAX_WIDGETS_IN_URL = 100
 
@@ -187,6 +200,100 @@ class WidgetAnalytics:
                 if wanted is None or usage.widget_id in wanted:
                     yield usage
             page = fetch([("widget_id", "gt", page[-1]["widget_id"])])
+
+    def settled_moment(self) -> datetime:
+        """Give a moment whose events are all there: read ``as_of`` it, a bill stays the same to the letter.
+
+        It is the server's time less a minute, so neither this machine's clock nor a request on its way matters. (Who
+        writes events by hand, in a transaction that is open for longer than that, must wait with the bill.)
+        """
+        self._transport.rows(lambda api: api.from_("widget_billing_periods").select("period").limit(1))
+        if self._transport.answered_at is None:
+            raise Unreachable("the answers tell no time (Date): name a moment yourself, as_of", is_passing=False)
+        return self._transport.answered_at - _SETTLING
+
+    def billing_month(self, month: str) -> BillingMonth:
+        """Give the bounds of a month, such as ``2026-10``, in the time zone that the database bills in."""
+        answer: Any = self._transport.send(
+            lambda api: api.rpc("widget_billing_period", {"period": month}).execute().data
+        )
+        (bounds,) = BillingMonth.read([answer])
+        return bounds
+
+    def statement(self, month: date) -> Statement | None:
+        """Give a closed month, by its first day; None where it is not closed, or has nothing of one's own."""
+        rows = self._transport.rows(
+            lambda api: api.from_("widget_billing_periods").select(Statement.select()).eq("period", month.isoformat())
+        )
+        return next(Statement.read(rows), None)
+
+    def charges(self, month: date, *, widgets: Iterable[UUID | str] | None = None) -> Iterator[Charge]:
+        """Yield what a closed month charges, by widget and month of use; nothing where it is not closed."""
+        wanted = _wanted(widgets)
+
+        def fetch(filters: list[Filter]) -> list[dict[str, Any]]:
+            return self._statement_rows(Charge, month, wanted, filters)
+
+        for charge in Charge.read(read_by_key(_STATEMENT_TABLES[Charge][1], fetch)):
+            if wanted is None or charge.widget_id in wanted:
+                yield charge
+
+    def statement_lines(
+        self, month: date, *, widgets: Iterable[UUID | str] | None = None, only_adjustments: bool = False
+    ) -> Iterator[StatementLine]:
+        """Yield a closed month's calls and adjustments, by widget, month of use, session and call; in constant memory.
+
+        Args:
+            month: its first day.
+            widgets: only these widgets' lines; None for all.
+            only_adjustments: leave out the calls of the month itself.
+        """
+        wanted = _wanted(widgets)
+        only: list[Filter] = [("usage_period", "lt", month.isoformat())] if only_adjustments else []
+
+        def fetch(filters: list[Filter]) -> list[dict[str, Any]]:
+            return self._statement_rows(StatementLine, month, wanted, only + filters)
+
+        for line in StatementLine.read(read_by_key(_STATEMENT_TABLES[StatementLine][1], fetch)):
+            if wanted is None or line.widget_id in wanted:
+                yield line
+
+    def _statement_rows(
+        self,
+        model: type[Charge | StatementLine],
+        month: date,
+        wanted: frozenset[UUID] | None,
+        filters: list[Filter],
+    ) -> list[dict[str, Any]]:
+        table, key = _STATEMENT_TABLES[model]
+
+        def request(api: Client) -> Any:
+            rows = api.from_(table).select(model.select()).eq("period", month.isoformat())
+            rows = _filtered(rows, wanted, filters)
+            for column in key:
+                rows = rows.order(column)
+            return rows.limit(self._page_size)
+
+        return self._transport.rows(request)
+
+    def widgets(self) -> Iterator[Widget]:
+        """Yield the widgets, by id."""
+
+        def fetch(filters: list[Filter]) -> list[dict[str, Any]]:
+            return self._transport.rows(
+                lambda api: (
+                    _filtered(api.from_("widgets").select(Widget.select()), None, filters)
+                    .order("id")
+                    .limit(self._page_size)
+                )
+            )
+
+        return Widget.read(read_by_key(("id",), fetch))
+
+    @property
+    def host(self) -> str:
+        """The project's host, such as ``abcdefgh.supabase.co``."""
+        return self._transport.host
 
     def cleanup_runs(self, *, limit: int = 20) -> list[CleanupRun]:
         """Give the latest runs of the cleanup, the latest first. Needs the secret key."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -107,6 +107,11 @@ class _Row:
         return tuple(_types(cls))
 
     @classmethod
+    def annotations(cls) -> dict[str, str]:
+        """Name the columns with their types, as they are written above."""
+        return _types(cls)
+
+    @classmethod
     def select(cls) -> str:
         """Say how to ask the API for these columns.
 
@@ -146,6 +151,8 @@ class Call(_Row):
         duration_seconds: end minus start; None while the call is open.
         billable_seconds: what the bill counts, by ``rule``.
         rule: why it is that.
+        amount: these seconds at the plan's price, to six decimals; what a month costs is in `Usage`, as a plan may
+            include seconds. None without a plan.
     """
 
     widget_id: UUID
@@ -158,11 +165,18 @@ class Call(_Row):
     duration_seconds: Decimal | None
     billable_seconds: Decimal
     rule: str
+    amount: Decimal | None
+    currency: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage(_Row):
-    """One widget's usage in a period. The ``…_seconds`` are billable seconds; the pairs split them by evidence."""
+    """One widget's usage in a period. The ``…_seconds`` are billable seconds; the pairs split them by evidence.
+
+    Attributes:
+        charged_seconds: what exceeds the seconds that the plan includes.
+        amount: what they cost; None where a month has no plan, or not all are in one currency.
+    """
 
     widget_id: UUID
     calls: int
@@ -179,6 +193,99 @@ class Usage(_Row):
     assumed_seconds: Decimal
     open_calls: int
     failed_calls: int
+    charged_seconds: Decimal | None
+    amount: Decimal | None
+    currency: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statement(_Row):
+    """A closed month. Nothing changes it, its charges or its lines.
+
+    Attributes:
+        period: the first day of the month, in the billing time zone.
+        as_of: what was received by then is in it, and nothing else.
+        content_hash: SHA-256 of the month and of the hashes of its charges.
+    """
+
+    period: date
+    period_start: datetime
+    period_end: datetime
+    as_of: datetime
+    closed_at: datetime
+    closed_by: str
+    content_hash: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Charge(_Row):
+    """What a closed month charges a widget: for the month itself, or for an earlier month that late arrivals changed.
+
+    Attributes:
+        usage_period: the month in which the calls started; before ``period`` for an adjustment.
+        old_seconds: that month's billable seconds on all statements before; ``old_amount`` likewise.
+        difference_amount: what is to be paid or, below zero, credited; None without a plan.
+    """
+
+    period: date
+    widget_id: UUID
+    usage_period: date
+    plan_valid_from: date | None
+    included_seconds: int
+    price_per_minute: Decimal | None
+    currency: str | None
+    old_seconds: Decimal
+    new_seconds: Decimal
+    difference_seconds: Decimal
+    old_amount: Decimal | None
+    new_amount: Decimal | None
+    difference_amount: Decimal | None
+    content_hash: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatementLine(_Row):
+    """A call on a closed month's statement: one of the month, or the adjustment of a call of an earlier month.
+
+    Attributes:
+        usage_period: the month in which the call started; before ``period`` for an adjustment.
+        outcome: None where the call is no longer one of that month.
+        old_seconds: its billable seconds on all statements before.
+        event_ids: of an adjustment: the call's events received since it was last billed.
+    """
+
+    period: date
+    usage_period: date
+    widget_id: UUID
+    session_id: str
+    call_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: Outcome | None
+    evidence: Evidence | None
+    duration_seconds: Decimal | None
+    old_seconds: Decimal
+    new_seconds: Decimal
+    difference_seconds: Decimal
+    rule: str
+    event_ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BillingMonth(_Row):
+    """The bounds of a month in the billing time zone: [period_start, period_end)."""
+
+    period_start: datetime
+    period_end: datetime
+    time_zone: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Widget(_Row):
+    """A widget, and how people call it."""
+
+    id: UUID
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,10 +337,12 @@ _READERS: dict[str, Any] = {
     "UUID": UUID,
     "str": _text,
     "int": int,
+    "date": date.fromisoformat,
     "datetime": datetime.fromisoformat,
     "Decimal": _decimal,
     "Outcome": Outcome,
     "Evidence": Evidence,
+    "tuple[UUID, ...]": lambda values: tuple(map(UUID, values)),
 }
 _READERS |= {
     f"{name} | None": lambda value, read=read: None if value is None else read(value) for name, read in _READERS.items()

@@ -1,0 +1,166 @@
+"""What an export holds: which rows, and how they are added up. A manifest remembers it, so they can be read again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from uuid import UUID
+
+from widget_analytics.models import Call, Charge, StatementLine, Usage
+from widget_analytics.periods import Period
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from widget_analytics.client import WidgetAnalytics
+
+ExportRow: TypeAlias = Call | Usage | Charge | StatementLine
+
+
+class Detail(StrEnum):
+    """What a row is."""
+
+    CALLS = "calls"
+    USAGE = "usage"
+    STATEMENTS = "statements"
+    STATEMENT_LINES = "statement-lines"
+    ADJUSTMENTS = "adjustments"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How rows of one detail look: their model, what one is called, and what tells one from another."""
+
+    model: type[ExportRow]
+    noun: str
+    key: tuple[str, ...]
+    is_closed: bool
+    """Whether they are of a closed month, and so never change."""
+
+
+_CALL = ("widget_id", "session_id", "call_id")
+KINDS: dict[Detail, Kind] = {
+    Detail.CALLS: Kind(Call, "call", _CALL, is_closed=False),
+    Detail.USAGE: Kind(Usage, "widget", ("widget_id",), is_closed=False),
+    Detail.STATEMENTS: Kind(Charge, "charge", ("widget_id", "usage_period"), is_closed=True),
+    Detail.STATEMENT_LINES: Kind(StatementLine, "line", (*_CALL, "usage_period"), is_closed=True),
+    Detail.ADJUSTMENTS: Kind(StatementLine, "adjustment", (*_CALL, "usage_period"), is_closed=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which rows are meant.
+
+    Attributes:
+        period: when the calls started, or the closed month's bounds.
+        month: the closed month's first day; None for calls and usage.
+        as_of: count only events received by then; None for all, and for a closed month, which has its own.
+    """
+
+    detail: Detail
+    period: Period
+    month: date | None
+    widgets: tuple[UUID, ...] | None
+    as_of: datetime | None
+
+    @property
+    def kind(self) -> Kind:
+        """How its rows look."""
+        return KINDS[self.detail]
+
+    def rows(self, client: WidgetAnalytics) -> Iterator[ExportRow]:
+        """Read them."""
+        if self.month is None:
+            read = client.calls if self.detail is Detail.CALLS else client.usage
+            return read(self.period, widgets=self.widgets, as_of=self.as_of)
+        if self.detail is Detail.STATEMENTS:
+            return client.charges(self.month, widgets=self.widgets)
+        return client.statement_lines(
+            self.month, widgets=self.widgets, only_adjustments=self.detail is Detail.ADJUSTMENTS
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it down for a manifest."""
+        return {
+            "detail": self.detail,
+            "from": utc(self.period.start),
+            "to": utc(self.period.end),
+            "month": self.month and f"{self.month:%Y-%m}",
+            "widgets": self.widgets and sorted(map(str, self.widgets)),
+            "as_of": self.as_of and utc(self.as_of),
+        }
+
+    @classmethod
+    def from_json(cls, text: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        selection = cls(
+            detail=Detail(text["detail"]),
+            period=Period(datetime.fromisoformat(text["from"]), datetime.fromisoformat(text["to"])),
+            month=None if text["month"] is None else date.fromisoformat(f"{text['month']}-01"),
+            widgets=None if text["widgets"] is None else tuple(map(UUID, text["widgets"])),
+            as_of=None if text["as_of"] is None else datetime.fromisoformat(text["as_of"]),
+        )
+        if (selection.month is not None) != selection.kind.is_closed or (selection.month is None) != bool(
+            selection.as_of
+        ):
+            raise ValueError("neither of a closed month nor as of a moment")
+        return selection
+
+
+@dataclass
+class Totals:
+    """What the rows so far add up to. Seconds are exact.
+
+    Calls' amounts are at six decimals each; what a month costs is in usage and statements. Of statements and their
+    lines, it is the differences that add up: what this statement bills.
+    """
+
+    rows: int = 0
+    billable_seconds: Decimal = Decimal(0)
+    amounts: dict[str, Decimal] = field(default_factory=dict)
+
+    def add(self, row: ExportRow) -> None:
+        """Count a row."""
+        self.rows += 1
+        if isinstance(row, Call | Usage):
+            self.billable_seconds += row.billable_seconds
+            self._add_amount(row.amount, row.currency)
+        else:
+            self.billable_seconds += row.difference_seconds
+            if isinstance(row, Charge):
+                self._add_amount(row.difference_amount, row.currency)
+
+    def _add_amount(self, amount: Decimal | None, currency: str | None) -> None:
+        if amount is not None and currency is not None:
+            self.amounts[currency] = self.amounts.get(currency, Decimal(0)) + amount
+
+    def to_json(self) -> dict[str, Any]:
+        """Write them down for a manifest: numbers as text, so that no reader rounds them."""
+        return {
+            "rows": self.rows,
+            "billable_seconds": f"{self.billable_seconds:f}",
+            "amounts": {currency: f"{amount:f}" for currency, amount in sorted(self.amounts.items())},
+        }
+
+    def sentence(self, kind: Kind) -> str:
+        """Tell them in a line."""
+        parts = [
+            f"{self.rows:,} {kind.noun}" + ("" if self.rows == 1 else "s"),
+            f"{self.billable_seconds:,f} billable seconds",
+        ]
+        if kind.model is not Call:
+            parts += [f"{amount:,f} {currency}" for currency, amount in sorted(self.amounts.items())]
+        return ", ".join(parts)
+
+
+def utc(instant: datetime) -> str:
+    """Write a moment as exports do."""
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
