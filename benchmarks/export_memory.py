@@ -1,0 +1,118 @@
+"""What an export of many calls takes: peak memory and time, of the command as a process, on the real stack.
+
+scripts/bench-export --calls 1000000
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+
+from local_stack.stack import Stack
+
+MONTH_NAME = "2026-10"
+MONTH = timedelta(days=31)
+START = datetime(2026, 10, 1, tzinfo=UTC)
+WIDGETS = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one command took."""
+
+    seconds: float
+    peak_megabytes: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench-export", description=__doc__)
+    parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument("--formats", nargs="+", default=["csv", "jsonl", "parquet"])
+    options = parser.parse_args(arguments)
+
+    with Stack(durable=False) as stack, tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        make_calls(stack, options.calls)
+        print(f"{options.calls:,} calls of {WIDGETS} widgets in a month, written in {time.monotonic() - began:.0f} s")
+        print(f"{'format':8} {'file':>9} {'time':>8} {'calls/s':>8} {'peak memory':>12}", flush=True)
+        for name in options.formats:
+            file = Path(folder, f"calls.{name}")
+            took = measured_export(stack, file, "--format", name)
+            print(
+                f"{name:8} {file.stat().st_size / 1e6:6.0f} MB {took.seconds:6.0f} s"
+                f" {options.calls / took.seconds:8,.0f} {took.peak_megabytes:9.0f} MB",
+                flush=True,
+            )
+            file.unlink()
+    return 0
+
+
+def make_calls(stack: Stack, calls: int) -> None:
+    """Make calls of two minutes, spread evenly over the month, each in a session of its own.
+
+    The triggers that keep widget_calls rest meanwhile, as they work session by session: what they would write is
+    written beside the ledger.
+    """
+    with psycopg.connect(stack.database_url, autocommit=True) as db:
+        db.execute(
+            "create temp table made as"
+            " select w.widget_id, n, 'session-' || lpad(n::text, 8, '0') as session_id,"
+            "   'call-' || lpad(n::text, 8, '0') as call_id, %s + n * %s::interval as started_at"
+            " from generate_series(0, %s - 1) n join ("
+            "   select row_number() over () - 1 as place, gen_random_uuid() as widget_id from generate_series(1, %s)"
+            " ) w on w.place = n %% %s",
+            [START, MONTH / calls, calls, WIDGETS, WIDGETS],
+        )
+        db.execute(
+            "insert into public.widgets (id, name) select distinct on (widget_id) widget_id, 'Widget ' || n from made"
+        )
+        db.execute("alter table public.widget_analytics disable trigger user")
+        db.execute(
+            "insert into public.widget_analytics"
+            " (id, widget_id, event_type, session_id, call_id, timestamp, received_at)"
+            " select gen_random_uuid(), m.widget_id, e.event_type, m.session_id, m.call_id, m.started_at + e.after,"
+            "   m.started_at + e.after"
+            " from made m, (values ('call_start', interval '0'), ('call_end', '2 minutes')) e (event_type, after)"
+        )
+        db.execute("alter table public.widget_analytics enable trigger user")
+        db.execute(
+            "insert into public.widget_calls"
+            " (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)"
+            " select widget_id, session_id, call_id, started_at, started_at + interval '2 minutes', 'completed',"
+            "   'observed' from made"
+        )
+        db.execute("analyze public.widget_analytics, public.widget_calls")
+
+
+def measured_export(stack: Stack, file: Path, *options: str) -> Run:
+    """Export the month's calls and say what it took."""
+    command = [sys.executable, "-m", "widget_analytics", "export", "--month", MONTH_NAME, "--detail", "calls"]
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [*command, "--output", str(file), *options],
+        env=environment | {"SUPABASE_URL": stack.api_url, "SUPABASE_SECRET_KEY": stack.secret_key},
+        cwd=file.parent,
+        stderr=subprocess.PIPE,
+    )
+    # This child's own peak: that of all children together would hide it behind a larger one.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stderr is not None
+    with process.stderr as said:
+        if process.returncode:
+            raise RuntimeError(said.read().decode())
+    kilobytes = usage.ru_maxrss / 1024 if sys.platform == "darwin" else usage.ru_maxrss
+    return Run(seconds=time.monotonic() - began, peak_megabytes=kilobytes * 1024 / 1e6)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
