@@ -30,7 +30,7 @@ class Ledger:
             "select * from widget_calls where widget_id = %s order by started_at", [self.widget_id]
         ).fetchall()
 
-    def wait_until(self, holds: Callable[[list[DictRow]], bool], *, seconds: float = 15) -> list[DictRow]:
+    def wait_until(self, holds: Callable[[list[DictRow]], bool], *, seconds: float = 60) -> list[DictRow]:
         """The events, once they fulfil a condition."""
         deadline = time.monotonic() + seconds
         while not holds(events := self.events()):
@@ -40,7 +40,7 @@ class Ledger:
             time.sleep(0.02)
         return events
 
-    def wait_for(self, *types: str, seconds: float = 15) -> list[DictRow]:
+    def wait_for(self, *types: str, seconds: float = 60) -> list[DictRow]:
         """The events, once they are exactly of these types, heartbeats aside."""
         found = self.wait_until(
             lambda events: [e["event_type"] for e in events if e["event_type"] != "call_heartbeat"] == list(types),

@@ -29,7 +29,7 @@ def test_offline_for_a_while_then_back(page: Page, context: BrowserContext, site
     context.set_offline(False)
 
     events = ledger.wait_for("widget_load", "call_start", "call_end")
-    assert [event["seq"] for event in events] == [1, 2, 3]
+    assert [event["seq"] for event in events] == [1, 2, 4]
     assert events[-1]["received_at"] - events[-1]["timestamp"] > timedelta(seconds=0.4)
     [call] = ledger.calls()
     assert 0.7 <= call["duration_seconds"] <= length + 0.1
@@ -50,7 +50,7 @@ def test_offline_tab_closed_and_page_opened_again(
     again.goto(site.address())
 
     events = ledger.wait_for("widget_load", "call_start", "call_end", "widget_load")
-    assert [event["seq"] for event in events] == [1, 2, 3, 1]
+    assert [event["seq"] for event in events] == [1, 2, 4, 1]
     [call] = ledger.calls()
     assert (call["outcome"], call["evidence"]) == ("completed", "observed")
     again.wait_for_function(f"{STORED} === 0")
@@ -96,7 +96,7 @@ def test_server_in_trouble_for_a_while(
 
     events = ledger.wait_for("widget_load", "call_start", "call_end")
 
-    assert [event["seq"] for event in events] == [1, 2, 3]
+    assert [event["seq"] for event in events] == [1, 2, 4]
     page.wait_for_function(f"{STORED} === 0")
 
 
@@ -153,14 +153,14 @@ def test_the_same_batch_delivered_twice(page: Page, site: DemoSite, ledger: Ledg
     with proxy.losing_answers():
         page.goto(site.address())
         page.click("#start")
-        ledger.wait_until(lambda events: len(events) == 2)
+        ledger.wait_until(lambda events: len(events) == 3)
     page.wait_for_function(f"{STORED} === 0")
     page.click("#end")
 
     ledger.wait_for("widget_load", "call_start", "call_end")
 
     sent = [event["event_id"] for request in proxy.seen for event in request.events()]
-    assert len(sent) > len(set(sent)) == 3
+    assert len(sent) > len(set(sent)) == 4
 
 
 def test_ten_thousand_events_in_a_burst(page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy) -> None:

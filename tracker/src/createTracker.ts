@@ -72,6 +72,9 @@ const create = (given: Partial<TrackerOptions>): Tracker => {
       const callId = (typeof givenId === "string" && givenId) || uuid7()!;
       openCalls.add(callId);
       tell("call_start", callId);
+      // At once, in the same request: a call that breaks off before its first interval is over would have no sign of
+      // life, and the cleanup would take it for half an hour.
+      tell("call_heartbeat", callId);
       const heartbeat = setInterval(tell, Math.max(+heartbeatSeconds! || 30, 0.1) * 1e3, "call_heartbeat", callId);
       const finish = safely((type: EventType, cause?: unknown): void => {
         clearInterval(heartbeat);
