@@ -151,7 +151,7 @@ def _play_session(dice: random.Random, day: Day, site: Site, at: datetime) -> No
         call_id = f"{session_id}-{number}"
         happen("call_start", at, call_id=call_id)
         beats = int(length / timedelta(seconds=30))
-        for beat in range(1, beats + 1):
+        for beat in range(beats + 1):
             happen("call_heartbeat", at + beat * timedelta(seconds=30), call_id=call_id)
         at += length
         if site.page.startswith("https://clinic-copycat") or site.widget_id == SALES_DEMO:
@@ -230,8 +230,9 @@ def send(stack: Running, day: Day, console: Console) -> Counter[str]:
 def bill(analytics: WidgetAnalytics, period: Period, day: Day) -> Table:
     """The bill per widget, beside what the callers really spoke."""
     names = {site.widget_id: site.name for site in SITES}
-    table = Table("widget", title=f"{period.start:%Y-%m-%d %H:%M} to {period.end:%Y-%m-%d %H:%M} UTC", box=box.SIMPLE)
-    for heading in ("calls", "observed", "heartbeat", "assumed", "failed", "billable seconds", "really spoken"):
+    table = Table(title=f"{period.start:%Y-%m-%d %H:%M} to {period.end:%Y-%m-%d %H:%M} UTC", box=box.SIMPLE)
+    table.add_column("widget", no_wrap=True)
+    for heading in ("calls", "observed", "heartbeat", "assumed", "failed", "billable seconds", "spoken"):
         table.add_column(heading, justify="right", no_wrap=True)
     for usage in sorted(analytics.usage(period), key=lambda usage: names[usage.widget_id]):
         table.add_row(
