@@ -1,0 +1,196 @@
+"""Loads that pgbench plays against a database, two and two side by side."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from urllib.parse import urlsplit
+
+import psycopg
+
+from local_stack.places import bare_environment
+from local_stack.postgres_server import complete_server
+from local_stack.stack import Stack
+
+LOGIN = "authenticator"
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Load:
+    """What each connection does again and again, and as whom.
+
+    `settings` are made once for each connection; the gateway makes them for each request, and that is in no figure
+    here but those over HTTP.
+    """
+
+    name: str
+    script: str
+    role: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, int] = field(default_factory=dict)
+    # How many events one run through the script adds.
+    events: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one load achieved in some seconds."""
+
+    events_per_second: float
+    p95_milliseconds: float
+    wal_bytes_per_event: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two loads that took turns."""
+
+    ours: list[Run]
+    other: list[Run]
+
+    def rate_ratios(self) -> list[float]:
+        return [a.events_per_second / b.events_per_second for a, b in zip(self.ours, self.other, strict=True)]
+
+    def p95_ratios(self) -> list[float]:
+        return [a.p95_milliseconds / b.p95_milliseconds for a, b in zip(self.ours, self.other, strict=True)]
+
+    def wal_ratios(self) -> list[float]:
+        return [b.wal_bytes_per_event / a.wal_bytes_per_event for a, b in zip(self.ours, self.other, strict=True)]
+
+
+def events_per_second(runs: list[Run]) -> float:
+    return median(run.events_per_second for run in runs)
+
+
+def p95(runs: list[Run]) -> float:
+    return median(run.p95_milliseconds for run in runs)
+
+
+def wal_per_event(runs: list[Run]) -> float:
+    return median(run.wal_bytes_per_event for run in runs)
+
+
+def side_by_side(
+    stack: Stack,
+    ours: Load,
+    other: Load,
+    *,
+    clients: int,
+    seconds: float,
+    rounds: int,
+    before_each: Callable[[], None] = lambda: None,
+) -> Pair:
+    """Play both in turns, A B B A A B …, so that what changes on the machine meanwhile meets both alike."""
+    pair = Pair([], [])
+    for number in range(rounds):
+        turns = [(ours, pair.ours), (other, pair.other)]
+        for load, runs in turns if number % 2 == 0 else reversed(turns):
+            before_each()
+            runs.append(play(stack, load, clients=clients, seconds=seconds))
+    return pair
+
+
+def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
+    """Play a load for some seconds. A checkpoint comes first, so the WAL has the full pages that follow one."""
+    with (
+        psycopg.connect(stack.superuser_url, autocommit=True) as connection,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        script = Path(folder, "script.sql")
+        script.write_text(load.script)
+        connection.execute("checkpoint")
+        with _counted_wal(connection) as wal:
+            _pgbench(
+                stack, load, "--file", str(script), "--time", str(max(1, round(seconds))),
+                "--client", str(clients), "--jobs", str(min(THREADS, clients)), "--protocol", "prepared",
+                "--no-vacuum", "--log", "--log-prefix", str(Path(folder, "log")),
+            )  # fmt: skip
+        ends, microseconds = _read_logs(Path(folder))
+    # From the first end to the last: connecting is not counted, nor is the last second's rest.
+    elapsed = max(ends) - min(ends)
+    p95 = quantiles(microseconds, n=20)[-1] / 1000
+    return Run(len(ends) * load.events / elapsed, p95, wal.bytes / (len(ends) * load.events))
+
+
+@dataclass
+class _Wal:
+    bytes: int = 0
+
+
+@contextmanager
+def _counted_wal(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[_Wal]:
+    wal = _Wal()
+    before = _wal_position(connection)
+    yield wal
+    wal.bytes = _wal_position(connection) - before
+
+
+def _wal_position(connection: psycopg.Connection[tuple[object, ...]]) -> int:
+    row = connection.execute("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint").fetchone()
+    assert row is not None
+    assert isinstance(row[0], int)
+    return row[0]
+
+
+def _pgbench(stack: Stack, load: Load, *arguments: str) -> None:
+    server = complete_server()
+    assert server is not None
+    url = urlsplit(stack.database.url_of(LOGIN))
+    settings = {"role": load.role} | dict(load.settings)
+    environment = bare_environment(
+        PGHOST=str(url.hostname),
+        PGPORT=str(url.port),
+        PGUSER=LOGIN,
+        PGSSLMODE="disable",
+        PGOPTIONS=" ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items()),
+    )
+    variables = [f"--define={name}={value}" for name, value in load.variables.items()]
+    done = subprocess.run(
+        [server.bin / "pgbench", *arguments, *variables, url.path.removeprefix("/")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0 or "aborted" in done.stderr:
+        raise RuntimeError(f"pgbench failed at {load.name}\n{done.stdout}\n{done.stderr}")
+
+
+def _escaped(value: str) -> str:
+    """As the server's option parser wants it: white space and backslashes escaped."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def _read_logs(folder: Path) -> tuple[list[float], list[int]]:
+    """When each transaction ended, and how many microseconds it took."""
+    ends, microseconds = [], []
+    for log in folder.glob("log.*"):
+        for line in log.read_text().splitlines():
+            # client, number, microseconds, script, and the end's second and microsecond.
+            fields = line.split()
+            microseconds.append(int(fields[2]))
+            ends.append(int(fields[4]) + int(fields[5]) / 1e6)
+    if len(ends) < 20:
+        raise RuntimeError("too few transactions to say anything: measure for longer")
+    return ends, microseconds
+
+
+def request_settings(headers: Mapping[str, str]) -> dict[str, str]:
+    """What the gateway tells the database of a request of the anonymous role."""
+    return {
+        "request.headers": json.dumps(headers, separators=(",", ":")),
+        "request.jwt.claims": '{"role":"anon"}',
+        "request.method": "POST",
+    }
+
+
+def machine() -> str:
+    """Cores and memory of this machine."""
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{os.cpu_count()} cores, {gigabytes:.0f} GB"
