@@ -173,6 +173,20 @@ $$;
 
 COMMENT ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) IS 'Sets how long a call was, whatever else is said of it; 0 voids it: it is billed at nothing under any plan. The latest correction counts; who and why stand in the rule that bills show. Answers the call as it now is. In a closed month it becomes an adjustment. 400 (22023): the message names the field.';
 
+CREATE FUNCTION public.erase_widget_session(widget_id uuid, session_id text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if has_function_privilege('widget_internal.erase_session(uuid, text)', 'execute') then
+    return widget_internal.erase_session(erase_widget_session.widget_id, erase_widget_session.session_id);
+  end if;
+  return widget_internal.erase_own_session(erase_widget_session.widget_id, erase_widget_session.session_id);
+end
+$$;
+
+COMMENT ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) IS 'Erases page, agent and properties of all events of a session: for the widget''s owner, and service_role. Ids, times, types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. Events that arrive later are not covered: call it again. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
+
 CREATE FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ended_at timestamp with time zone DEFAULT NULL::timestamp with time zone, outcome text DEFAULT 'completed'::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -395,6 +409,25 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.ask_door(widget_id uuid, page_host text) IS 'Whether a page on that host may store an event of the widget: open, demo (taken, not stored), or the reason why not.';
+
+CREATE FUNCTION widget_internal.billing_facts(source text, properties jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  -- A browser's properties never count (R5): only who may correct a bill says in them what it rests on.
+  if billing_facts.source not in ('operator', 'provider', 'server') then
+    return null;
+  end if;
+  return (
+    select jsonb_object_agg(p.key, p.value)
+    from jsonb_each(billing_facts.properties) p
+    where p.key in ('duration_seconds', 'record_id', 'reason', 'corrected_by', 'login')
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.billing_facts(source text, properties jsonb) IS 'What of an event''s properties bills need: a stated duration, the record that tells a repeat, who corrected and why.';
 
 CREATE FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric)
     LANGUAGE plpgsql STABLE
@@ -744,6 +777,60 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.empty_widget_calls() IS 'After the ledger was truncated: there are no calls.';
+
+CREATE FUNCTION widget_internal.erase_own_session(widget_id uuid, session_id text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if erase_own_session.widget_id = any (array(select widget_internal.owned_widget_ids())) then
+    return widget_internal.erase_session(erase_own_session.widget_id, erase_own_session.session_id);
+  end if;
+  raise exception 'widget_id: this widget is unknown, or not yours' using errcode = 'insufficient_privilege';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.erase_own_session(widget_id uuid, session_id text) IS 'What erase_widget_session() does for a signed-in user: only with the user''s own widgets.';
+
+CREATE FUNCTION widget_internal.erase_session(widget_id uuid, session_id text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+  v_erased integer;
+begin
+  if (widget_internal.widget_door(erase_session.widget_id)).is_active is null then
+    raise exception 'widget_id: this widget is unknown, or not yours' using errcode = 'insufficient_privilege';
+  elsif coalesce(length(erase_session.session_id), 0) not between 1 and 255 then
+    raise exception 'session_id: must have 1 to 255 characters' using errcode = 'invalid_parameter_value';
+  end if;
+
+  perform widget_internal.lock_sessions(
+    array[widget_internal.session_key(erase_session.widget_id, erase_session.session_id)]
+  );
+  update public.widget_analytics e
+  set page_url = null, user_agent = null, properties = widget_internal.billing_facts(e.source, e.properties)
+  where e.widget_id = erase_session.widget_id
+    and e.session_id = erase_session.session_id
+    and (
+      e.page_url is not null or e.user_agent is not null
+      or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
+    );
+  get diagnostics v_erased = row_count;
+
+  if v_erased > 0 then
+    insert into public.widget_erasures (widget_id, session_id, erased_by, events)
+    values (
+      erase_session.widget_id, erase_session.session_id,
+      concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'), v_erased
+    );
+  end if;
+  return jsonb_build_object('erased', v_erased);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.erase_session(widget_id uuid, session_id text) IS 'What erase_widget_session() does, for callers who may do so with any widget.';
 
 CREATE FUNCTION widget_internal.event_problem(event_type text, session_id text, call_id text, seq integer, age_ms bigint, properties jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -1915,6 +2002,31 @@ ALTER TABLE public.widget_cleanup_runs ALTER COLUMN id ADD GENERATED ALWAYS AS I
     CACHE 1
 );
 
+CREATE TABLE public.widget_erasures (
+    id bigint NOT NULL,
+    widget_id uuid NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    erased_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    erased_by text NOT NULL,
+    events integer NOT NULL,
+    CONSTRAINT erasures_erase_something CHECK ((events > 0))
+);
+
+COMMENT ON TABLE public.widget_erasures IS 'Who erased what of which session, and when: one row each time that erase_widget_session() found something to erase.';
+
+COMMENT ON COLUMN public.widget_erasures.erased_by IS 'The database login, with the role and the user of the request if there was one.';
+
+COMMENT ON COLUMN public.widget_erasures.events IS 'How many events lost their page, agent or properties.';
+
+ALTER TABLE public.widget_erasures ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.widget_erasures_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE widget_internal.refusal_counts (
     hour timestamp with time zone NOT NULL,
     widget_id uuid,
@@ -2030,6 +2142,9 @@ ALTER TABLE ONLY public.widget_calls
 ALTER TABLE ONLY public.widget_cleanup_runs
     ADD CONSTRAINT widget_cleanup_runs_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.widget_erasures
+    ADD CONSTRAINT widget_erasures_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.widget_statement_charges
     ADD CONSTRAINT widgets_are_charged_once_for_a_month PRIMARY KEY (period, widget_id, usage_period);
 
@@ -2064,6 +2179,10 @@ COMMENT ON INDEX public.widget_calls_started_at_idx IS 'Serves all widgets'' cal
 CREATE INDEX widget_calls_widget_id_started_at_idx ON public.widget_calls USING btree (widget_id, started_at);
 
 COMMENT ON INDEX public.widget_calls_widget_id_started_at_idx IS 'Serves one widget''s calls of a period.';
+
+CREATE INDEX widget_erasures_widget_id_session_id_idx ON public.widget_erasures USING btree (widget_id, session_id);
+
+COMMENT ON INDEX public.widget_erasures_widget_id_session_id_idx IS 'Serves "was this session erased?" and an owner''s own rows.';
 
 CREATE INDEX widgets_owner_id_idx ON public.widgets USING btree (owner_id);
 
@@ -2127,6 +2246,8 @@ CREATE POLICY "owners see their widgets' calls" ON public.widget_calls FOR SELEC
 
 CREATE POLICY "owners see their widgets' charges" ON public.widget_statement_charges FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
 
+CREATE POLICY "owners see their widgets' erasures" ON public.widget_erasures FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
 CREATE POLICY "owners see their widgets' events" ON public.widget_analytics FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
 
 CREATE POLICY "owners see their widgets' lines" ON public.widget_statement_lines FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
@@ -2140,6 +2261,8 @@ ALTER TABLE public.widget_billing_periods ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.widget_calls ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widget_cleanup_runs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widget_erasures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widget_plans ENABLE ROW LEVEL SECURITY;
 
@@ -2178,6 +2301,10 @@ GRANT ALL ON FUNCTION public.complete_stale_sessions(stale_after interval) TO se
 REVOKE ALL ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) TO service_role;
 
+REVOKE ALL ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) TO authenticated;
+GRANT ALL ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) TO service_role;
+
 REVOKE ALL ON FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) TO service_role;
 
@@ -2214,6 +2341,8 @@ REVOKE ALL ON FUNCTION widget_internal.as_text(value timestamp with time zone) F
 GRANT ALL ON FUNCTION widget_internal.as_text(value timestamp with time zone) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.ask_door(widget_id uuid, page_host text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.billing_facts(source text, properties jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
@@ -2257,6 +2386,12 @@ REVOKE ALL ON FUNCTION widget_internal.door_problem() FROM PUBLIC;
 REVOKE ALL ON FUNCTION widget_internal.door_refusal(verdict text, widget_id uuid, page_host text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.empty_widget_calls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.erase_own_session(widget_id uuid, session_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.erase_own_session(widget_id uuid, session_id text) TO authenticated;
+
+REVOKE ALL ON FUNCTION widget_internal.erase_session(widget_id uuid, session_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.erase_session(widget_id uuid, session_id text) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.event_problem(event_type text, session_id text, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
 
@@ -2371,6 +2506,9 @@ GRANT SELECT ON TABLE public.widget_calls TO authenticated;
 GRANT SELECT ON TABLE public.widget_calls TO service_role;
 
 GRANT SELECT ON TABLE public.widget_cleanup_runs TO service_role;
+
+GRANT SELECT ON TABLE public.widget_erasures TO authenticated;
+GRANT SELECT ON TABLE public.widget_erasures TO service_role;
 
 GRANT SELECT ON TABLE widget_internal.refusal_counts TO authenticated;
 GRANT SELECT ON TABLE widget_internal.refusal_counts TO service_role;

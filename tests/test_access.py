@@ -24,6 +24,7 @@ TABLES: dict[str, dict[str, set[str]]] = {
     "public.widget_calls": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "public.widget_cleanup_runs": {"service_role": {"SELECT"}},
     "public.widget_refusals": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "public.widget_erasures": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "public.widget_plans": {"authenticated": {"SELECT"}, "service_role": {"SELECT", "INSERT", "UPDATE", "DELETE"}},
     "public.widget_billing_periods": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "public.widget_statement_charges": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
@@ -46,6 +47,9 @@ FUNCTIONS: dict[str, set[str]] = {
     "public.broken_widget_statements": {"service_role"},
     "public.record_widget_call_evidence": {"service_role"},
     "public.correct_widget_call": {"service_role"},
+    "public.erase_widget_session": {"authenticated", "service_role"},
+    "widget_internal.erase_session": {"service_role"},
+    "widget_internal.erase_own_session": {"authenticated"},
     "widget_internal.record_event": {"anon", "authenticated", "service_role"},
     "widget_internal.record_events": {"anon", "authenticated", "service_role"},
     "widget_internal.session_calls": {"authenticated", "service_role"},
@@ -179,6 +183,8 @@ def two_owners(db: Connection, new_owner: NewOwner, new_widget: NewWidget) -> li
             "select widget_internal.count_refusals(array[(%s, 'widget_inactive', '')::widget_internal.refusal])",
             [widget_id],
         )
+        record(db, widget_id, "forgotten", "widget_load", ago(hours=1), page_url="https://shop.example/")
+        db.execute("select public.erase_widget_session(%s, 'forgotten')", [widget_id])
         owners.append((owner_id, widget_id))
     clean_up(db)
     return owners
