@@ -29,6 +29,14 @@ TABLES: dict[str, dict[str, set[str]]] = {
     "public.widget_billing_periods": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "public.widget_statement_charges": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "public.widget_statement_lines": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "public.widget_health": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "public.widget_pages": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "public.widget_response_times": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "widget_internal.health_state": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "widget_internal.health_hours": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "widget_internal.health_calls": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "widget_internal.health_response_times": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "widget_internal.health_pages": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "widget_internal.plan_validity": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "widget_internal.refusal_counts": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "widget_internal.settings": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
@@ -50,6 +58,9 @@ FUNCTIONS: dict[str, set[str]] = {
     "public.erase_widget_session": {"authenticated", "service_role"},
     "widget_internal.erase_session": {"service_role"},
     "widget_internal.erase_own_session": {"authenticated"},
+    "public.refresh_widget_health": {"service_role"},
+    "public.widget_busiest_pages": {"authenticated", "service_role"},
+    "public.widget_busiest_hosts": {"authenticated", "service_role"},
     "widget_internal.record_event": {"anon", "authenticated", "service_role"},
     "widget_internal.record_events": {"anon", "authenticated", "service_role"},
     "widget_internal.session_calls": {"authenticated", "service_role"},
@@ -178,7 +189,9 @@ def two_owners(db: Connection, new_owner: NewOwner, new_widget: NewWidget) -> li
         owner_id = new_owner()
         widget_id = new_widget(owner_id)
         for hours in (1, 2, 3):
-            record(db, widget_id, "s", "call_start", ago(hours=hours), call_id=f"c{hours}")
+            record(
+                db, widget_id, "s", "call_start", ago(hours=hours), call_id=f"c{hours}", properties={"rtt_ms": hours}
+            )
         db.execute(
             "select widget_internal.count_refusals(array[(%s, 'widget_inactive', '')::widget_internal.refusal])",
             [widget_id],
@@ -187,6 +200,7 @@ def two_owners(db: Connection, new_owner: NewOwner, new_widget: NewWidget) -> li
         db.execute("select public.erase_widget_session(%s, 'forgotten')", [widget_id])
         owners.append((owner_id, widget_id))
     clean_up(db)
+    db.execute("select public.refresh_widget_health()")
     return owners
 
 
@@ -199,7 +213,9 @@ OF_BILLS = (
     "plan_validity",
 )
 READABLE = [
-    name for name, roles in TABLES.items() if "authenticated" in roles and not name.endswith(("settings", *OF_BILLS))
+    name
+    for name, roles in TABLES.items()
+    if "authenticated" in roles and not name.endswith(("settings", "health_state", *OF_BILLS))
 ]
 
 

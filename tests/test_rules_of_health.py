@@ -1,0 +1,302 @@
+"""R9: health counts what happened, wherever and whenever it arrives, and is what a full count of the ledger gives."""
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from local_stack.stack import Stack
+from tests.conftest import Connect, NewOwner, NewWidget
+from tests.support import Connection, Row, clean_up, record
+
+HOUR = datetime(2026, 3, 4, 10, tzinfo=UTC)
+SHOP = "https://shop.example/"
+
+
+def refresh(db: Connection) -> Row:
+    row = db.execute("select * from public.refresh_widget_health()").fetchone()
+    assert row is not None
+    return row
+
+
+def health(db: Connection, widget_id: UUID) -> list[Row]:
+    refresh(db)
+    return db.execute("select * from public.widget_health where widget_id = %s order by hour", [widget_id]).fetchall()
+
+
+def differences(db: Connection, *widget_ids: UUID) -> list[Row]:
+    refresh(db)
+    return db.execute(
+        "select * from widget_internal.health_differences() where widget_id = any (%s)", [list(widget_ids)]
+    ).fetchall()
+
+
+def at(minute: float, hours: int = 0) -> datetime:
+    return HOUR + timedelta(hours=hours, minutes=minute)
+
+
+def named(row: Row, *names: str) -> list[Any]:
+    return [row[name] for name in names]
+
+
+@pytest.fixture
+def widget_id(new_widget: NewWidget) -> UUID:
+    return new_widget()
+
+
+def test_r9_a_session_and_its_call(db: Connection, widget_id: UUID) -> None:
+    """What one visitor does counts in the hour in which it happened."""
+    for seq, (event_type, minute) in enumerate(
+        [("widget_load", 1), ("widget_open", 2), ("call_start", 3), ("call_end", 61)], start=1
+    ):
+        record(db, widget_id, "s", event_type, at(minute), seq=seq)
+
+    first, second = health(db, widget_id)
+
+    assert (first["hour"], second["hour"]) == (at(0), at(60))
+    counted = ("events_received", "sessions", "loads", "opens", "calls_started", "calls_observed")
+    assert named(first, *counted) == [3, 1, 1, 1, 1, 1]
+    assert named(second, *counted) == [1, 0, 0, 0, 0, 0]
+    assert named(first, "delivery_rate", "completion_rate", "orphan_ends", "refusals") == [1, 1, 0, 0]
+    assert named(second, "delivery_rate", "completion_rate") == [None, None]
+
+
+def test_r9_gaps_in_the_numbers_are_lost_events_until_they_arrive(db: Connection, widget_id: UUID) -> None:
+    """The highest number of a session says how many there should be; a number counts once; late ones heal the past."""
+    for seq in (1, 2, 5, 8):
+        record(db, widget_id, "s", "call_heartbeat", at(seq), seq=seq, call_id="c")
+    record(db, widget_id, "s", "call_heartbeat", at(9), seq=8, call_id="c")
+    record(db, widget_id, "without", "widget_load", at(1))
+    record(db, widget_id, "forged", "widget_load", at(1), seq=999_999_999)
+    (before,) = health(db, widget_id)
+
+    for seq in (3, 4, 6):
+        record(db, widget_id, "s", "call_heartbeat", at(seq), seq=seq, call_id="c")
+    (after,) = health(db, widget_id)
+
+    assert named(before, "events_received", "events_numbered", "events_expected", "delivery_rate") == [7, 4, 8, 0.5]
+    assert named(after, "events_received", "events_numbered", "events_expected") == [10, 7, 8]
+
+
+def test_r9_an_event_sent_twice_is_one(db: Connection, widget_id: UUID, connect: Connect) -> None:
+    """A duplicate is no row, so it counts nowhere."""
+    sender = connect("anon", request__headers='{"origin": "https://shop.example"}')
+    for _ in range(3):
+        sender.execute(
+            "select public.track_event(%s, 'widget_load', 's', event_id => %s, seq => 1)", [widget_id, widget_id]
+        )
+
+        (row,) = health(db, widget_id)
+
+        assert named(row, "events_received", "loads", "events_numbered") == [1, 1, 1]
+
+
+def test_r9_a_late_start_moves_everything_to_its_hour(db: Connection, widget_id: UUID) -> None:
+    """An end without a start is an orphan; the start arrives and makes it a call of an earlier hour."""
+    record(db, widget_id, "s", "call_end", at(70), seq=3)
+    record(db, widget_id, "s", "widget_open", at(65), seq=2)
+    (orphaned,) = health(db, widget_id)
+
+    record(db, widget_id, "s", "call_start", at(50), seq=1, page_url=SHOP)
+    first, second = health(db, widget_id)
+
+    assert named(orphaned, "hour", "orphan_ends", "calls_started", "events_expected") == [at(60), 1, 0, 3]
+    assert named(first, "hour", "orphan_ends", "calls_observed", "events_expected") == [at(0), 0, 1, 3]
+    assert named(second, "hour", "sessions", "orphan_ends", "events_received") == [at(60), 0, 0, 2]
+
+
+def test_r9_an_earlier_start_of_the_same_call(db: Connection, widget_id: UUID) -> None:
+    """The hour that a call leaves forgets it."""
+    record(db, widget_id, "s", "call_start", at(70), call_id="c")
+    health(db, widget_id)
+
+    record(db, widget_id, "s", "call_start", at(10), call_id="c")
+    first, second = health(db, widget_id)
+
+    assert [first["calls_started"], second["calls_started"]] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("source", "event_type", "counted", "rate"),
+    [
+        ("browser", "call_end", "calls_observed", 1),
+        ("server", "call_error", "calls_observed", 1),
+        ("provider", "call_end", "calls_provider", 1),
+        ("operator", "call_end", "calls_operator", 1),
+        ("inferred", "call_end", "calls_heartbeat", 0),
+    ],
+)
+def test_r9_later_and_better_evidence_replaces_what_was_counted(
+    db: Connection, widget_id: UUID, source: str, event_type: str, counted: str, rate: int
+) -> None:
+    """A call that was open, then heard of again, counts once, by its last evidence."""
+    record(db, widget_id, "s", "call_start", at(1), call_id="c")
+    record(db, widget_id, "s", "call_heartbeat", at(2), call_id="c")
+    (before,) = health(db, widget_id)
+
+    record(db, widget_id, "s", event_type, at(5), call_id="c", source=source)
+    (after,) = health(db, widget_id)
+
+    assert named(before, "calls_started", "calls_open", "completion_rate") == [1, 1, 0]
+    assert named(after, "calls_started", "calls_open", counted, "completion_rate") == [1, 0, 1, rate]
+    assert after["calls_failed"] == (event_type == "call_error")
+
+
+def test_r9_a_cleanup_counts_too(db: Connection, widget_id: UUID) -> None:
+    """Calls that broke off in silence are assumed, in the hour in which they started."""
+    record(db, widget_id, "s", "call_start", at(55), call_id="c")
+    clean_up(db)
+
+    first, second = health(db, widget_id)
+
+    assert named(first, "calls_started", "calls_assumed", "completion_rate") == [1, 1, 0]
+    assert named(second, "calls_started", "events_received", "orphan_ends") == [0, 1, 0]
+
+
+def test_r9_response_times_are_the_senders_own(db: Connection, widget_id: UUID) -> None:
+    """Median and 95th percentile within 5 %; what no clock can say is not counted, nor what no browser says."""
+    for n in range(100):
+        record(db, widget_id, "s", "widget_load", at(1), properties={"rtt_ms": 100 if n < 94 else 1500})
+    for strange in (-1, 1e30, "50", None, [1]):
+        record(db, widget_id, "s", "widget_load", at(1), properties={"rtt_ms": strange})
+    record(db, widget_id, "s", "widget_load", at(1), properties={"rtt_ms": 1}, source="server")
+
+    (row,) = health(db, widget_id)
+    answers = db.execute(
+        "select sum(answers) as n from public.widget_response_times where widget_id = %s", [widget_id]
+    ).fetchone()
+
+    assert row["response_ms_median"] == pytest.approx(100, rel=0.05)
+    assert row["response_ms_p95"] == pytest.approx(1500, rel=0.05)
+    assert answers == {"n": 100}
+
+
+def test_r9_refusals_are_there_at_once(db: Connection, widget_id: UUID, connect: Connect) -> None:
+    """An hour with nothing but refusals is a row, and needs no refresh."""
+    sender = connect("anon", request__headers='{"origin": "https://elsewhere.example"}')
+
+    for _ in range(2):
+        sender.execute("select public.track_event(%s, 'widget_load', 's')", [widget_id])
+
+    rows = db.execute("select * from public.widget_health where widget_id = %s", [widget_id]).fetchall()
+    assert [named(row, "refusals", "events_received") for row in rows] == [[2, 0]]
+
+
+def test_r9_pages_and_domains(db: Connection, widget_id: UUID, new_owner: NewOwner, connect: Connect) -> None:
+    """A session counts for the page that it names first, also where that is heard of last."""
+    day, next_day = date(2026, 3, 4), date(2026, 3, 5)
+    record(db, widget_id, "a", "call_start", at(2), call_id="c")
+    record(db, widget_id, "a", "widget_open", at(3), page_url=SHOP + "second")
+    health(db, widget_id)
+    record(db, widget_id, "a", "widget_load", at(1), page_url=SHOP + "first")
+    record(db, widget_id, "b", "widget_load", at(0, hours=20), page_url="https://blog.shop.example/post")
+    record(db, widget_id, "c", "widget_load", at(0, hours=20))
+    record(db, widget_id, "d", "widget_load", at(4), page_url=SHOP + "x" * 3000)
+    record(db, widget_id, "e", "widget_load", at(4), page_url=SHOP + "x" * 3001)
+    refresh(db)
+
+    pages = db.execute(
+        """
+        select day, host, page_url, sessions, loads, opens, calls from public.widget_pages
+        where widget_id = %s order by day, calls desc, host
+        """,
+        [widget_id],
+    ).fetchall()
+    hosts = db.execute("select * from public.widget_busiest_hosts(%s, %s, %s)", [day, next_day, widget_id]).fetchall()
+    busiest = db.execute(
+        "select * from public.widget_busiest_pages(%s, %s, %s, 1)", [day, next_day, widget_id]
+    ).fetchall()
+
+    long_page = (SHOP + "x" * 600)[:512]
+    assert [tuple(page.values()) for page in pages] == [
+        (day, "shop.example", SHOP + "first", 1, 1, 1, 1),
+        (day, "shop.example", long_page, 2, 2, 0, 0),
+        (next_day, "blog.shop.example", "https://blog.shop.example/post", 1, 1, 0, 0),
+        (next_day, None, None, 1, 1, 0, 0),
+    ]
+    assert [(row["host"], row["sessions"], row["calls"]) for row in hosts] == [
+        ("shop.example", 3, 1),
+        ("blog.shop.example", 1, 0),
+        (None, 1, 0),
+    ]
+    assert [(row["page_url"], row["sessions"]) for row in busiest] == [(long_page, 2)]
+
+
+def test_r9_the_pages_beyond_the_busiest_stand_together(db: Connection, widget_id: UUID) -> None:
+    """Of fifty-three pages of a host three are the others; no session is missing."""
+    for n in range(53):
+        for copy in range(2 if n < 50 else 1):
+            record(db, widget_id, f"s{n}-{copy}", "widget_load", at(1), page_url=f"{SHOP}{n}")
+    refresh(db)
+
+    pages = db.execute("select * from public.widget_pages where widget_id = %s", [widget_id]).fetchall()
+
+    assert len(pages) == 51
+    assert sum(page["loads"] for page in pages) == 103
+    assert [page["sessions"] for page in pages if page["page_url"] == "(others)"] == [3]
+
+
+def test_r9_health_is_as_of_its_last_count(db: Connection, widget_id: UUID, stack: Stack) -> None:
+    """What a transaction has not committed yet is neither counted nor ever forgotten."""
+    with psycopg.connect(stack.database_url, row_factory=dict_row) as writer:
+        record(writer, widget_id, "s", "widget_load", at(1))
+
+        with pytest.raises(psycopg.errors.LockNotAvailable, match="nothing was changed"):
+            refresh(db)
+        writer.commit()
+    moment = refresh(db)["counted_to"]
+
+    (row,) = db.execute("select * from public.widget_health where widget_id = %s", [widget_id]).fetchall()
+    assert named(row, "events_received", "as_of") == [1, moment]
+
+
+def random_event(chance: random.Random) -> Row:
+    event_type = chance.choice(
+        ["widget_load", "widget_open", *["call_start", "call_heartbeat", "call_end"] * 2, "call_error"]
+    )
+    return {
+        "id": uuid4(),
+        "session_id": f"s{chance.randrange(4)}",
+        "event_type": event_type,
+        "at": HOUR + timedelta(minutes=chance.randrange(60 * 26)),
+        "call_id": chance.choice([None, None, "a", "b"]) if event_type.startswith("call") else None,
+        "seq": chance.choice([None, chance.randrange(1, 30), chance.randrange(1, 30)]),
+        "source": chance.choice(["browser", "browser", "browser", "server", "provider", "operator", "inferred"]),
+        "page_url": chance.choice([None, None, SHOP, SHOP + "cart", "https://blog.example/post"]),
+    }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_r9_what_is_kept_is_what_a_full_count_gives(db: Connection, new_widget: NewWidget, seed: int) -> None:
+    """After any history, counted at any moments in between, nothing differs from the ledger."""
+    chance = random.Random(seed)
+    widget_ids = (new_widget(), new_widget())
+
+    for _ in range(25):
+        batch = [random_event(chance) for _ in range(chance.randrange(1, 8))]
+        with db.transaction():
+            for event in batch:
+                record(db, chance.choice(widget_ids), **event)
+        if chance.random() < 0.2:
+            clean_up(db, timedelta(minutes=chance.randrange(60)))
+        if chance.random() < 0.5:
+            refresh(db)
+
+    assert differences(db, *widget_ids) == []
+
+
+def test_r9_a_rebuild_notices_what_was_changed_by_hand(db: Connection, widget_id: UUID) -> None:
+    """Deleted and backdated rows differ from what is kept, and a rebuild mends that."""
+    deleted = record(db, widget_id, "s", "widget_load", at(1), page_url=SHOP)
+    refresh(db)
+    db.execute("delete from public.widget_analytics where id = %s", [deleted])
+    record(db, widget_id, "s", "call_end", at(2), received_at=at(2))
+    assert {row["counted"] for row in differences(db, widget_id)} == {"events", "sessions", "pages"}
+
+    db.execute("select widget_internal.rebuild_health()")
+
+    assert differences(db, widget_id) == []
