@@ -33,6 +33,7 @@ TABLES: dict[str, dict[str, set[str]]] = {
     "public.widget_pages": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "public.widget_response_times": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "widget_internal.health_state": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "widget_internal.health_sessions": {},
     "widget_internal.health_hours": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "widget_internal.health_calls": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "widget_internal.health_response_times": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
