@@ -241,6 +241,26 @@ $$;
 
 COMMENT ON FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) IS 'Adds what your server or the call provider (source) knows of a call: its true start, end or both; a call that is not known yet begins so. record_id: the record''s name at its source; sent again, it changes nothing. Answers {"accepted", "duplicates", "call"}: the call as it now is, null as long as it has no start. Where both times are given, the call lasts exactly that long, though it began when it was first heard of (R4). 400 (22023): the message names the field.';
 
+CREATE FUNCTION public.refresh_widget_health(OUT counted_to timestamp with time zone, OUT events_counted bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_from timestamptz;
+begin
+  -- One refresh at a time: the next one goes on where this one ends.
+  select s.counted_to into v_from from widget_internal.health_state s for update;
+  refresh_widget_health.counted_to := widget_internal.cut_off();
+  refresh_widget_health.events_counted := widget_internal.count_events(v_from, refresh_widget_health.counted_to);
+  if refresh_widget_health.events_counted > 0 then
+    perform widget_internal.count_sessions(v_from, refresh_widget_health.counted_to);
+  end if;
+  update widget_internal.health_state s set counted_to = refresh_widget_health.counted_to;
+end
+$$;
+
+COMMENT ON FUNCTION public.refresh_widget_health(OUT counted_to timestamp with time zone, OUT events_counted bigint) IS 'Brings widget_health, widget_pages and widget_response_times up to now. Reads what was received since the last time, not the ledger; pg_cron runs it every five minutes. Answers up to when, and how many events were new.';
+
 CREATE FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text DEFAULT NULL::text, event_id uuid DEFAULT NULL::uuid, call_id text DEFAULT NULL::text, seq integer DEFAULT NULL::integer, age_ms bigint DEFAULT 0, properties jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -348,6 +368,47 @@ end
 $$;
 
 COMMENT ON FUNCTION public.widget_billing_usage(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) IS 'The sums of widget_billing_calls() per widget: all calls of the period, their billable seconds, and both by evidence. charged_seconds and amount: month by month what exceeds the plan''s included seconds, and its price, rounded to the currency''s decimals; null unless all months have a plan, and all in one currency.';
+
+CREATE FUNCTION public.widget_busiest_hosts(first_day date, last_day date, only_widget_id uuid DEFAULT NULL::uuid) RETURNS TABLE(widget_id uuid, host text, sessions bigint, loads bigint, opens bigint, calls bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select
+    p.widget_id, nullif(p.host, ''),
+    sum(p.sessions)::bigint, sum(p.loads)::bigint, sum(p.opens)::bigint, sum(p.calls)::bigint
+  from widget_internal.health_pages p
+  where p.day between widget_busiest_hosts.first_day and widget_busiest_hosts.last_day
+    and (widget_busiest_hosts.only_widget_id is null or p.widget_id = widget_busiest_hosts.only_widget_id)
+    and p.sessions > 0
+  group by p.widget_id, p.host
+  order by 3 desc, 6 desc, 2;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_busiest_hosts(first_day date, last_day date, only_widget_id uuid) IS 'The domains of a period of UTC days, both included, of one widget or of all, the busiest first.';
+
+CREATE FUNCTION public.widget_busiest_pages(first_day date, last_day date, only_widget_id uuid DEFAULT NULL::uuid, max_pages integer DEFAULT 20) RETURNS TABLE(widget_id uuid, host text, page_url text, sessions bigint, loads bigint, opens bigint, calls bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select
+    p.widget_id, nullif(p.host, ''), nullif(p.page_url, ''),
+    sum(p.sessions)::bigint, sum(p.loads)::bigint, sum(p.opens)::bigint, sum(p.calls)::bigint
+  from widget_internal.health_pages p
+  where p.day between widget_busiest_pages.first_day and widget_busiest_pages.last_day
+    and (widget_busiest_pages.only_widget_id is null or p.widget_id = widget_busiest_pages.only_widget_id)
+    and p.sessions > 0
+  group by p.widget_id, p.host, p.page_url
+  order by 4 desc, 7 desc, 3
+  limit widget_busiest_pages.max_pages;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_busiest_pages(first_day date, last_day date, only_widget_id uuid, max_pages integer) IS 'The busiest pages of a period of UTC days, both included, of one widget or of all, exact: like widget_pages, but summed up over the days.';
 
 CREATE FUNCTION public.widget_pending_adjustments() RETURNS TABLE(usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric, difference_seconds numeric, rule text, event_ids uuid[])
     LANGUAGE plpgsql STABLE
@@ -471,6 +532,111 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'The calls that started in [period_start, period_end), by the events received as of a moment, of all sessions or of some. as_of null: all sessions'' calls as they are kept.';
+
+CREATE TABLE widget_internal.health_calls (
+    widget_id uuid NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    calls_started bigint NOT NULL,
+    calls_open bigint NOT NULL,
+    calls_observed bigint NOT NULL,
+    calls_provider bigint NOT NULL,
+    calls_operator bigint NOT NULL,
+    calls_heartbeat bigint NOT NULL,
+    calls_assumed bigint NOT NULL,
+    calls_failed bigint NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.health_calls IS 'Calls by widget and the hour in which they started; read them through the view widget_health.';
+
+CREATE FUNCTION widget_internal.calls_of_hour(widget_id uuid, hour timestamp with time zone) RETURNS SETOF widget_internal.health_calls
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select
+    calls_of_hour.widget_id, calls_of_hour.hour, count(*), count(*) filter (where c.outcome = 'open'),
+    count(*) filter (where c.evidence = 'observed'), count(*) filter (where c.evidence = 'provider'),
+    count(*) filter (where c.evidence = 'operator'), count(*) filter (where c.evidence = 'heartbeat'),
+    count(*) filter (where c.evidence = 'assumed'), count(*) filter (where c.outcome = 'failed')
+  from public.widget_calls c
+  where c.widget_id = calls_of_hour.widget_id
+    and c.started_at >= calls_of_hour.hour
+    and c.started_at < calls_of_hour.hour + interval '1 hour';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.calls_of_hour(widget_id uuid, hour timestamp with time zone) IS 'One widget''s calls that started in one hour, counted.';
+
+CREATE TABLE widget_internal.health_sessions (
+    widget_id uuid NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    first_at timestamp with time zone NOT NULL,
+    seqs int4multirange NOT NULL,
+    page_at timestamp with time zone,
+    page_url text NOT NULL,
+    loads integer NOT NULL,
+    opens integer NOT NULL,
+    calls integer NOT NULL,
+    call_hours timestamp with time zone[] NOT NULL,
+    orphan_ends integer NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.health_sessions IS 'What is known of each session: what it adds to the counts of its hour, its day and its page is taken from here.';
+
+COMMENT ON COLUMN widget_internal.health_sessions.first_at IS 'Its earliest event; says in which hour and on which day it is counted.';
+
+COMMENT ON COLUMN widget_internal.health_sessions.seqs IS 'Which of the sender''s running numbers have arrived; the holes are lost events.';
+
+COMMENT ON COLUMN widget_internal.health_sessions.page_at IS 'The earliest event that names a page; null where none does.';
+
+COMMENT ON COLUMN widget_internal.health_sessions.page_url IS 'That page, its first 512 characters; empty where none is named.';
+
+COMMENT ON COLUMN widget_internal.health_sessions.call_hours IS 'The hours in which its calls started.';
+
+CREATE FUNCTION widget_internal.changed_health_sessions(received_after timestamp with time zone, received_to timestamp with time zone) RETURNS SETOF widget_internal.health_sessions
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  with new as (
+    select
+      e.widget_id, e.session_id, min(e."timestamp") as first_at,
+      -- Above ten thousand a number is a fault or a forgery, and would drown the rate of its hour.
+      range_agg(int4range(e.seq, e.seq, '[]')) filter (where e.seq <= 10000) as seqs,
+      (array_agg(e."timestamp" order by e."timestamp", left(e.page_url, 512) collate "C") filter (where e.page_url <> ''))[1] as page_at,
+      (array_agg(left(e.page_url, 512) order by e."timestamp", left(e.page_url, 512) collate "C") filter (where e.page_url <> ''))[1] as page_url,
+      count(*) filter (where e.event_type = 'widget_load') as loads,
+      count(*) filter (where e.event_type = 'widget_open') as opens,
+      bool_or(e.event_type in ('call_start', 'call_end', 'call_error')) as calls_changed
+    from public.widget_analytics e
+    where e.received_at > changed_health_sessions.received_after
+      and e.received_at <= changed_health_sessions.received_to
+    group by e.widget_id, e.session_id
+  )
+  select
+    n.widget_id, n.session_id, least(n.first_at, s.first_at),
+    coalesce(n.seqs, '{}') + coalesce(s.seqs, '{}'),
+    case when p.is_earlier then n.page_at else s.page_at end,
+    coalesce(case when p.is_earlier then n.page_url else s.page_url end, ''),
+    n.loads::integer + coalesce(s.loads, 0), n.opens::integer + coalesce(s.opens, 0),
+    c.calls::integer, coalesce(c.hours, '{}'),
+    case when n.calls_changed then widget_internal.orphan_ends(n.widget_id, n.session_id) else coalesce(s.orphan_ends, 0) end
+  from new n
+  left join widget_internal.health_sessions s on s.widget_id = n.widget_id and s.session_id = n.session_id
+  cross join lateral (
+    select s.page_at is null or (n.page_at, n.page_url collate "C") < (s.page_at, s.page_url) as is_earlier
+  ) p
+  cross join lateral (
+    select count(*) as calls, array_agg(distinct date_trunc('hour', c.started_at, 'UTC')) as hours
+    from public.widget_calls c
+    where c.widget_id = n.widget_id and c.session_id = n.session_id
+  ) c;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.changed_health_sessions(received_after timestamp with time zone, received_to timestamp with time zone) IS 'The sessions of which events were received in (received_after, received_to], as they are with those.';
 
 CREATE TABLE public.widget_plans (
     widget_id uuid NOT NULL,
@@ -631,6 +797,73 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.complete_stale_calls(stale_after interval, OUT calls_checked integer, OUT calls_completed integer) IS 'The work of complete_stale_sessions().';
 
+CREATE FUNCTION widget_internal.computed_health() RETURNS TABLE(counted text, widget_id uuid, hour timestamp with time zone, numbers bigint[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select 'events', e.widget_id, date_trunc('hour', e."timestamp", 'UTC'), array[
+    count(*), count(*) filter (where e.event_type = 'widget_load'), count(*) filter (where e.event_type = 'widget_open')
+  ]
+  from public.widget_analytics e
+  group by 2, 3
+  union all
+  select 'sessions', s.widget_id, date_trunc('hour', s.first_at, 'UTC'), array[
+    count(*), sum(s.numbered), coalesce(sum(s.highest), 0), sum(widget_internal.orphan_ends(s.widget_id, s.session_id))
+  ]::bigint[]
+  from (
+    select
+      e.widget_id, e.session_id, min(e."timestamp") as first_at,
+      count(distinct e.seq) filter (where e.seq <= 10000) as numbered, max(e.seq) filter (where e.seq <= 10000) as highest
+    from public.widget_analytics e
+    group by e.widget_id, e.session_id
+  ) s
+  group by 2, 3
+  union all
+  select 'calls', c.widget_id, date_trunc('hour', c.started_at, 'UTC'), array[
+    count(*), count(*) filter (where c.outcome = 'open'), count(*) filter (where c.evidence = 'observed'),
+    count(*) filter (where c.evidence = 'provider'), count(*) filter (where c.evidence = 'operator'),
+    count(*) filter (where c.evidence = 'heartbeat'), count(*) filter (where c.evidence = 'assumed'),
+    count(*) filter (where c.outcome = 'failed')
+  ]
+  from public.widget_calls c
+  group by 2, 3;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.computed_health() IS 'The counts that health_hours and health_calls should hold. Reads the whole ledger.';
+
+CREATE FUNCTION widget_internal.computed_health_pages() RETURNS TABLE(widget_id uuid, day date, page_url text, numbers bigint[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select s.widget_id, (s.first_at at time zone 'UTC')::date, s.page_url, array[
+    count(*), sum(s.loads)::bigint, sum(s.opens)::bigint, sum((
+      select count(*) from public.widget_calls c where c.widget_id = s.widget_id and c.session_id = s.session_id
+    ))::bigint
+  ]
+  from (
+    select
+      e.widget_id, e.session_id, min(e."timestamp") as first_at,
+      coalesce((
+        select left(f.page_url, 512) from public.widget_analytics f
+        where f.widget_id = e.widget_id and f.session_id = e.session_id and f.page_url <> ''
+        order by f."timestamp", left(f.page_url, 512) collate "C" limit 1
+      ), '') as page_url,
+      count(*) filter (where e.event_type = 'widget_load') as loads,
+      count(*) filter (where e.event_type = 'widget_open') as opens
+    from public.widget_analytics e
+    group by e.widget_id, e.session_id
+  ) s
+  group by 1, 2, 3;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.computed_health_pages() IS 'The counts that health_pages should hold. Reads the whole ledger, widget by widget many times.';
+
 CREATE FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -648,6 +881,48 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) IS 'Who corrected a call and why, to be added to its rule; null where its end does not say.';
+
+CREATE FUNCTION widget_internal.count_events(received_after timestamp with time zone, received_to timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_events bigint;
+begin
+  with new as materialized (
+    select
+      e.widget_id, e.event_type, date_trunc('hour', e."timestamp", 'UTC') as hour,
+      case when e.source = 'browser' and jsonb_typeof(e.properties -> 'rtt_ms') = 'number'
+        then (e.properties ->> 'rtt_ms')::numeric end as response_ms
+    from public.widget_analytics e
+    where e.received_at > count_events.received_after and e.received_at <= count_events.received_to
+  ),
+  hours as (
+    insert into widget_internal.health_hours as h (widget_id, hour, events_received, loads, opens)
+    select
+      n.widget_id, n.hour, count(*),
+      count(*) filter (where n.event_type = 'widget_load'), count(*) filter (where n.event_type = 'widget_open')
+    from new n
+    group by n.widget_id, n.hour
+    on conflict on constraint health_hours_pkey do update set
+      events_received = h.events_received + excluded.events_received,
+      loads = h.loads + excluded.loads, opens = h.opens + excluded.opens
+  ),
+  response_times as (
+    insert into widget_internal.health_response_times as r (widget_id, hour, bucket, answers)
+    select n.widget_id, n.hour, ceil(ln(greatest(n.response_ms, 1)) / ln(1.1)), count(*)
+    from new n
+    -- Ten minutes: no sender waits longer, and what says so is made up.
+    where n.response_ms between 0 and 600000
+    group by 1, 2, 3
+    on conflict on constraint health_response_times_pkey do update set answers = r.answers + excluded.answers
+  )
+  select count(*) into v_events from new;
+  return v_events;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.count_events(received_after timestamp with time zone, received_to timestamp with time zone) IS 'Adds the events received in (received_after, received_to] to the counts of their hours, and says how many they were.';
 
 CREATE FUNCTION widget_internal.count_refusals(refusals widget_internal.refusal[]) RETURNS void
     LANGUAGE plpgsql
@@ -682,6 +957,65 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.count_refusals(refusals widget_internal.refusal[]) IS 'Adds refused events to the counts of this hour.';
+
+CREATE FUNCTION widget_internal.count_sessions(received_after timestamp with time zone, received_to timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  with after as materialized (
+    select * from widget_internal.changed_health_sessions(count_sessions.received_after, count_sessions.received_to)
+  ),
+  before as materialized (
+    select s.* from after a join widget_internal.health_sessions s using (widget_id, session_id)
+  ),
+  stored as (
+    insert into widget_internal.health_sessions as s select a.* from after a
+    on conflict on constraint health_sessions_pkey do update set
+      first_at = excluded.first_at, seqs = excluded.seqs, page_at = excluded.page_at, page_url = excluded.page_url,
+      loads = excluded.loads, opens = excluded.opens, calls = excluded.calls, call_hours = excluded.call_hours,
+      orphan_ends = excluded.orphan_ends
+  ),
+  -- What a session added before is taken away again.
+  changes as (select 1 as sign, a.* from after a union all select -1, b.* from before b),
+  pages as (
+    insert into widget_internal.health_pages as p (widget_id, day, page_url, host, sessions, loads, opens, calls)
+    select
+      c.widget_id, (c.first_at at time zone 'UTC')::date, c.page_url,
+      coalesce(widget_internal.url_host(c.page_url), ''),
+      sum(c.sign), sum(c.sign * c.loads), sum(c.sign * c.opens), sum(c.sign * c.calls)
+    from changes c
+    group by 1, 2, 3
+    on conflict on constraint health_pages_pkey do update set
+      sessions = p.sessions + excluded.sessions, loads = p.loads + excluded.loads,
+      opens = p.opens + excluded.opens, calls = p.calls + excluded.calls
+  ),
+  hours as (
+    insert into widget_internal.health_hours as h (widget_id, hour, sessions, events_numbered, events_expected, orphan_ends)
+    select
+      c.widget_id, date_trunc('hour', c.first_at, 'UTC'), sum(c.sign),
+      sum(c.sign * widget_internal.numbers_seen(c.seqs)), sum(c.sign * coalesce(upper(c.seqs) - 1, 0)),
+      sum(c.sign * c.orphan_ends)
+    from changes c
+    group by 1, 2
+    on conflict on constraint health_hours_pkey do update set
+      sessions = h.sessions + excluded.sessions, events_numbered = h.events_numbered + excluded.events_numbered,
+      events_expected = h.events_expected + excluded.events_expected, orphan_ends = h.orphan_ends + excluded.orphan_ends
+  )
+  insert into widget_internal.health_calls as k
+  select k.* from (
+    select distinct c.widget_id, hour from changes c cross join lateral unnest(c.call_hours) hour
+  ) d
+  cross join lateral widget_internal.calls_of_hour(d.widget_id, d.hour) k
+  on conflict on constraint health_calls_pkey do update set
+    calls_started = excluded.calls_started, calls_open = excluded.calls_open, calls_observed = excluded.calls_observed,
+    calls_provider = excluded.calls_provider, calls_operator = excluded.calls_operator,
+    calls_heartbeat = excluded.calls_heartbeat, calls_assumed = excluded.calls_assumed,
+    calls_failed = excluded.calls_failed;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.count_sessions(received_after timestamp with time zone, received_to timestamp with time zone) IS 'Brings sessions, pages and calls up to date with the events received in (received_after, received_to].';
 
 CREATE FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
@@ -874,6 +1208,44 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) IS 'What is wrong with a record of a call: the field, a colon, what it must be; null where nothing is.';
+
+CREATE FUNCTION widget_internal.health_differences() RETURNS TABLE(counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  with kept as (
+    select 'events' as counted, h.widget_id, h.hour::text as at, array[h.events_received, h.loads, h.opens] as numbers
+    from widget_internal.health_hours h
+    union all
+    select 'sessions', h.widget_id, h.hour::text, array[h.sessions, h.events_numbered, h.events_expected, h.orphan_ends]
+    from widget_internal.health_hours h
+    union all
+    select 'calls', c.widget_id, c.hour::text, array[
+      c.calls_started, c.calls_open, c.calls_observed, c.calls_provider, c.calls_operator, c.calls_heartbeat,
+      c.calls_assumed, c.calls_failed
+    ]
+    from widget_internal.health_calls c
+    union all
+    select 'pages', p.widget_id, p.day || ' ' || p.page_url, array[p.sessions, p.loads, p.opens, p.calls]
+    from widget_internal.health_pages p
+  ),
+  computed as (
+    select c.counted, c.widget_id, c.hour::text as at, c.numbers from widget_internal.computed_health() c
+    union all
+    select 'pages', p.widget_id, p.day || ' ' || p.page_url, p.numbers from widget_internal.computed_health_pages() p
+  )
+  select
+    coalesce(k.counted, c.counted), coalesce(k.widget_id, c.widget_id), coalesce(k.at, c.at)::text, k.numbers, c.numbers
+  -- Counts that fell to zero stay as such.
+  from (select * from kept where 0 < any (kept.numbers)) k
+  full join computed c on c.counted = k.counted and c.widget_id = k.widget_id and c.at = k.at
+  where k.numbers is distinct from c.numbers;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.health_differences() IS 'Where the counts behind widget_health and widget_pages are not what the ledger gives. Good: no rows, right after refresh_widget_health(). Reads the whole ledger. If there are rows: select widget_internal.rebuild_health().';
 
 CREATE FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
@@ -1258,6 +1630,51 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.new_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'The ledger row of an event that a browser reports now (R3).';
 
+CREATE FUNCTION widget_internal.numbers_seen(seqs int4multirange) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(numbers_seen.seqs) r);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.numbers_seen(seqs int4multirange) IS 'How many different numbers there are in it.';
+
+CREATE FUNCTION widget_internal.orphan_ends(widget_id uuid, session_id text) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    with call_events as (
+      select e.*,
+        -- As in session_calls(): an end that names no call ends the one that was opened before it, if any.
+        count(*) filter (where e.event_type = 'call_start') over (
+          partition by e.call_id is null
+          order by e."timestamp", coalesce(e.seq, 0), e.event_type <> 'call_start', e.id
+        ) as starts_so_far
+      from public.widget_analytics e
+      where e.widget_id = orphan_ends.widget_id
+        and e.session_id = orphan_ends.session_id
+        and e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    )
+    select count(*)
+    from call_events e
+    where e.event_type in ('call_end', 'call_error')
+      and case
+        when e.call_id is null then e.starts_so_far = 0
+        else not exists (
+          select from public.widget_calls c
+          where c.widget_id = e.widget_id and c.session_id = e.session_id and c.call_id = e.call_id
+        )
+      end
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.orphan_ends(widget_id uuid, session_id text) IS 'How many ends of a session belong to no call (R4).';
+
 CREATE FUNCTION widget_internal.owned_widget_ids() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
@@ -1379,6 +1796,24 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'calls_as_of(), each with its billing month, the plan that holds then, and what that plan makes of it.';
+
+CREATE FUNCTION widget_internal.rebuild_health() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform from widget_internal.health_state for update;
+  delete from widget_internal.health_sessions;
+  delete from widget_internal.health_hours;
+  delete from widget_internal.health_calls;
+  delete from widget_internal.health_response_times;
+  delete from widget_internal.health_pages;
+  update widget_internal.health_state set counted_to = '-infinity';
+  return (select r.events_counted from public.refresh_widget_health() r);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.rebuild_health() IS 'Counts the whole ledger anew. Needed only after somebody changed or deleted events by hand, or gave new ones a received_at of their own that lies in the past: those the refresh cannot notice.';
 
 CREATE FUNCTION widget_internal.receipts_key() RETURNS bigint
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -2027,6 +2462,48 @@ ALTER TABLE public.widget_erasures ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+CREATE TABLE widget_internal.health_response_times (
+    widget_id uuid NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    bucket smallint NOT NULL,
+    answers bigint NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.health_response_times IS 'How long senders waited for their answers, in steps of a tenth; read them through the view widget_response_times.';
+
+CREATE VIEW public.widget_response_times WITH (security_invoker='true') AS
+ SELECT r.widget_id,
+    r.hour,
+    (round(power(1.1, ((r.bucket)::numeric - 0.5))))::integer AS milliseconds,
+    r.answers
+   FROM widget_internal.health_response_times r;
+
+COMMENT ON VIEW public.widget_response_times IS 'How long widgets waited for the answers to their requests, by their own clocks: by widget and hour, how many answers took about so many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
+
+CREATE TABLE widget_internal.health_hours (
+    widget_id uuid NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    events_received bigint DEFAULT 0 NOT NULL,
+    loads bigint DEFAULT 0 NOT NULL,
+    opens bigint DEFAULT 0 NOT NULL,
+    sessions bigint DEFAULT 0 NOT NULL,
+    events_numbered bigint DEFAULT 0 NOT NULL,
+    events_expected bigint DEFAULT 0 NOT NULL,
+    orphan_ends bigint DEFAULT 0 NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.health_hours IS 'Events and sessions by widget and hour; read them through the view widget_health.';
+
+CREATE TABLE widget_internal.health_state (
+    only_row boolean DEFAULT true NOT NULL,
+    counted_to timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT health_state_is_one_row CHECK (only_row)
+);
+
+COMMENT ON TABLE widget_internal.health_state IS 'How far refresh_health() has come: exactly one row.';
+
+COMMENT ON COLUMN widget_internal.health_state.counted_to IS 'Every event received by then is counted, and none that came later.';
+
 CREATE TABLE widget_internal.refusal_counts (
     hour timestamp with time zone NOT NULL,
     widget_id uuid,
@@ -2039,6 +2516,226 @@ CREATE TABLE widget_internal.refusal_counts (
 );
 
 COMMENT ON TABLE widget_internal.refusal_counts IS 'Refused events, counted; read them through the view widget_refusals.';
+
+CREATE VIEW public.widget_health WITH (security_invoker='true') AS
+ WITH counts AS (
+         SELECT h_1.widget_id,
+            h_1.hour,
+            h_1.events_received,
+            h_1.loads,
+            h_1.opens,
+            h_1.sessions,
+            h_1.events_numbered,
+            h_1.events_expected,
+            h_1.orphan_ends,
+            (0)::bigint AS calls_started,
+            (0)::bigint AS calls_open,
+            (0)::bigint AS calls_observed,
+            (0)::bigint AS calls_provider,
+            (0)::bigint AS calls_operator,
+            (0)::bigint AS calls_heartbeat,
+            (0)::bigint AS calls_assumed,
+            (0)::bigint AS calls_failed,
+            (0)::bigint AS refusals
+           FROM widget_internal.health_hours h_1
+        UNION ALL
+         SELECT c.widget_id,
+            c.hour,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            c.calls_started,
+            c.calls_open,
+            c.calls_observed,
+            c.calls_provider,
+            c.calls_operator,
+            c.calls_heartbeat,
+            c.calls_assumed,
+            c.calls_failed,
+            0
+           FROM widget_internal.health_calls c
+        UNION ALL
+         SELECT r.widget_id,
+            r.hour,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            r.refusals
+           FROM widget_internal.refusal_counts r
+          WHERE (r.widget_id IS NOT NULL)
+        ), hours AS (
+         SELECT c.widget_id,
+            c.hour,
+            (sum(c.events_received))::bigint AS events_received,
+            (sum(c.sessions))::bigint AS sessions,
+            (sum(c.events_numbered))::bigint AS events_numbered,
+            (sum(c.events_expected))::bigint AS events_expected,
+            (sum(c.loads))::bigint AS loads,
+            (sum(c.opens))::bigint AS opens,
+            (sum(c.orphan_ends))::bigint AS orphan_ends,
+            (sum(c.calls_started))::bigint AS calls_started,
+            (sum(c.calls_open))::bigint AS calls_open,
+            (sum(c.calls_observed))::bigint AS calls_observed,
+            (sum(c.calls_provider))::bigint AS calls_provider,
+            (sum(c.calls_operator))::bigint AS calls_operator,
+            (sum(c.calls_heartbeat))::bigint AS calls_heartbeat,
+            (sum(c.calls_assumed))::bigint AS calls_assumed,
+            (sum(c.calls_failed))::bigint AS calls_failed,
+            (sum(c.refusals))::bigint AS refusals
+           FROM counts c
+          GROUP BY c.widget_id, c.hour
+        )
+ SELECT h.widget_id,
+    h.hour,
+    h.events_received,
+    h.sessions,
+    h.events_numbered,
+    h.events_expected,
+    round(((h.events_numbered)::numeric / (NULLIF(h.events_expected, 0))::numeric), 6) AS delivery_rate,
+    h.loads,
+    h.opens,
+    h.calls_started,
+    h.calls_open,
+    h.calls_observed,
+    h.calls_provider,
+    h.calls_operator,
+    h.calls_heartbeat,
+    h.calls_assumed,
+    h.calls_failed,
+    round(((((h.calls_observed + h.calls_provider) + h.calls_operator))::numeric / (NULLIF(h.calls_started, 0))::numeric), 6) AS completion_rate,
+    h.orphan_ends,
+    h.refusals,
+    ( SELECT t.milliseconds
+           FROM ( SELECT r.milliseconds,
+                    sum(r.answers) OVER (ORDER BY r.milliseconds) AS up_to,
+                    sum(r.answers) OVER () AS all_of_them
+                   FROM public.widget_response_times r
+                  WHERE ((r.widget_id = h.widget_id) AND (r.hour = h.hour))) t
+          WHERE (t.up_to >= (0.5 * t.all_of_them))
+          ORDER BY t.milliseconds
+         LIMIT 1) AS response_ms_median,
+    ( SELECT t.milliseconds
+           FROM ( SELECT r.milliseconds,
+                    sum(r.answers) OVER (ORDER BY r.milliseconds) AS up_to,
+                    sum(r.answers) OVER () AS all_of_them
+                   FROM public.widget_response_times r
+                  WHERE ((r.widget_id = h.widget_id) AND (r.hour = h.hour))) t
+          WHERE (t.up_to >= (0.95 * t.all_of_them))
+          ORDER BY t.milliseconds
+         LIMIT 1) AS response_ms_p95,
+    s.counted_to AS as_of
+   FROM (hours h
+     CROSS JOIN widget_internal.health_state s)
+  WHERE ((((h.events_received + h.sessions) + h.calls_started) + h.refusals) > 0);
+
+COMMENT ON VIEW public.widget_health IS 'How well tracking works, by widget and hour (R9), as of as_of: counted every five minutes, so reading it is quick however large the ledger is. An event sent twice is one event. To get a rate of several hours divide the sums.';
+
+COMMENT ON COLUMN public.widget_health.hour IS 'Events by when they happened, calls by when they started, sessions by their first event.';
+
+COMMENT ON COLUMN public.widget_health.events_received IS 'Events that happened in this hour. Good: as in the same hour of last week.';
+
+COMMENT ON COLUMN public.widget_health.sessions IS 'Sessions that began in this hour: one a page view with the widget.';
+
+COMMENT ON COLUMN public.widget_health.events_numbered IS 'Of the sessions that began in this hour: events that arrived with a running number (seq), each number once.';
+
+COMMENT ON COLUMN public.widget_health.events_expected IS 'Of these sessions: the sum of the highest numbers seen. Exact for gaps; knows nothing of events lost at the very end of a session. Numbers above 10,000 are left out.';
+
+COMMENT ON COLUMN public.widget_health.delivery_rate IS 'events_numbered / events_expected. Good: above 0.99, a little lower in the hour that is running. Null: no numbered events. A lost end shows in completion_rate, not here.';
+
+COMMENT ON COLUMN public.widget_health.loads IS 'widget_load events of this hour: the widget stood on a page.';
+
+COMMENT ON COLUMN public.widget_health.opens IS 'widget_open events of this hour: somebody opened it.';
+
+COMMENT ON COLUMN public.widget_health.calls_started IS 'Calls that started in this hour, as widget_calls has them.';
+
+COMMENT ON COLUMN public.widget_health.calls_open IS 'Of these, calls with no end yet. Good: none that started hours ago; else the cleanup does not run.';
+
+COMMENT ON COLUMN public.widget_health.calls_observed IS 'Of these, calls whose end the browser or your server reported. Good: nearly all.';
+
+COMMENT ON COLUMN public.widget_health.calls_provider IS 'Of these, calls that end as the call provider''s record says.';
+
+COMMENT ON COLUMN public.widget_health.calls_operator IS 'Of these, calls that end as a person corrected them. Good: few.';
+
+COMMENT ON COLUMN public.widget_health.calls_heartbeat IS 'Of these, calls that broke off and end at their last sign of life. Good: below 5 in 100.';
+
+COMMENT ON COLUMN public.widget_health.calls_assumed IS 'Of these, calls that broke off without any sign of life and are taken to have lasted 30 minutes. Good: none.';
+
+COMMENT ON COLUMN public.widget_health.calls_failed IS 'Of these, calls that ended by call_error; they have evidence like all others. Good: few.';
+
+COMMENT ON COLUMN public.widget_health.completion_rate IS 'Calls whose end somebody observed (browser, server, provider or operator) over calls started. Good: above 0.95; calls that are still open count as not completed, so the last hours are lower. Null: no calls.';
+
+COMMENT ON COLUMN public.widget_health.orphan_ends IS 'Ends that belong to no call, of the sessions that began in this hour: the start was lost or never sent. Good: none.';
+
+COMMENT ON COLUMN public.widget_health.refusals IS 'Events refused in this hour, by when they came. Good: none; widget_refusals says why.';
+
+COMMENT ON COLUMN public.widget_health.response_ms_median IS 'Half of the senders'' requests were answered within so many milliseconds, by their own clocks (properties.rtt_ms), within 5 %. Good: below 200. Null: no sender said.';
+
+COMMENT ON COLUMN public.widget_health.response_ms_p95 IS 'Nineteen of twenty were answered within so many. Good: below 1000.';
+
+COMMENT ON COLUMN public.widget_health.as_of IS 'What was received by then is counted. Good: less than 10 minutes ago.';
+
+CREATE TABLE widget_internal.health_pages (
+    widget_id uuid NOT NULL,
+    day date NOT NULL,
+    page_url text NOT NULL COLLATE pg_catalog."C",
+    host text NOT NULL,
+    sessions bigint NOT NULL,
+    loads bigint NOT NULL,
+    opens bigint NOT NULL,
+    calls bigint NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.health_pages IS 'Sessions by widget, day and page; read them through the view widget_pages.';
+
+CREATE VIEW public.widget_pages WITH (security_invoker='true') AS
+ WITH ranked AS (
+         SELECT p.widget_id,
+            p.day,
+            p.page_url,
+            p.host,
+            p.sessions,
+            p.loads,
+            p.opens,
+            p.calls,
+            row_number() OVER (PARTITION BY p.widget_id, p.day, p.host ORDER BY p.sessions DESC, p.calls DESC, p.page_url) AS rank
+           FROM widget_internal.health_pages p
+          WHERE (p.sessions > 0)
+        )
+ SELECT r.widget_id,
+    r.day,
+    NULLIF(r.host, ''::text) AS host,
+        CASE
+            WHEN (r.rank > 50) THEN '(others)'::text
+            ELSE NULLIF(r.page_url, ''::text)
+        END AS page_url,
+    (sum(r.sessions))::bigint AS sessions,
+    (sum(r.loads))::bigint AS loads,
+    (sum(r.opens))::bigint AS opens,
+    (sum(r.calls))::bigint AS calls
+   FROM ranked r
+  GROUP BY r.widget_id, r.day, r.host,
+        CASE
+            WHEN (r.rank > 50) THEN '(others)'::text
+            ELSE NULLIF(r.page_url, ''::text)
+        END;
+
+COMMENT ON VIEW public.widget_pages IS 'Where each widget is used: sessions, loads, opens and calls by UTC day, host and page. All of a session counts on the day of its first event, and for the page that it names first. Of each host and day the 50 busiest pages stand alone, the rest together as (others). Pages are told apart by their first 512 characters; null: none was named.';
 
 CREATE VIEW public.widget_refusals WITH (security_invoker='true') AS
  SELECT r.widget_id,
@@ -2154,11 +2851,33 @@ ALTER TABLE ONLY public.widget_plans
 ALTER TABLE ONLY public.widgets
     ADD CONSTRAINT widgets_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY widget_internal.health_calls
+    ADD CONSTRAINT health_calls_pkey PRIMARY KEY (widget_id, hour);
+
+ALTER TABLE ONLY widget_internal.health_hours
+    ADD CONSTRAINT health_hours_pkey PRIMARY KEY (widget_id, hour);
+
+ALTER TABLE ONLY widget_internal.health_pages
+    ADD CONSTRAINT health_pages_pkey PRIMARY KEY (widget_id, day, page_url);
+
+ALTER TABLE ONLY widget_internal.health_response_times
+    ADD CONSTRAINT health_response_times_pkey PRIMARY KEY (widget_id, hour, bucket);
+
+ALTER TABLE ONLY widget_internal.health_sessions
+    ADD CONSTRAINT health_sessions_pkey PRIMARY KEY (widget_id, session_id);
+
+ALTER TABLE ONLY widget_internal.health_state
+    ADD CONSTRAINT health_state_pkey PRIMARY KEY (only_row);
+
 ALTER TABLE ONLY widget_internal.refusal_counts
     ADD CONSTRAINT refusal_counts_are_one_row_a_shard UNIQUE NULLS NOT DISTINCT (hour, widget_id, reason, detail, shard);
 
 ALTER TABLE ONLY widget_internal.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (only_row);
+
+CREATE INDEX widget_analytics_received_at_idx ON public.widget_analytics USING brin (received_at) WITH (pages_per_range='32', autosummarize='on');
+
+COMMENT ON INDEX public.widget_analytics_received_at_idx IS 'Serves widget_internal.refresh_health(): what came in since.';
 
 CREATE INDEX widget_analytics_session_calls_idx ON public.widget_analytics USING btree (widget_id, session_id) WHERE (event_type = ANY (ARRAY['call_start'::text, 'call_heartbeat'::text, 'call_end'::text, 'call_error'::text]));
 
@@ -2272,13 +2991,35 @@ ALTER TABLE public.widget_statement_lines ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widgets ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE widget_internal.health_calls ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.health_hours ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.health_pages ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.health_response_times ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.health_sessions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.health_state ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY "owners see their widgets' calls by hour" ON widget_internal.health_calls FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+CREATE POLICY "owners see their widgets' hours" ON widget_internal.health_hours FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+CREATE POLICY "owners see their widgets' pages" ON widget_internal.health_pages FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
 CREATE POLICY "owners see their widgets' refusals" ON widget_internal.refusal_counts FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
+CREATE POLICY "owners see their widgets' response times" ON widget_internal.health_response_times FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
 
 ALTER TABLE widget_internal.refusal_counts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.settings ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY "whoever computes a call sees the settings" ON widget_internal.settings FOR SELECT TO authenticated USING (true);
+
+CREATE POLICY "whoever reads health sees as of when it is" ON widget_internal.health_state FOR SELECT TO authenticated USING (true);
 
 GRANT USAGE ON SCHEMA public TO postgres;
 GRANT USAGE ON SCHEMA public TO anon;
@@ -2308,6 +3049,9 @@ GRANT ALL ON FUNCTION public.erase_widget_session(widget_id uuid, session_id tex
 REVOKE ALL ON FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) TO service_role;
 
+REVOKE ALL ON FUNCTION public.refresh_widget_health(OUT counted_to timestamp with time zone, OUT events_counted bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.refresh_widget_health(OUT counted_to timestamp with time zone, OUT events_counted bigint) TO service_role;
+
 REVOKE ALL ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) TO anon;
 GRANT ALL ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) TO authenticated;
@@ -2330,6 +3074,14 @@ REVOKE ALL ON FUNCTION public.widget_billing_usage(period_start timestamp with t
 GRANT ALL ON FUNCTION public.widget_billing_usage(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) TO authenticated;
 GRANT ALL ON FUNCTION public.widget_billing_usage(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) TO service_role;
 
+REVOKE ALL ON FUNCTION public.widget_busiest_hosts(first_day date, last_day date, only_widget_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_busiest_hosts(first_day date, last_day date, only_widget_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.widget_busiest_hosts(first_day date, last_day date, only_widget_id uuid) TO service_role;
+
+REVOKE ALL ON FUNCTION public.widget_busiest_pages(first_day date, last_day date, only_widget_id uuid, max_pages integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_busiest_pages(first_day date, last_day date, only_widget_id uuid, max_pages integer) TO authenticated;
+GRANT ALL ON FUNCTION public.widget_busiest_pages(first_day date, last_day date, only_widget_id uuid, max_pages integer) TO service_role;
+
 REVOKE ALL ON FUNCTION public.widget_pending_adjustments() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO authenticated;
 GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO service_role;
@@ -2348,6 +3100,13 @@ REVOKE ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with t
 GRANT ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
 
+GRANT SELECT ON TABLE widget_internal.health_calls TO authenticated;
+GRANT SELECT ON TABLE widget_internal.health_calls TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.calls_of_hour(widget_id uuid, hour timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.changed_health_sessions(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
+
 GRANT SELECT ON TABLE public.widget_plans TO authenticated;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.widget_plans TO service_role;
 
@@ -2365,11 +3124,19 @@ REVOKE ALL ON FUNCTION widget_internal.closing_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.complete_stale_calls(stale_after interval, OUT calls_checked integer, OUT calls_completed integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.computed_health() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.computed_health_pages() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) TO service_role;
 
+REVOKE ALL ON FUNCTION widget_internal.count_events(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.count_refusals(refusals widget_internal.refusal[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.count_sessions(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) TO authenticated;
@@ -2396,6 +3163,8 @@ GRANT ALL ON FUNCTION widget_internal.erase_session(widget_id uuid, session_id t
 REVOKE ALL ON FUNCTION widget_internal.event_problem(event_type text, session_id text, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.health_differences() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) FROM PUBLIC;
 
@@ -2430,6 +3199,10 @@ GRANT SELECT ON TABLE public.widget_analytics TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.new_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.numbers_seen(seqs int4multirange) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.orphan_ends(widget_id uuid, session_id text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.owned_widget_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.owned_widget_ids() TO authenticated;
 
@@ -2444,6 +3217,8 @@ GRANT ALL ON FUNCTION widget_internal.period_content(period public.widget_billin
 REVOKE ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.rebuild_health() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.receipts_key() FROM PUBLIC;
 
@@ -2510,8 +3285,29 @@ GRANT SELECT ON TABLE public.widget_cleanup_runs TO service_role;
 GRANT SELECT ON TABLE public.widget_erasures TO authenticated;
 GRANT SELECT ON TABLE public.widget_erasures TO service_role;
 
+GRANT SELECT ON TABLE widget_internal.health_response_times TO authenticated;
+GRANT SELECT ON TABLE widget_internal.health_response_times TO service_role;
+
+GRANT SELECT ON TABLE public.widget_response_times TO authenticated;
+GRANT SELECT ON TABLE public.widget_response_times TO service_role;
+
+GRANT SELECT ON TABLE widget_internal.health_hours TO authenticated;
+GRANT SELECT ON TABLE widget_internal.health_hours TO service_role;
+
+GRANT SELECT ON TABLE widget_internal.health_state TO authenticated;
+GRANT SELECT ON TABLE widget_internal.health_state TO service_role;
+
 GRANT SELECT ON TABLE widget_internal.refusal_counts TO authenticated;
 GRANT SELECT ON TABLE widget_internal.refusal_counts TO service_role;
+
+GRANT SELECT ON TABLE public.widget_health TO authenticated;
+GRANT SELECT ON TABLE public.widget_health TO service_role;
+
+GRANT SELECT ON TABLE widget_internal.health_pages TO authenticated;
+GRANT SELECT ON TABLE widget_internal.health_pages TO service_role;
+
+GRANT SELECT ON TABLE public.widget_pages TO authenticated;
+GRANT SELECT ON TABLE public.widget_pages TO service_role;
 
 GRANT SELECT ON TABLE public.widget_refusals TO authenticated;
 GRANT SELECT ON TABLE public.widget_refusals TO service_role;
