@@ -1,22 +1,26 @@
-"""What the tests of the Python client share: calls in the ledger, the command as a process, an unreliable network."""
+"""What the tests of the Python client share: calls in the ledger, the command, an unreliable network."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import patch
 from uuid import UUID
 
 import httpx
 import psycopg
 from psycopg.rows import DictRow
+from typer.testing import CliRunner
 
 from local_stack.stack import Stack
+from widget_analytics.cli import app
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,23 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(env: dict[str, str], cwd: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end; its output is text as written, line ends and all."""
+    """Run the command to its end, within this process: as it answers what it answers as one of its own.
+
+    Its output is text as written, line ends and all.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    words = list(map(str, arguments))
+    try:
+        with patch.dict(os.environ, env, clear=True), chdir(cwd):
+            done = CliRunner().invoke(app, words, catch_exceptions=False, prog_name="widget-analytics")
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout_bytes.decode(), done.stderr_bytes.decode())
+
+
+def run_process(env: dict[str, str], cwd: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same as a process of its own, for what only a process can show."""
     done = subprocess.run(command(*arguments), env=env, cwd=cwd, capture_output=True, timeout=120, check=False)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from local_stack.stack import Stack
-from tests.client_support import environment, run
+from tests.client_support import environment, run, run_process
 
 
 def test_the_version_is_the_packages(stack: Stack, tmp_path: Path) -> None:
     """`--version` prints it and nothing else."""
     from widget_analytics import __version__
 
-    done = run(environment(stack), tmp_path, "--version")
+    done = run_process(environment(stack), tmp_path, "--version")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, f"widget-analytics {__version__}\n", "")
 

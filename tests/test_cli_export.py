@@ -1,4 +1,4 @@
-"""`widget-analytics export`, as a process on the real stack."""
+"""`widget-analytics export`, on the real stack."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 
 from local_stack.stack import Stack
-from tests.client_support import LedgerCall, command, environment, insert_calls, network_to, run
+from tests.client_support import LedgerCall, command, environment, insert_calls, network_to, run, run_process
 from tests.conftest import NewWidget
 
 Connection = psycopg.Connection[DictRow]
@@ -58,7 +58,7 @@ def test_calls_of_a_month_are_exported_whole_and_the_same_twice(stack: Stack, tm
 
     first = run(environment(stack), tmp_path, *arguments, "--output", tmp_path / "first.csv")
     second = run(environment(stack), tmp_path, *arguments, "--output", tmp_path / "second.csv")
-    printed = run(environment(stack), tmp_path, *arguments)
+    printed = run_process(environment(stack), tmp_path, *arguments)
 
     assert (first.returncode, first.stdout) == (0, "")
     assert first.stderr == f"2,600 calls, 312,000.000000 billable seconds -> {tmp_path / 'first.csv'}\n"
@@ -282,7 +282,7 @@ def test_a_pipe_can_be_written_to(stack: Stack, tmp_path: Path, many_calls: UUID
     """What cannot be replaced, such as a device, is written to."""
     month, _ = month_of(many_calls)
 
-    done = run(environment(stack), tmp_path, "export", "--month", month, "--output", "/dev/stdout")
+    done = run_process(environment(stack), tmp_path, "export", "--month", month, "--output", "/dev/stdout")
 
     assert done.returncode == 0
     assert done.stdout.startswith("widget_id,calls,")

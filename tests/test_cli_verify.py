@@ -1,4 +1,4 @@
-"""`widget-analytics export --manifest`, `verify` and `report`, as processes on a stack that has closed months."""
+"""`widget-analytics export --manifest`, `verify` and `report`, on a stack that has closed months."""
 
 import csv
 import hashlib

@@ -303,8 +303,19 @@ def test_everything_listens_on_loopback_only(stack: Stack) -> None:
     assert {address.partition(":")[0] for address in ours} == {"127.0.0.1"}
 
 
+@pytest.fixture
+def own_temporary_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which no other run, nor another worker of this one, looks for leftovers."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # the database server may run as another user
+        monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        yield folder
+
+
 @on_linux
-def test_a_killed_run_leaves_nothing_behind() -> None:
+def test_a_killed_run_leaves_nothing_behind(own_temporary_files: Path) -> None:
     """Neither processes, even when nothing was told to stop, nor files once the next run has started."""
     program = """
         import sys
@@ -330,6 +341,7 @@ def test_a_killed_run_leaves_nothing_behind() -> None:
         run.communicate()
 
     assert {"node", "deno", "postgres"} <= programs
+    assert directory.parent == own_temporary_files
     await_condition(
         "the end of a killed run's processes",
         lambda: not any(map(_is_alive, processes)),
