@@ -9,13 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 
+from local_stack.places import bare_environment
+from local_stack.postgres_server import complete_server
 from local_stack.stack import Stack
 
 MONTH_NAME = "2026-10"
@@ -90,6 +92,31 @@ def make_calls(stack: Stack, calls: int) -> None:
             "   'observed' from made"
         )
         db.execute("analyze public.widget_analytics, public.widget_calls")
+
+
+def beside_copy(calls: int, formats: Sequence[str] = ("csv", "parquet")) -> Iterator[tuple[str, Run, float]]:
+    """Each format's export, and the seconds that psql takes to copy the same rows into a CSV file, before and after."""
+    with Stack(durable=True) as stack, tempfile.TemporaryDirectory() as folder:
+        make_calls(stack, calls)
+        for name in formats:
+            copies = [copied(stack, Path(folder, "copy.csv"))]
+            run = measured_export(stack, Path(folder, f"calls.{name}"), "--format", name)
+            copies.append(copied(stack, Path(folder, "copy.csv")))
+            yield name, run, sum(copies) / len(copies)
+
+
+def copied(stack: Stack, file: Path) -> float:
+    server = complete_server()
+    assert server is not None
+    month = f"'{START.isoformat()}', '{(START + MONTH).isoformat()}'"
+    command = f"\\copy (select * from public.widget_billing_calls({month})) to '{file}' with (format csv, header)"
+    began = time.monotonic()
+    subprocess.run(
+        [server.bin / "psql", "--no-psqlrc", "--quiet", stack.database_url, "--command", command],
+        check=True,
+        env=bare_environment(),
+    )
+    return time.monotonic() - began
 
 
 def measured_export(stack: Stack, file: Path, *options: str) -> Run:

@@ -1,7 +1,6 @@
 """The loads: what browsers send, as pgbench scripts, and the same rows for the seed's table."""
 
 import json
-import time
 from collections.abc import Sequence
 
 from benchmarks.pgbench import Load, request_settings
@@ -31,6 +30,7 @@ HEADERS = {
 }
 REQUEST = request_settings(HEADERS)
 
+FIRST_WIDGET = "00000000-0000-7000-8000-000000000001"
 ANY_WIDGET = f"random(1, {WIDGETS})"
 ONE_WIDGET = "1"
 
@@ -41,8 +41,11 @@ _NEXT_MILLISECOND = "\\set ms :ms + random(1, 3)\n"
 
 
 def uuid_v7(random_part: str, number: int = 0) -> str:
-    """The SQL of a UUIDv7's 32 digits."""
-    return f"('0' || to_hex(:ms::bigint) || '7{number:03x}' || to_hex(:{random_part}::bigint))"
+    """The SQL of a UUIDv7."""
+    return f"('0' || to_hex(:ms::bigint) || '7{number:03x}' || to_hex(:{random_part}::bigint))::uuid"
+
+
+SESSION_ID = f"{uuid_v7('s')}::text"
 
 
 def widget() -> str:
@@ -56,17 +59,16 @@ def _ours(name: str, script: str, *, widgets: str, events: int = 1) -> Load:
         f"\\set w {widgets}\n{_NEXT_MILLISECOND}\\set r {_RANDOM}\n\\set s {_RANDOM}\n{script}",
         role="anon",
         settings=REQUEST,
-        variables={"ms": int(time.time() * 1000)},
         events=events,
     )
 
 
 def track_load(*, widgets: str = ANY_WIDGET, with_id: bool = True) -> Load:
     """The first event of a session: the one with page and browser, the longest row."""
-    event_id = f", event_id => {uuid_v7('r')}::uuid, seq => 1" if with_id else ""
+    event_id = f", event_id => {uuid_v7('r')}, seq => 1" if with_id else ""
     return _ours(
         "track_event, widget_load",
-        f"select public.track_event({widget()}, 'widget_load', {uuid_v7('s')}, '{PAGE_URL}'{event_id});\n",
+        f"select public.track_event({widget()}, 'widget_load', {SESSION_ID}, '{PAGE_URL}'{event_id});\n",
         widgets=widgets,
     )
 
@@ -96,8 +98,8 @@ def _requests(name: str, events: Sequence[str]) -> Load:
     return _ours(
         name,
         "".join(
-            f"select public.track_event({widget()}, '{event}', {uuid_v7('s')}, call_id => {uuid_v7('s')},"
-            f" event_id => {uuid_v7('r', number)}::uuid, seq => {number});\n"
+            f"select public.track_event({widget()}, '{event}', {SESSION_ID}, call_id => {SESSION_ID},"
+            f" event_id => {uuid_v7('r', number)}, seq => {number});\n"
             for number, event in enumerate(events, start=1)
         ),
         widgets=ANY_WIDGET,
@@ -115,19 +117,19 @@ def track_batch() -> Load:
         {
             "widget_id": "00000000-0000-7000-8000-WIDGETNUMBER",
             "event_type": event,
-            "session_id": "TIME7000SESSION",
-            "event_id": f"TIME7{number:03x}SESSION",
+            "session_id": "SESSION",
+            "event_id": f"TIME7{number:03x}RANDOM",
             "seq": number,
             "age_ms": 20 - number,
             **({"page_url": PAGE_URL} if number == 1 else {}),
-            **({"call_id": "TIME7000SESSION"} if event.startswith("call") else {}),
+            **({"call_id": "SESSION"} if event.startswith("call") else {}),
         }
         for number, event in enumerate(_SESSION, start=1)
     ]
     return _ours(
         "track_events, 20 a call",
-        f"select public.track_events(replace(replace(replace('{json.dumps(template)}', "
-        "'TIME', '0' || to_hex(:ms::bigint)), 'SESSION', to_hex(:s::bigint)), "
+        f"select public.track_events(replace(replace(replace(replace('{json.dumps(template)}', "
+        f"'TIME', '0' || to_hex(:ms::bigint)), 'RANDOM', to_hex(:s::bigint)), 'SESSION', {SESSION_ID}), "
         "'WIDGETNUMBER', lpad(:w::text, 12, '0'))::jsonb);\n",
         widgets=ANY_WIDGET,
         events=len(_SESSION),
@@ -139,10 +141,10 @@ def track_session() -> Load:
     return _ours(
         "track_event, 20 calls",
         "".join(
-            f"select public.track_event({widget()}, '{event}', {uuid_v7('s')}, "
+            f"select public.track_event({widget()}, '{event}', {SESSION_ID}, "
             + (f"page_url => '{PAGE_URL}', " if number == 1 else "")
-            + (f"call_id => {uuid_v7('s')}, " if event.startswith("call") else "")
-            + f"event_id => {uuid_v7('s', number)}::uuid, seq => {number}, age_ms => {20 - number});\n"
+            + (f"call_id => {SESSION_ID}, " if event.startswith("call") else "")
+            + f"event_id => {uuid_v7('s', number)}, seq => {number}, age_ms => {20 - number});\n"
             for number, event in enumerate(_SESSION, start=1)
         ),
         widgets=ANY_WIDGET,

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Load:
-    """What each connection does again and again, and as whom.
+    """What each connection does again and again, and as whom. Its script finds the time of its start in `:ms`.
 
     `settings` are made once for each connection; the gateway makes them for each request, and that is in no figure
     here but those over HTTP.
@@ -33,7 +34,6 @@ class Load:
     script: str
     role: str
     settings: Mapping[str, str] = field(default_factory=dict)
-    variables: Mapping[str, int] = field(default_factory=dict)
     # How many events one run through the script adds.
     events: int = 1
 
@@ -45,6 +45,7 @@ class Run:
     events_per_second: float
     p95_milliseconds: float
     wal_bytes_per_event: float
+    events: int
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,8 @@ def wal_per_event(runs: list[Run]) -> float:
 
 
 def side_by_side(
-    stack: Stack,
-    ours: Load,
-    other: Load,
+    ours: tuple[Stack, Load],
+    other: tuple[Stack, Load],
     *,
     clients: int,
     seconds: float,
@@ -90,14 +90,18 @@ def side_by_side(
     pair = Pair([], [])
     for number in range(rounds):
         turns = [(ours, pair.ours), (other, pair.other)]
-        for load, runs in turns if number % 2 == 0 else reversed(turns):
+        for (stack, load), runs in turns if number % 2 == 0 else reversed(turns):
             before_each()
             runs.append(play(stack, load, clients=clients, seconds=seconds))
     return pair
 
 
-def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
-    """Play a load for some seconds. A checkpoint comes first, so the WAL has the full pages that follow one."""
+def play(stack: Stack, load: Load, *, clients: int, seconds: float, warm_up: bool = True) -> Run:
+    """Play a load for some seconds, after a checkpoint and a third as long to get going.
+
+    A page goes into the WAL as a whole when it is first touched after a checkpoint. So what is counted is the WAL
+    between two checkpoints: with these pages where each event touches others, without where all fill the same.
+    """
     with (
         psycopg.connect(stack.superuser_url, autocommit=True) as connection,
         tempfile.TemporaryDirectory() as folder,
@@ -105,17 +109,23 @@ def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
         script = Path(folder, "script.sql")
         script.write_text(load.script)
         connection.execute("checkpoint")
+        options = [
+            "--file", str(script), "--client", str(clients), "--jobs", str(min(THREADS, clients)),
+            "--protocol", "prepared", "--no-vacuum",
+        ]  # fmt: skip
+        if warm_up:
+            _pgbench(stack, load, *options, "--time", str(max(1, round(seconds / 3))))
         with _counted_wal(connection) as wal:
             _pgbench(
-                stack, load, "--file", str(script), "--time", str(max(1, round(seconds))),
-                "--client", str(clients), "--jobs", str(min(THREADS, clients)), "--protocol", "prepared",
-                "--no-vacuum", "--log", "--log-prefix", str(Path(folder, "log")),
+                stack, load, *options, "--time", str(max(1, round(seconds))),
+                "--log", "--log-prefix", str(Path(folder, "log")),
             )  # fmt: skip
         ends, microseconds = _read_logs(Path(folder))
     # From the first end to the last: connecting is not counted, nor is the last second's rest.
     elapsed = max(ends) - min(ends)
     p95 = quantiles(microseconds, n=20)[-1] / 1000
-    return Run(len(ends) * load.events / elapsed, p95, wal.bytes / (len(ends) * load.events))
+    events = len(ends) * load.events
+    return Run(events / elapsed, p95, wal.bytes / events, events)
 
 
 @dataclass
@@ -150,9 +160,8 @@ def _pgbench(stack: Stack, load: Load, *arguments: str) -> None:
         PGSSLMODE="disable",
         PGOPTIONS=" ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items()),
     )
-    variables = [f"--define={name}={value}" for name, value in load.variables.items()]
     done = subprocess.run(
-        [server.bin / "pgbench", *arguments, *variables, url.path.removeprefix("/")],
+        [server.bin / "pgbench", *arguments, f"--define=ms={time.time() * 1000:.0f}", url.path.removeprefix("/")],
         env=environment,
         capture_output=True,
         text=True,

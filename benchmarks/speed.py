@@ -1,7 +1,8 @@
 """How fast, as ratios measured side by side: against the seed's way, the raw limit, and itself. `scripts/bench`.
 
 Everything runs on a private cluster with the server's default durability. Both sides of a ratio get the same payload,
-connections, and prepared statements through pgbench, in turns; each figure is the median over the rounds, with the
+connections, and prepared statements through pgbench, in turns, each after a checkpoint and a third of its time to get
+going; each figure is the median over the rounds, with the
 least and the most in brackets.
 """
 
@@ -9,58 +10,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
-import psycopg
-
-from benchmarks import loads
+from benchmarks import export_memory, growth, loads, over_http
+from benchmarks.bench import Bench, Plan, running
 from benchmarks.findings import HEAD, Finding, at_least, at_most, figure, row, spread
-from benchmarks.pgbench import Load, Pair, events_per_second, machine, p95, side_by_side, wal_per_event
-from local_stack.stack import Stack
-
-SEED_SCHEMA = Path(__file__).with_name("seed_baseline.sql")
-
-
-@dataclass
-class Bench:
-    """A running stack with 1,000 widgets on both sides, and how long to measure."""
-
-    stack: Stack
-    seconds: float
-    rounds: int
-    clients: Sequence[int]
-
-    def __post_init__(self) -> None:
-        self.execute("select cron.unschedule(jobid) from cron.job")  # nothing runs but what is measured
-        self.execute(SEED_SCHEMA.read_text())
-        ids = "select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid from generate_series(1, %s) n"
-        self.execute(f"insert into seed_baseline.widgets {ids}", [loads.WIDGETS])
-        self.execute(
-            "insert into public.widgets (id, name, allowed_domains)"
-            f" select w.id, 'bench', '{{shop.example}}' from ({ids}) w (id)",
-            [loads.WIDGETS],
-        )
-        self.execute("vacuum analyze seed_baseline.widgets, public.widgets")
-
-    def execute(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[object, ...]]:
-        with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
-            cursor = connection.execute(sql.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
-
-    def empty(self) -> None:
-        self.execute("truncate public.widget_analytics, public.widget_calls, seed_baseline.widget_analytics")
-
-    def compare(self, ours: Load, other: Load, *, clients: int) -> Pair:
-        """Both from an empty table at each turn."""
-        return side_by_side(
-            self.stack, ours, other, clients=clients, seconds=self.seconds, rounds=self.rounds, before_each=self.empty
-        )
+from benchmarks.pgbench import Pair, Run, events_per_second, machine, p95, wal_per_event
 
 
 def single_events(bench: Bench) -> Iterator[Finding]:
-    for clients in bench.clients:
+    for clients in bench.plan.clients:
         pair = bench.compare(loads.track_load(), loads.seed_insert(), clients=clients)
         rates = pair.rate_ratios()
         yield Finding(
@@ -124,19 +82,54 @@ def call_events(bench: Bench) -> Iterator[Finding]:
     )
 
 
+def over_http_path(bench: Bench) -> Iterator[Finding]:
+    """In a stack of its own, as the gateway reads the schema when it starts."""
+    with over_http.stack_with_empty_rpc() as stack:
+        pair = Pair([], [])
+        for send in (over_http.track_event, over_http.nothing):  # the gateway's code gets compiled
+            send(stack, connections=16, seconds=bench.plan.seconds / 2)
+        for number in range(bench.plan.rounds):
+            turns = [(over_http.track_event, pair.ours), (over_http.nothing, pair.other)]
+            for send, runs in turns if number % 2 == 0 else reversed(turns):
+                runs.append(send(stack, connections=16, seconds=bench.plan.seconds))
+    yield Finding(
+        f"`track_event` over HTTP, 16 connections: {http_figures(pair.ours)}",
+        f"an RPC that does nothing: {http_figures(pair.other)}",
+        spread(pair.rate_ratios()),
+        *at_least(pair.rate_ratios(), 0.8),
+    )
+
+
+def http_figures(runs: list[Run]) -> str:
+    return f"{figure(events_per_second(runs))}/s, p95 {figure(p95(runs))} ms"
+
+
+def exports(bench: Bench) -> Iterator[Finding]:
+    """In a stack of its own, with the calls of one month."""
+    for name, ours, other in export_memory.beside_copy(bench.plan.calls):
+        yield Finding(
+            f"export of {bench.plan.calls:,} calls to {name}:"
+            f" {ours.seconds:.0f} s, {ours.peak_megabytes:.0f} MB at its peak",
+            f"`\\copy` of the same rows: {other:.1f} s",
+            f"{figure(other / ours.seconds)} ×",
+            *at_least([other / ours.seconds], 0.5),
+        )
+
+
+def growth_of_history(bench: Bench) -> Iterator[Finding]:
+    yield from growth.measure(bench, bench.plan.events)
+
+
 ROWS: dict[str, Callable[[Bench], Iterator[Finding]]] = {
     "track": single_events,
     "own-ids": ids_of_the_database,
     "one-widget": one_widget,
     "batch": batches,
     "calls": call_events,
+    "http": over_http_path,
+    "export": exports,
+    "history": growth_of_history,
 }
-
-
-@contextmanager
-def running(*, seconds: float, rounds: int, clients: Sequence[int]) -> Iterator[Bench]:
-    with Stack(durable=True, gateway=False) as stack:
-        yield Bench(stack, seconds, rounds, clients)
 
 
 def conditions(bench: Bench) -> str:
@@ -146,7 +139,7 @@ def conditions(bench: Bench) -> str:
     version = str(bench.execute("show server_version")[0][0]).split()[0]
     return (
         f"{machine()}, load {os.getloadavg()[0]:.1f} before; PostgreSQL {version} ({shown}). "
-        f"{bench.rounds} rounds of {bench.seconds:g} s."
+        f"{bench.plan.rounds} rounds of {bench.plan.seconds:g} s."
     )
 
 
@@ -158,17 +151,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10, help="how long each load plays in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64], help="connections of the row `track`")
+    parser.add_argument("--events", type=int, default=1_000_000, help="how long the row `history` goes on to fill")
+    parser.add_argument("--calls", type=int, default=100_000, help="how many the row `export` exports")
     options = parser.parse_args(arguments)
     chosen = options.only or list(ROWS)
     if unknown := set(chosen).difference(ROWS):
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
 
-    with running(seconds=options.seconds, rounds=options.rounds, clients=options.clients) as bench:
+    plan = Plan(options.seconds, options.rounds, options.clients, options.events, options.calls)
+    with running(plan, lambda what: print(f"… {what}", file=sys.stderr, flush=True)) as bench:
         print(conditions(bench), end="\n\n", flush=True)
         print(HEAD, flush=True)
         for name in chosen:
             for finding in ROWS[name](bench):
                 print(row(finding), flush=True)
+            bench.check_nothing_was_refused()
     return 0
 
 

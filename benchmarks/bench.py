@@ -1,0 +1,104 @@
+"""A running stack with the same widgets on both sides, and how long to measure."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from benchmarks import loads
+from benchmarks.pgbench import Load, Pair, side_by_side
+from local_stack.stack import Stack
+
+SEED_SCHEMA = Path(__file__).with_name("seed_baseline.sql")
+OWNER_ID = "00000000-0000-4000-8000-000000000001"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often to measure."""
+
+    seconds: float
+    rounds: int
+    clients: Sequence[int] = (1, 16, 64)
+    events: int = 1_000_000
+    calls: int = 100_000
+
+
+@dataclass
+class Bench:
+    """`say` tells whoever waits what is being done."""
+
+    stack: Stack
+    plan: Plan
+    say: Callable[[str], object]
+
+    def __post_init__(self) -> None:
+        self.execute("select cron.unschedule(jobid) from cron.job")  # nothing runs but what is measured
+        self.execute(SEED_SCHEMA.read_text())
+        self.execute("insert into auth.users (id) values (%s)", [OWNER_ID])
+        ids = "select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid from generate_series(1, %s) n"
+        self.execute(f"insert into seed_baseline.widgets {ids}", [loads.WIDGETS])
+        self.execute(
+            "insert into public.widgets (id, name, allowed_domains)"
+            f" select w.id, 'bench', '{{shop.example}}' from ({ids}) w (id)",
+            [loads.WIDGETS],
+        )
+        # One widget has an owner, who asks for that widget's bill.
+        self.execute("update public.widgets set owner_id = %s where id = %s", [OWNER_ID, loads.FIRST_WIDGET])
+        self.execute("vacuum analyze seed_baseline.widgets")
+        self.execute("vacuum analyze public.widgets")
+
+    def execute(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
+            cursor = connection.execute(sql.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def number(self, sql: str, parameters: Sequence[object] | None = None) -> float:
+        return float(str(self.execute(sql, parameters)[0][0]))
+
+    def empty(self) -> None:
+        self.execute("truncate public.widget_analytics, public.widget_calls, seed_baseline.widget_analytics")
+
+    def check_nothing_was_refused(self) -> None:
+        """Raise otherwise: refusing is not what is to be measured."""
+        refusals = self.execute("select reason, detail, refusals from public.widget_refusals limit 5")
+        if refusals:
+            raise RuntimeError(f"events were refused: {refusals}")
+
+    def compare(self, ours: Load, other: Load, *, clients: int) -> Pair:
+        """Both from an empty table at each turn."""
+        return side_by_side(
+            (self.stack, ours),
+            (self.stack, other),
+            clients=clients,
+            seconds=self.plan.seconds,
+            rounds=self.plan.rounds,
+            before_each=self.empty,
+        )
+
+
+@contextmanager
+def running(plan: Plan, say: Callable[[str], object] = lambda what: None) -> Iterator[Bench]:
+    with Stack(durable=True, gateway=False) as stack:
+        yield Bench(stack, plan, say)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def take_turns(
+    ours: Callable[[], object], other: Callable[[], object], *, rounds: int
+) -> tuple[list[float], list[float]]:
+    """The seconds that each took, in turns as `side_by_side` has them."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        turns = [(ours, taken[0]), (other, taken[1])]
+        for work, seconds in turns if number % 2 == 0 else reversed(turns):
+            seconds.append(seconds_of(work))
+    return taken

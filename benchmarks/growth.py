@@ -1,0 +1,244 @@
+"""What a larger history costs: each figure at 1, 10 and 50 million events, against the seed's way and itself."""
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+
+import psycopg
+
+from benchmarks import loads
+from benchmarks.bench import OWNER_ID, Bench, running, seconds_of, take_turns
+from benchmarks.findings import Finding, at_least, at_most, figure, spread
+from benchmarks.history import CALL_SECONDS, EVENTS_A_MONTH, History
+from benchmarks.pgbench import events_per_second, side_by_side, wal_per_event
+
+NEWLY_STALE = 1000
+SIZES = (EVENTS_A_MONTH, 10 * EVENTS_A_MONTH, 50 * EVENTS_A_MONTH)
+
+# The document's own query, and the filter that it lacks.
+_SEED_BILL = """
+select
+  widget_id,
+  session_id,
+  min(case when event_type = 'call_start' then timestamp end) as start_time,
+  max(case when event_type = 'call_end' then timestamp end) as end_time,
+  extract(epoch from (
+    max(case when event_type = 'call_end' then timestamp end) -
+    min(case when event_type = 'call_start' then timestamp end)
+  )) as duration_seconds
+from seed_baseline.widget_analytics
+where event_type in ('call_start', 'call_end') and timestamp >= %s and timestamp < %s
+"""
+
+
+def sizes_up_to(events: int) -> list[int]:
+    return sorted({*(size for size in SIZES if size < events), events})
+
+
+def measure(bench: Bench, events: int) -> Iterator[Finding]:
+    """Fill step by step and measure at each step."""
+    history = History(bench.stack, most_events=events)
+    first_cleanup: list[float] | None = None
+    with running(bench.plan) as empty:
+        for size in sizes_up_to(events):
+            taken = seconds_of(partial(history.fill, size, bench.say))
+            bench.say(f"filled up to {size:,} in {taken:.0f} s")
+            at = millions(size)
+            yield from _size_of_a_row(bench, at)
+            yield from _bill(bench, history, at)
+            yield from _one_widgets_bill(bench, history, at)
+            cleanup = yield from _cleanup(bench, size, first_cleanup)
+            first_cleanup = first_cleanup or cleanup
+            yield from _idle_cleanup(bench, at)
+            yield from _inserts(bench, empty, size)
+
+
+def millions(events: int) -> str:
+    return f"{events / 1e6:g} million events"
+
+
+def _size_of_a_row(bench: Bench, at: str) -> Iterator[Finding]:
+    def bytes_per_row(table: str) -> float:
+        return bench.number(f"select pg_total_relation_size('{table}')::float8 / count(*) from {table}")
+
+    ours, seeds = bytes_per_row("public.widget_analytics"), bytes_per_row("seed_baseline.widget_analytics")
+    calls = bytes_per_row("public.widget_calls")
+    ratios = [ours / seeds]
+    yield Finding(
+        f"bytes per event, heap and indexes, {at}: {figure(ours)} (and {figure(calls)} for each call)",
+        f"the seed's table: {figure(seeds)}",
+        f"{figure(ratios[0])} ×",
+        *at_most(ratios, 0.55),
+    )
+
+
+def _bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
+    month = history.newest_month
+    with _connected(bench) as connection:
+        billed = "select sum(billable_seconds) from public.widget_billing_usage(%s, %s)"
+        seeds = f"select sum(duration_seconds) from ({_SEED_BILL} group by widget_id, session_id) s"
+        _check_both_bill_the_same(connection.execute(billed, month), connection.execute(seeds.encode(), month))
+        ours, other = take_turns(
+            lambda: connection.execute(billed, month),
+            lambda: connection.execute(seeds.encode(), month),
+            rounds=bench.plan.rounds,
+        )
+    yield _times_faster(f"the month's bill, all widgets, {at}", "the seed's query with a month filter", ours, other, 20)
+
+
+def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
+    month = history.newest_month
+    with _connected(bench) as connection, _connected(bench) as as_owner:
+        claims = json.dumps({"role": "authenticated", "sub": OWNER_ID})
+        as_owner.execute("select set_config('request.jwt.claims', %s, false)", [claims])
+        as_owner.execute("set role authenticated")
+        billed = "select sum(billable_seconds) from public.widget_billing_usage(%s, %s)"
+        seeds = f"select sum(duration_seconds) from ({_SEED_BILL} and widget_id = %s group by widget_id, session_id) s"
+        values = [*month, loads.FIRST_WIDGET]
+        _check_both_bill_the_same(as_owner.execute(billed, month), connection.execute(seeds.encode(), values))
+        ours, other = take_turns(
+            lambda: as_owner.execute(billed, month),
+            lambda: connection.execute(seeds.encode(), values),
+            rounds=max(bench.plan.rounds, 5),
+        )
+    yield _times_faster(f"one widget's month, asked by its owner, {at}", "the same for one widget", ours, other, 100)
+
+
+def _check_both_bill_the_same(
+    ours: psycopg.Cursor[tuple[object, ...]], seeds: psycopg.Cursor[tuple[object, ...]]
+) -> None:
+    """But for the calls that go on over the month's ends, of which the seed's query sees one half."""
+    billed, wanted = ours.fetchone(), seeds.fetchone()
+    assert billed is not None
+    assert wanted is not None
+    if abs(float(str(billed[0])) - float(str(wanted[0]))) > 10 * CALL_SECONDS:
+        raise RuntimeError(f"the bills differ: {billed[0]} and {wanted[0]} seconds")
+
+
+def _times_faster(what: str, against: str, ours: Sequence[float], other: Sequence[float], target: float) -> Finding:
+    ratios = [theirs / own for own, theirs in zip(ours, other, strict=True)]
+    return Finding(
+        f"{what}: {_duration(ours)}",
+        f"{against}: {_duration(other)}",
+        f"{spread(ratios)} faster",
+        *at_least(ratios, target),
+    )
+
+
+def _duration(seconds: Sequence[float]) -> str:
+    return f"{figure(median(seconds) * 1000)} ms"
+
+
+def _cleanup(bench: Bench, size: int, at_first: list[float] | None) -> Generator[Finding, None, list[float]]:
+    """Each time 1,000 calls have become stale since the last."""
+    ours, seeds = [], []
+    for _ in range(max(bench.plan.rounds, 3)):
+        _make_stale(bench, "public.widget_analytics")
+        ours.append(seconds_of(lambda: bench.execute("select public.complete_stale_sessions()")))
+    for _ in range(1 if size > EVENTS_A_MONTH else bench.plan.rounds):
+        _make_stale(bench, "seed_baseline.widget_analytics")
+        seeds.append(seconds_of(lambda: bench.execute("select seed_baseline.cleanup()")))
+    target = {10 * EVENTS_A_MONTH: 60, 50 * EVENTS_A_MONTH: 200}.get(size)
+    ratios = [median(seeds) / own for own in ours]
+    yield Finding(
+        f"cleanup with {NEWLY_STALE:,} newly stale calls, {millions(size)}: {_duration(ours)}",
+        f"the seed's algorithm: {_duration(seeds)}",
+        f"{spread(ratios)} faster",
+        *(at_least(ratios, target) if target else ("–", None)),
+    )
+    if at_first:
+        ratios = [own / median(at_first) for own in ours]
+        yield Finding(f"the same, {millions(size)}", "itself at the first size", spread(ratios), *at_most(ratios, 1.2))
+    return ours
+
+
+def _make_stale(bench: Bench, table: str) -> None:
+    """Add calls in sessions of their own, on all widgets, that began within the last hour and never ended."""
+    bench.execute(
+        f'insert into {table} (widget_id, event_type, session_id, "timestamp")'
+        " select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'call_start', gen_random_uuid()::text,"
+        "   now() - interval '31 minutes' - n * interval '1 second'"
+        " from generate_series(1, %s) n",
+        [NEWLY_STALE],
+    )
+
+
+def _idle_cleanup(bench: Bench, at: str) -> Iterator[Finding]:
+    with _connected(bench) as connection:
+        taken = [seconds_of(lambda: connection.execute("select public.complete_stale_sessions()")) for _ in range(10)]
+    yield Finding(
+        f"cleanup with nothing to do, {at}",
+        "–",
+        f"{_duration(taken)} ({figure(min(taken) * 1000)}–{figure(max(taken) * 1000)})",
+        "no growth",
+    )
+    waits = _waits_for_cleanup(bench)
+    yield Finding(
+        "a call event that comes in while such a cleanup's transaction is open",
+        "–",
+        "waits for a lock" if waits else "is stored at once",
+        "no lock that it waits for",
+        not waits,
+    )
+
+
+def _waits_for_cleanup(bench: Bench) -> bool:
+    with _connected(bench) as cleanup, cleanup.transaction(), _connected(bench) as sender:
+        cleanup.execute("select public.complete_stale_sessions()")
+        sender.execute("select set_config('request.headers', %s, false)", [json.dumps(loads.HEADERS)])
+        sender.execute("set role anon")
+        sender.execute("set lock_timeout = '500ms'")
+        try:
+            for event_type in ("call_start", "call_end"):
+                answer = sender.execute(
+                    "select (public.track_event(%s::uuid, %s, 'meanwhile') ->> 'accepted')::integer",
+                    [loads.FIRST_WIDGET, event_type],
+                ).fetchone()
+                assert answer == (1,)
+        except psycopg.errors.LockNotAvailable:
+            return True
+    return False
+
+
+def _inserts(bench: Bench, empty: Bench, size: int) -> Iterator[Finding]:
+    at = millions(size)
+    is_biggest_size = size == SIZES[-1]
+    ours, seeds = loads.track_load(), loads.seed_insert()
+    pair = side_by_side(
+        (bench.stack, ours), (bench.stack, seeds), clients=16, seconds=bench.plan.seconds, rounds=bench.plan.rounds
+    )
+    yield Finding(
+        f"`track_event`, 16 connections, into {at}: {figure(events_per_second(pair.ours))}/s",
+        f"bare insert of the seed's row into as many: {figure(events_per_second(pair.other))}/s",
+        spread(pair.rate_ratios()),
+        *(at_least(pair.rate_ratios(), 5) if is_biggest_size else ("–", None)),
+    )
+    wal = wal_per_event(pair.ours)
+    yield Finding(
+        f"the same: {figure(wal)} bytes of WAL per event",
+        f"the same: {figure(wal_per_event(pair.other))}",
+        f"{spread(pair.wal_ratios())} less",
+        *(at_least(pair.wal_ratios(), 15) if is_biggest_size else ("≤ 900 bytes", wal <= 900)),
+    )
+    pair = side_by_side(
+        (bench.stack, ours),
+        (empty.stack, ours),
+        clients=16,
+        seconds=bench.plan.seconds,
+        rounds=bench.plan.rounds,
+        before_each=empty.empty,
+    )
+    yield Finding(
+        f"`track_event`, 16 connections, into {at}",
+        "itself on an empty table",
+        spread(pair.rate_ratios()),
+        *at_least(pair.rate_ratios(), 0.9),
+    )
+
+
+@contextmanager
+def _connected(bench: Bench) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    with psycopg.connect(bench.stack.database_url, autocommit=True) as connection:
+        yield connection

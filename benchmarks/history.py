@@ -1,0 +1,188 @@
+"""Months of history, the same in the ledger and in the seed's table: what the big sizes are measured on.
+
+A million events is one month of 100,000 calls, so a larger history is a longer one. Of ten events three are loads, one
+an open, and six a call of two minutes: its start, four heartbeats and its end. The rows are those that the tracker's
+events make. Triggers and foreign keys rest meanwhile, and the calls are written beside the ledger.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from benchmarks.loads import HEADERS, PAGE_URL, USER_AGENT, WIDGETS
+from local_stack.stack import Stack
+
+EVENTS_A_MONTH = 1_000_000
+CALLS_A_MONTH = EVENTS_A_MONTH // 10
+MONTH = timedelta(days=30)
+CALL_SECONDS = 120
+
+# Random keys leave a b-tree's pages two thirds full. Building the indexes so, after the rows, takes minutes where
+# growing them takes hours; all pages being alike at first, they split later than in one that grew.
+_RANDOM_FILL = 69
+_WITHOUT_SEED_KEY = "alter table seed_baseline.widget_analytics drop constraint if exists widget_analytics_pkey"
+_WITHOUT_SEED_INDEX = "drop index if exists seed_baseline.widget_analytics_widget_id_session_id_idx"
+_SEED_KEY = "alter table seed_baseline.widget_analytics add primary key (id)"
+_SEED_INDEX = (
+    "create index widget_analytics_widget_id_session_id_idx on seed_baseline.widget_analytics (widget_id, session_id)"
+)
+
+# One row for each event: u is the n-th call with its time, e the event, v what is derived from both.
+_EVENTS = f"""
+  from (
+    select n, %(began)s::timestamptz + n * %(step)s::interval as at
+    from generate_series(%(first)s::bigint, %(last)s::bigint) n
+  ) u
+  cross join (values
+    (0, 0, 0, 'widget_load', 1),
+    (1, 1, 8, 'widget_load', 1),
+    (2, 2, 16, 'widget_load', 1),
+    (3, 2, 20, 'widget_open', 2),
+    (4, 2, 22, 'call_start', 3),
+    (5, 2, 22, 'call_heartbeat', 4),
+    (6, 2, 52, 'call_heartbeat', 5),
+    (7, 2, 82, 'call_heartbeat', 6),
+    (8, 2, 112, 'call_heartbeat', 7),
+    (9, 2, 142, 'call_end', 8)
+  ) e (place, session, after, event_type, seq)
+  cross join lateral (values (
+    u.at + e.after * interval '1 second',
+    md5(u.n::text || ' ' || e.place),
+    md5(u.n::text || ' session ' || e.session),
+    '0' || to_hex((extract(epoch from u.at) * 1000)::bigint + e.after * 1000),
+    '0' || to_hex((extract(epoch from u.at) * 1000)::bigint + e.session * 8000),
+    ('00000000-0000-7000-8000-' || lpad((1 + (u.n * 3 + e.session) * 7919 %% {WIDGETS})::text, 12, '0'))::uuid
+  )) v (at, hash, session_hash, milliseconds, session_milliseconds, widget_id)
+"""
+
+
+def _uuid_v7(milliseconds: str, digits: str) -> str:
+    return f"({milliseconds} || '7' || left({digits}, 3) || '8' || substr({digits}, 4, 15))::uuid"
+
+
+_SESSION_ID = _uuid_v7("v.session_milliseconds", "v.session_hash") + "::text"
+
+_OURS = f"""
+insert into public.widget_analytics
+  (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, received_at, properties)
+select
+  {_uuid_v7("v.milliseconds", "v.hash")}, v.widget_id, e.event_type, {_SESSION_ID},
+  case when e.event_type = 'widget_load' then %(page_url)s end,
+  case when e.event_type = 'widget_load' or %(agent_always)s then %(user_agent)s end,
+  v.at, case when e.event_type like 'call%%' then {_SESSION_ID} end, e.seq, v.at + interval '80 milliseconds',
+  case when e.place > 2 then '{{"rtt_ms": 84}}'::jsonb end
+{_EVENTS}
+order by u.n, e.place
+"""
+_OUR_CALLS = f"""
+insert into public.widget_calls (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)
+select v.widget_id, {_SESSION_ID}, {_SESSION_ID}, v.at, v.at + interval '120 seconds', 'completed', 'observed'
+{_EVENTS}
+where e.event_type = 'call_start'
+order by u.n
+"""
+_SEEDS = f"""
+insert into seed_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent, "timestamp")
+select v.widget_id, e.event_type, v.session_hash::uuid::text, %(page_url)s, %(user_agent)s, v.at
+{_EVENTS}
+order by u.n, e.place
+"""
+
+
+class History:
+    """Fills both tables, further at each call; the newest month ends before the present."""
+
+    def __init__(self, stack: Stack, *, most_events: int) -> None:
+        months = -(-most_events // EVENTS_A_MONTH)
+        self._stack = stack
+        self._began = datetime.now(UTC) - timedelta(days=1) - months * MONTH
+        self._calls = 0
+        self._agent_always = self._keeps_agent_on_later_events()
+
+    @property
+    def events(self) -> int:
+        return self._calls * 10
+
+    @property
+    def newest_month(self) -> tuple[datetime, datetime]:
+        end = self._began + self._calls * (MONTH / CALLS_A_MONTH)
+        return end - MONTH, end
+
+    def fill(self, events: int, say: Callable[[str], object]) -> None:
+        """Go on until there are as many events in both tables."""
+        with self._connect() as connection:
+            self._set_durability(connection, "off")
+            connection.execute(_WITHOUT_SEED_KEY)
+            connection.execute(_WITHOUT_SEED_INDEX)
+        try:
+            while self.events < events:
+                calls = min(CALLS_A_MONTH, events // 10 - self._calls)
+                self._add(calls)
+                say(f"{self.events:,} events")
+            with ThreadPoolExecutor() as pool:
+                for built in [pool.submit(self._run, sql) for sql in self._finish()]:
+                    built.result()
+        finally:
+            with self._connect() as connection:
+                self._set_durability(connection, "on")
+                connection.execute("checkpoint")
+        say("indexes built")
+
+    def _add(self, calls: int) -> None:
+        parameters = {
+            "began": self._began,
+            "step": MONTH / CALLS_A_MONTH,
+            "first": self._calls,
+            "last": self._calls + calls - 1,
+            "page_url": PAGE_URL,
+            "user_agent": USER_AGENT,
+            "agent_always": self._agent_always,
+        }
+        with ThreadPoolExecutor() as pool:
+            for added in [pool.submit(self._run, sql, parameters) for sql in ((_OURS, _OUR_CALLS), (_SEEDS,))]:
+                added.result()
+        self._calls += calls
+
+    def _finish(self) -> Sequence[Sequence[str]]:
+        fill = f" with (fillfactor = {_RANDOM_FILL})"
+        return (
+            ("vacuum (freeze, analyze) public.widget_analytics, public.widget_calls",),
+            (_SEED_KEY + fill, _SEED_INDEX + fill, "vacuum (freeze, analyze) seed_baseline.widget_analytics"),
+        )
+
+    def _run(self, statements: Sequence[str], parameters: dict[str, object] | None = None) -> None:
+        with self._connect() as connection:
+            connection.execute("set session_replication_role = replica")  # neither triggers nor foreign keys
+            connection.execute("set maintenance_work_mem = '1GB'")
+            for statement in statements:
+                connection.execute(statement.encode(), parameters)
+
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self._stack.superuser_url, autocommit=True)
+
+    @staticmethod
+    def _set_durability(connection: psycopg.Connection[tuple[object, ...]], value: str) -> None:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit", "autovacuum"):
+            connection.execute(f"alter system set {setting} = {value}".encode())
+        connection.execute("select pg_reload_conf()")
+
+    def _keeps_agent_on_later_events(self) -> bool:
+        """Ask the door: what it does with a later event's browser is what the history must look like."""
+        with psycopg.connect(self._stack.database_url) as connection:
+            connection.execute("select set_config('request.headers', %s, true)", [json.dumps(HEADERS)])
+            for event_type in ("widget_load", "widget_open"):
+                connection.execute(
+                    "select public.track_event("
+                    "'00000000-0000-7000-8000-000000000001', %s, 'probe', event_id => gen_random_uuid())",
+                    [event_type],
+                )
+            kept = connection.execute(
+                "select user_agent is not null from public.widget_analytics"
+                " where session_id = 'probe' and event_type = 'widget_open'"
+            ).fetchone()
+            connection.rollback()
+        assert kept is not None
+        return bool(kept[0])
