@@ -1,5 +1,6 @@
 """A running stack with the same widgets on both sides, and how long to measure."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks import loads
-from benchmarks.pgbench import Load, Pair, side_by_side
+from benchmarks.pgbench import Load, Pair, machine, side_by_side
 from local_stack.stack import Stack
 
 SEED_SCHEMA = Path(__file__).with_name("seed_baseline.sql")
@@ -84,6 +85,17 @@ class Bench:
 def running(plan: Plan, say: Callable[[str], object] = lambda what: None) -> Iterator[Bench]:
     with Stack(durable=True, gateway=False) as stack:
         yield Bench(stack, plan, say)
+
+
+def conditions(bench: Bench) -> str:
+    """The machine, the server and how it is set: what the absolute figures hold for."""
+    settings = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
+    shown = ", ".join(f"{name} {bench.execute(f'show {name}')[0][0]}" for name in settings)
+    version = str(bench.execute("show server_version")[0][0]).split()[0]
+    return (
+        f"{machine()}, load {os.getloadavg()[0]:.1f} before; PostgreSQL {version} ({shown}). "
+        f"{bench.plan.rounds} rounds of {bench.plan.seconds:g} s."
+    )
 
 
 def seconds_of(work: Callable[[], object]) -> float:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import psycopg
 
@@ -65,18 +66,24 @@ def _uuid_v7(milliseconds: str, digits: str) -> str:
 
 _SESSION_ID = _uuid_v7("v.session_milliseconds", "v.session_hash") + "::text"
 
-_OURS = f"""
-insert into public.widget_analytics
+Texts = Literal["first event", "every event", "side table"]
+
+
+def _ours(table: str, *, page_on: str, agent_on: str) -> str:
+    """`page_on` and `agent_on`: SQL that says of an event whether its row has the page, and the browser."""
+    return f"""
+insert into {table}
   (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, received_at, properties)
 select
   {_uuid_v7("v.milliseconds", "v.hash")}, v.widget_id, e.event_type, {_SESSION_ID},
-  case when e.event_type = 'widget_load' then %(page_url)s end,
-  case when e.event_type = 'widget_load' or %(agent_always)s then %(user_agent)s end,
+  case when {page_on} then %(page_url)s end, case when {agent_on} then %(user_agent)s end,
   v.at, case when e.event_type like 'call%%' then {_SESSION_ID} end, e.seq, v.at + interval '80 milliseconds',
   case when e.place > 2 then '{{"rtt_ms": 84}}'::jsonb end
 {_EVENTS}
 order by u.n, e.place
 """
+
+
 _OUR_CALLS = f"""
 insert into public.widget_calls (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)
 select v.widget_id, {_SESSION_ID}, {_SESSION_ID}, v.at, v.at + interval '120 seconds', 'completed', 'observed'
@@ -92,6 +99,32 @@ order by u.n, e.place
 """
 
 
+def _parameters(began: datetime, first: int, calls: int) -> dict[str, object]:
+    return {
+        "began": began,
+        "step": MONTH / CALLS_A_MONTH,
+        "first": first,
+        "last": first + calls - 1,
+        "page_url": PAGE_URL,
+        "user_agent": USER_AGENT,
+    }
+
+
+def fill_table(stack: Stack, schema: str, rows: int, *, texts: Texts) -> None:
+    """Fill a ledger of another design, `schema`.ledger, with the events of the weeks up to now."""
+    on_rows = {"first event": "e.event_type = 'widget_load'", "every event": "true", "side table": "false"}[texts]
+    parameters = _parameters(datetime.now(UTC) - rows // 10 * (MONTH / CALLS_A_MONTH), 0, rows // 10)
+    with psycopg.connect(stack.superuser_url, autocommit=True) as connection:
+        connection.execute(_ours(f"{schema}.ledger", page_on=on_rows, agent_on=on_rows).encode(), parameters)
+        if texts == "side table":
+            connection.execute(
+                f"insert into {schema}.sessions"
+                f" select v.widget_id, {_SESSION_ID}, %(page_url)s, %(user_agent)s {_EVENTS}"
+                " where e.event_type = 'widget_load'".encode(),
+                parameters,
+            )
+
+
 class History:
     """Fills both tables, further at each call; the newest month ends before the present."""
 
@@ -100,7 +133,11 @@ class History:
         self._stack = stack
         self._began = datetime.now(UTC) - timedelta(days=1) - months * MONTH
         self._calls = 0
-        self._agent_always = self._keeps_agent_on_later_events()
+        self._insert = _ours(
+            "public.widget_analytics",
+            page_on="e.event_type = 'widget_load'",
+            agent_on="true" if self._keeps_agent_on_later_events() else "e.event_type = 'widget_load'",
+        )
 
     @property
     def events(self) -> int:
@@ -132,17 +169,9 @@ class History:
         say("indexes built")
 
     def _add(self, calls: int) -> None:
-        parameters = {
-            "began": self._began,
-            "step": MONTH / CALLS_A_MONTH,
-            "first": self._calls,
-            "last": self._calls + calls - 1,
-            "page_url": PAGE_URL,
-            "user_agent": USER_AGENT,
-            "agent_always": self._agent_always,
-        }
+        parameters = _parameters(self._began, self._calls, calls)
         with ThreadPoolExecutor() as pool:
-            for added in [pool.submit(self._run, sql, parameters) for sql in ((_OURS, _OUR_CALLS), (_SEEDS,))]:
+            for added in [pool.submit(self._run, sql, parameters) for sql in ((self._insert, _OUR_CALLS), (_SEEDS,))]:
                 added.result()
         self._calls += calls
 

@@ -53,10 +53,15 @@ def widget() -> str:
     return "('00000000-0000-7000-8000-' || lpad(:w::text, 12, '0'))::uuid"
 
 
+def with_ids(widgets: str) -> str:
+    """A script's head: the widget :w, the time :ms, and the random parts :r of an id and :s of a session."""
+    return f"\\set w {widgets}\n{_NEXT_MILLISECOND}\\set r {_RANDOM}\n\\set s {_RANDOM}\n"
+
+
 def _ours(name: str, script: str, *, widgets: str, events: int = 1) -> Load:
     return Load(
         name,
-        f"\\set w {widgets}\n{_NEXT_MILLISECOND}\\set r {_RANDOM}\n\\set s {_RANDOM}\n{script}",
+        with_ids(widgets) + script,
         role="anon",
         settings=REQUEST,
         events=events,

@@ -7,14 +7,13 @@ least and the most in brackets.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import export_memory, growth, loads, over_http
-from benchmarks.bench import Bench, Plan, running
+from benchmarks.bench import Bench, Plan, conditions, running
 from benchmarks.findings import HEAD, Finding, at_least, at_most, figure, row, spread
-from benchmarks.pgbench import Pair, Run, events_per_second, machine, p95, wal_per_event
+from benchmarks.pgbench import Pair, Run, events_per_second, p95, wal_per_event
 
 
 def single_events(bench: Bench) -> Iterator[Finding]:
@@ -130,17 +129,6 @@ ROWS: dict[str, Callable[[Bench], Iterator[Finding]]] = {
     "export": exports,
     "history": growth_of_history,
 }
-
-
-def conditions(bench: Bench) -> str:
-    """The machine, the server and how it is set: what the absolute figures hold for."""
-    settings = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
-    shown = ", ".join(f"{name} {bench.execute(f'show {name}')[0][0]}" for name in settings)
-    version = str(bench.execute("show server_version")[0][0]).split()[0]
-    return (
-        f"{machine()}, load {os.getloadavg()[0]:.1f} before; PostgreSQL {version} ({shown}). "
-        f"{bench.plan.rounds} rounds of {bench.plan.seconds:g} s."
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import growth, loads
+from benchmarks import decisions, growth, loads
 from benchmarks.bench import Bench, Plan, running
 from benchmarks.findings import Finding, table
 from benchmarks.pgbench import Load, play
@@ -59,6 +59,16 @@ def test_a_history_is_one_that_the_ledger_could_have_had(bench: Bench) -> None:
     assert all(isinstance(finding, Finding) for finding in findings)
     assert {line.count(" | ") for line in table(findings).splitlines()[2:]} == {4}
     bench.check_nothing_was_refused()
+
+
+def test_other_designs_are_made_and_measured(bench: Bench) -> None:
+    """Each design of the ledger takes the same events, and gives one line of figures."""
+    chosen = [variant for variant in decisions.VARIANTS if variant.schema in ("partitions", "side_table")]
+
+    lines = list(decisions.measure(bench, chosen, 1000))
+
+    assert [line.count(" | ") for line in lines] == [5, 5, 5]
+    assert not bench.execute("select from pg_namespace where nspname in ('partitions', 'side_table')")
 
 
 def test_a_refused_load_is_not_measured(bench: Bench) -> None:
