@@ -34,9 +34,10 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "max_connections": "200",
     "wal_level": "logical",
+    "shared_preload_libraries": "pg_stat_statements",
 }
 _CRON_SETTINGS = {
-    "shared_preload_libraries": "pg_cron",
+    "shared_preload_libraries": "pg_stat_statements, pg_cron",
     "cron.database_name": NAME,
     # Jobs start inside the server, as the platform's do, and so need no password.
     "cron.use_background_workers": "on",

@@ -28,6 +28,7 @@ create schema extensions authorization postgres;
 grant usage on schema extensions to anon, authenticated, service_role;
 create extension pgcrypto with schema extensions;
 create extension "uuid-ossp" with schema extensions;
+create extension pg_stat_statements with schema extensions;
 
 -- Supabase's default grants: what `postgres` makes in public, the API roles may use.
 grant usage on schema public to postgres, anon, authenticated, service_role;

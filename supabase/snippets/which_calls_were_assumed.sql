@@ -1,0 +1,10 @@
+-- Which calls were assumed? Calls of the last seven days that nobody saw end, those without any sign of life first.
+-- Good: no row with evidence assumed, as their 30 minutes are a guess; heartbeat rows end at their last sign of life.
+-- Many: senders without heartbeats crash, or ends get lost. Use the tracker, or record_widget_call_evidence().
+select
+  widget_id, evidence, started_at, ended_at, duration_seconds, session_id, call_id,
+  count(*) over (partition by widget_id, evidence) as of_this_widget_and_evidence
+from public.widget_calls
+where evidence in ('assumed', 'heartbeat') and started_at > now() - interval '7 days'
+order by evidence, started_at desc
+limit 500;
