@@ -300,3 +300,22 @@ def test_r9_a_rebuild_notices_what_was_changed_by_hand(db: Connection, widget_id
     db.execute("select widget_internal.rebuild_health()")
 
     assert differences(db, widget_id) == []
+
+
+def test_r9_an_erased_session_leaves_no_page(db: Connection, widget_id: UUID) -> None:
+    """It still counts, under no page; a page that others name stays, one of its own goes; later events may name one."""
+    for session, page in {"a": SHOP, "b": SHOP, "c": SHOP + "of-one"}.items():
+        record(db, widget_id, session, "widget_load", at(1), page_url=page)
+    refresh(db)
+
+    for session in ("a", "c"):
+        db.execute("select public.erase_widget_session(%s, %s)", [widget_id, session])
+
+    pages = db.execute(
+        "select page_url, sessions from widget_internal.health_pages where widget_id = %s order by page_url",
+        [widget_id],
+    ).fetchall()
+    assert [tuple(page.values()) for page in pages] == [("", 2), (SHOP, 1)]
+    assert differences(db, widget_id) == []
+    record(db, widget_id, "a", "widget_open", at(2), page_url=SHOP)
+    assert differences(db, widget_id) == []

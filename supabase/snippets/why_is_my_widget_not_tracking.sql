@@ -16,25 +16,29 @@ widgets as (
   from public.widgets w
   cross join lateral widget_internal.widget_door(w.id) d
   left join refused r on r.widget_id = w.id
+),
+verdicts as (
+  select
+    widget_id::text,
+    -- Where only some of its pages are refused.
+    concat(case when last_event_at > now() - interval '1 day' and refusals > 0 then 'it tracks, but ' end, case
+      when is_demo then 'it is a demo widget, whose events are not stored: set is_demo to false'
+      when not is_active then 'it is not active: set is_active to true'
+      when allowed_domains = '{}' then 'no domain may use it: add the page''s host to allowed_domains'
+      when reason = 'domain_not_allowed' and detail <> '' then format('its pages are on another domain: add %s to allowed_domains', detail)
+      when reason = 'domain_not_allowed' then 'its page names no host: open it from a web server, not from a file'
+      when reason = 'over_quota' then 'it sends more than its quota: see who_is_over_quota.sql'
+      when reason = 'invalid_input' then format('its events are malformed: correct %s', detail)
+      when last_event_at > now() - interval '1 day' then 'it tracks'
+      else 'nothing arrives: look at the page, and at the browser''s console and network tabs'
+    end) as verdict,
+    last_event_at, refusals as refused_in_24_hours, reason, detail
+  from widgets
+  union all
+  select null, 'no widget has this id: correct the one on the page', null, sum(refusals), reason, detail
+  from public.widget_refusals
+  where hour > now() - interval '1 day' and reason = 'unknown_widget'
+  group by reason, detail
 )
-select
-  widget_id::text,
-  case
-    when is_demo then 'it is a demo widget, whose events are not stored: set is_demo to false'
-    when not is_active then 'it is not active: set is_active to true'
-    when allowed_domains = '{}' then 'no domain may use it: add the page''s host to allowed_domains'
-    when reason = 'domain_not_allowed' and detail <> '' then format('its pages are on another domain: add %s to allowed_domains', detail)
-    when reason = 'domain_not_allowed' then 'its page names no host: open it from a web server, not from a file'
-    when reason = 'over_quota' then 'it sends more than its quota: see who_is_over_quota.sql'
-    when reason = 'invalid_input' then format('its events are malformed: correct %s', detail)
-    when last_event_at > now() - interval '1 day' then 'it tracks'
-    else 'nothing arrives: look at the page, and at the browser''s console and network tabs'
-  end as verdict,
-  last_event_at, refusals as refused_in_24_hours, reason, detail
-from widgets
-union all
-select null, 'no widget has this id: correct the one on the page', null, sum(refusals), reason, detail
-from public.widget_refusals
-where hour > now() - interval '1 day' and reason = 'unknown_widget'
-group by reason, detail
+select * from verdicts
 order by widget_id is null, last_event_at nulls first, refused_in_24_hours desc nulls last;
