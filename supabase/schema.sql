@@ -173,6 +173,50 @@ $$;
 
 COMMENT ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) IS 'Sets how long a call was, whatever else is said of it; 0 voids it: it is billed at nothing under any plan. The latest correction counts; who and why stand in the rule that bills show. Answers the call as it now is. In a closed month it becomes an adjustment. 400 (22023): the message names the field.';
 
+CREATE FUNCTION public.disable_widget_alerts() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  delete from widget_internal.alert_settings;
+  delete from widget_internal.standing_alarms;
+  delete from widget_internal.alert_posts;
+  perform cron.unschedule(j.jobid) from cron.job j where j.jobname = 'widget_send_alerts';
+end
+$$;
+
+COMMENT ON FUNCTION public.disable_widget_alerts() IS 'For the SQL editor: posts no alerts any more, and forgets the URL.';
+
+CREATE FUNCTION public.enable_widget_alerts(url text, min_delivery_rate numeric DEFAULT 0.95, min_completion_rate numeric DEFAULT 0.8, min_cases integer DEFAULT 20, repeat_after interval DEFAULT '06:00:00'::interval) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $_$
+begin
+  if enable_widget_alerts.url is null or enable_widget_alerts.url !~ '^https?://[^[:space:]]+$' then
+    raise exception 'url: must be an http or https URL' using errcode = 'invalid_parameter_value';
+  elsif not exists (
+    select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'net' and p.proname = 'http_post'
+  ) then
+    raise exception 'alerts need the extension pg_net'
+      using errcode = 'undefined_function', hint = 'create extension pg_net, then try again.';
+  end if;
+
+  insert into widget_internal.alert_settings as s (url, min_delivery_rate, min_completion_rate, min_cases, repeat_after)
+  values (
+    enable_widget_alerts.url, enable_widget_alerts.min_delivery_rate, enable_widget_alerts.min_completion_rate,
+    enable_widget_alerts.min_cases, enable_widget_alerts.repeat_after
+  )
+  on conflict (only_row) do update set
+    url = excluded.url, min_delivery_rate = excluded.min_delivery_rate,
+    min_completion_rate = excluded.min_completion_rate, min_cases = excluded.min_cases,
+    repeat_after = excluded.repeat_after;
+  perform cron.schedule('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()');
+end
+$_$;
+
+COMMENT ON FUNCTION public.enable_widget_alerts(url text, min_delivery_rate numeric, min_completion_rate numeric, min_cases integer, repeat_after interval) IS 'For the SQL editor: from now on every five minutes what widget_alarms() finds is posted to this URL, once, again after repeat_after, and when it is well again. Called again, it changes the settings. No API role may call it.';
+
 CREATE FUNCTION public.erase_widget_session(widget_id uuid, session_id text) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -285,6 +329,55 @@ end
 $$;
 
 COMMENT ON FUNCTION public.track_events(events jsonb) IS 'Takes up to 1000 events: an array of objects with the arguments of track_event() as keys. Answers {"accepted": n, "duplicates": n, "rejected": [{"index": i, "reason": "field: why"}]}; one bad event never costs another. HTTP 400 (22023): not an array. 413 (54000): too many.';
+
+CREATE FUNCTION public.widget_alarms(min_delivery_rate numeric DEFAULT 0.95, min_completion_rate numeric DEFAULT 0.8, min_cases integer DEFAULT 20, period interval DEFAULT '24:00:00'::interval) RETURNS TABLE(alarm text, widget_id uuid, message text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_run public.widget_cleanup_runs;
+  v_counted_to timestamptz;
+begin
+  select r.* into v_run from public.widget_cleanup_runs r order by r.id desc limit 1;
+  if v_run.started_at is null or v_run.started_at < now() - interval '35 minutes' then
+    return query select 'cleanup_late', null::uuid, format(
+      'the cleanup is late, it should run every 30 minutes and last ran %s: look at cron.job_run_details, or at '
+      'whatever calls the Edge Function',
+      coalesce('at ' || to_char(v_run.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC', 'never')
+    );
+  end if;
+  if v_run.error is not null then
+    return query select 'cleanup_failed', null::uuid, 'the last cleanup failed: ' || v_run.error;
+  end if;
+
+  select s.counted_to into v_counted_to from widget_internal.health_state s;
+  if v_counted_to < now() - interval '20 minutes' then
+    return query select 'health_late', null::uuid,
+      'health is not counted, refresh_widget_health() should run every 5 minutes: look at cron.job_run_details';
+  end if;
+
+  return query
+  select 'delivery_low', r.widget_id, format(
+    '%s: %s %% of the events arrived, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
+    round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
+  )
+  from public.widget_rates(now() - widget_alarms.period) r
+  where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
+  union all
+  select 'completion_low', r.widget_id, format(
+    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%',
+    coalesce('widget ' || r.widget_id, 'all widgets'),
+    round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
+  )
+  from public.widget_rates(now() - widget_alarms.period) r
+  where r.calls_started - r.calls_open >= widget_alarms.min_cases
+    and r.completion_rate < widget_alarms.min_completion_rate
+  order by 1 desc, 2 nulls first;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_alarms(min_delivery_rate numeric, min_completion_rate numeric, min_cases integer, period interval) IS 'What is not well: cleanup_late, cleanup_failed, health_late, and for each widget, and all of them together (no widget_id), delivery_low and completion_low, of the last 24 hours, where there were at least min_cases events expected, or calls that are over. Good: no rows.';
 
 CREATE FUNCTION public.widget_billing_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, billable_seconds numeric, rule text, amount numeric, currency text)
     LANGUAGE plpgsql STABLE
@@ -425,6 +518,54 @@ end
 $$;
 
 COMMENT ON FUNCTION public.widget_pending_adjustments() IS 'What late arrivals have changed in closed months, and what no statement shows yet: the adjustments that the next closed months will have. Owners see their widgets'', service_role all.';
+
+CREATE FUNCTION public.widget_rates(since timestamp with time zone) RETURNS TABLE(widget_id uuid, events_received bigint, events_numbered bigint, events_expected bigint, delivery_rate numeric, calls_started bigint, calls_open bigint, calls_observed bigint, completion_rate numeric, orphan_ends bigint, refusals bigint, response_ms_median integer, response_ms_p95 integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+begin
+  return query
+  select
+    h.widget_id, sum(h.events_received)::bigint, sum(h.events_numbered)::bigint, sum(h.events_expected)::bigint,
+    round(sum(h.events_numbered) / nullif(sum(h.events_expected), 0), 6),
+    sum(h.calls_started)::bigint, sum(h.calls_open)::bigint,
+    sum(h.calls_observed + h.calls_provider + h.calls_operator)::bigint,
+    round(sum(h.calls_observed + h.calls_provider + h.calls_operator) / nullif(sum(h.calls_started - h.calls_open), 0), 6),
+    sum(h.orphan_ends)::bigint, sum(h.refusals)::bigint,
+    widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.5),
+    widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.95)
+  from public.widget_health h
+  where h.hour >= date_trunc('hour', widget_rates.since, 'UTC')
+  group by grouping sets ((), (h.widget_id));
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_rates(since timestamp with time zone) IS 'widget_health summed up from the hour of that moment on: a row for each widget, and one with no widget_id for all of them. completion_rate leaves calls out that are still open, unlike widget_health; calls_observed counts ends that browser, server, provider or operator reported. Good: delivery_rate above 0.99, completion_rate above 0.95.';
+
+CREATE FUNCTION widget_internal.alert_body(alarms jsonb, cleared jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return jsonb_build_object(
+    'text', (
+      select string_agg(l.line, E'\n')
+      from (
+        (select 'Widget analytics: ' || (a.value ->> 'message') as line
+          from jsonb_array_elements(alert_body.alarms) a limit 20)
+        union all
+        (select 'Widget analytics: well again: ' || (c.value ->> 'message')
+          from jsonb_array_elements(alert_body.cleared) c limit 20)
+      ) l
+    ),
+    'alarms', coalesce(alert_body.alarms, '[]'),
+    'cleared', coalesce(alert_body.cleared, '[]')
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.alert_body(alarms jsonb, cleared jsonb) IS 'The message for the webhook: text, as Slack and its like show it, and the same for programs.';
 
 CREATE FUNCTION widget_internal.are_bare_hosts(hosts text[]) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
@@ -1209,6 +1350,43 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) IS 'What is wrong with a record of a call: the field, a colon, what it must be; null where nothing is.';
 
+CREATE FUNCTION widget_internal.forget_health_page() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_session widget_internal.health_sessions;
+begin
+  -- No refresh may read the session before the erasure and write it back after.
+  perform from widget_internal.health_state for update;
+  select s.* into v_session
+  from widget_internal.health_sessions s
+  where s.widget_id = new.widget_id and s.session_id = new.session_id and s.page_url <> '';
+  if not found then
+    return null;
+  end if;
+
+  update widget_internal.health_sessions s set page_at = null, page_url = ''
+  where s.widget_id = new.widget_id and s.session_id = new.session_id;
+  insert into widget_internal.health_pages as p (widget_id, day, page_url, host, sessions, loads, opens, calls)
+  select
+    v_session.widget_id, (v_session.first_at at time zone 'UTC')::date, c.page_url, '',
+    c.sign, c.sign * v_session.loads, c.sign * v_session.opens, c.sign * v_session.calls
+  from (values (1, ''), (-1, v_session.page_url)) c (sign, page_url)
+  on conflict on constraint health_pages_pkey do update set
+    sessions = p.sessions + excluded.sessions, loads = p.loads + excluded.loads,
+    opens = p.opens + excluded.opens, calls = p.calls + excluded.calls;
+  delete from widget_internal.health_pages p
+  where p.widget_id = v_session.widget_id
+    and p.day = (v_session.first_at at time zone 'UTC')::date
+    and p.page_url = v_session.page_url
+    and p.sessions = 0;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.forget_health_page() IS 'After erase_widget_session(): counts that session under no page, and drops a page that no other session names.';
+
 CREATE FUNCTION widget_internal.health_differences() RETURNS TABLE(counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -1743,6 +1921,23 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.period_content(period public.widget_billing_periods) IS 'What a month''s hash is taken of: a line of JSON for the month, then the hash of each charge (docs/billing.md).';
 
+CREATE FUNCTION widget_internal.post_alert(body jsonb) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $_$
+declare
+  v_request_id bigint;
+begin
+  -- By name at run time: the extension may come after these migrations, or never.
+  execute 'select net.http_post(url := $1, body := $2, timeout_milliseconds := 5000)'
+  into v_request_id
+  using (select s.url from widget_internal.alert_settings s), post_alert.body;
+  return v_request_id;
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.post_alert(body jsonb) IS 'Hands a message for the webhook to pg_net, which sends it after commit.';
+
 CREATE FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, rule text)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -2063,6 +2258,28 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.refuse_to_close(month date) IS 'Raises unless the month is over, and all earlier months that have calls are closed.';
 
+CREATE FUNCTION widget_internal.repost_alerts() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $_$
+begin
+  -- pg_net tries once and keeps the answer for some hours: what got no 2xx is posted again, for a day.
+  execute $sql$
+    update widget_internal.alert_posts p set taken = true
+    from net._http_response r
+    where r.id = p.request_id and not p.taken and r.status_code between 200 and 299
+  $sql$;
+  update widget_internal.alert_posts p
+  set request_id = widget_internal.post_alert(p.body), posted_at = clock_timestamp()
+  where not p.taken
+    and p.posted_at < clock_timestamp() - interval '1 minute'
+    and p.first_posted_at > clock_timestamp() - interval '1 day';
+  delete from widget_internal.alert_posts p where p.first_posted_at < clock_timestamp() - interval '30 days';
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.repost_alerts() IS 'Posts again what the webhook did not take.';
+
 CREATE FUNCTION widget_internal.request_header(name text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -2073,6 +2290,30 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.request_header(name text) IS 'A header of the REST request, by its lower-case name; null where there is no such header or no request.';
+
+CREATE FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select t.milliseconds
+    from (
+      select
+        r.milliseconds, sum(sum(r.answers)) over (order by r.milliseconds) as up_to, sum(sum(r.answers)) over () as all_of_them
+      from public.widget_response_times r
+      where r.hour >= response_time.since
+        and (response_time.widget_id is null or r.widget_id = response_time.widget_id)
+      group by r.milliseconds
+    ) t
+    where t.up_to >= response_time.share * t.all_of_them
+    order by t.milliseconds
+    limit 1
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) IS 'Within how many milliseconds such a share of a widget''s requests (null: of all widgets'') was answered since then.';
 
 CREATE FUNCTION widget_internal.seal_charge() RETURNS trigger
     LANGUAGE plpgsql
@@ -2097,6 +2338,56 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.seal_period() IS 'Gives a new closed month its hash. Its charges are there already.';
+
+CREATE FUNCTION widget_internal.send_alerts() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_settings widget_internal.alert_settings;
+  v_alarms jsonb;
+  v_cleared jsonb;
+begin
+  -- One at a time: the lock on the settings is held until the end.
+  select s.* into v_settings from widget_internal.alert_settings s for update;
+  if not found then
+    return;
+  end if;
+  perform widget_internal.repost_alerts();
+
+  with alarms as materialized (
+    select a.* from public.widget_alarms(
+      v_settings.min_delivery_rate, v_settings.min_completion_rate, v_settings.min_cases
+    ) a
+  ),
+  told as (
+    insert into widget_internal.standing_alarms as s (alarm, widget_id, message)
+    select a.alarm, a.widget_id, a.message from alarms a
+    on conflict on constraint standing_alarms_stand_once do update
+    set message = excluded.message, told_at = excluded.told_at
+    where s.told_at <= clock_timestamp() - v_settings.repeat_after
+    returning s.alarm, s.widget_id, s.message
+  ),
+  cleared as (
+    delete from widget_internal.standing_alarms s
+    where not exists (select from alarms a where a.alarm = s.alarm and a.widget_id is not distinct from s.widget_id)
+    returning s.alarm, s.widget_id, s.message
+  )
+  select
+    (select jsonb_agg(to_jsonb(t) order by t.alarm, t.widget_id) from told t),
+    (select jsonb_agg(to_jsonb(c) order by c.alarm, c.widget_id) from cleared c)
+  into v_alarms, v_cleared;
+
+  if v_alarms is not null or v_cleared is not null then
+    insert into widget_internal.alert_posts (body, request_id)
+    select b.body, widget_internal.post_alert(b.body)
+    from (select widget_internal.alert_body(v_alarms, v_cleared) as body) b;
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.send_alerts() IS 'Posts what is newly not well, again after repeat_after, and once what is well again; nothing where nothing changed.';
 
 CREATE FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone DEFAULT 'infinity'::timestamp with time zone) RETURNS TABLE(call_id text, started_at timestamp with time zone, last_heartbeat_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, ended_by uuid)
     LANGUAGE plpgsql STABLE
@@ -2234,6 +2525,44 @@ end
 $_$;
 
 COMMENT ON FUNCTION widget_internal.to_uuid(value text) IS 'The UUID that a text is; null where it is none.';
+
+CREATE FUNCTION widget_internal.track_call_times() RETURNS TABLE(called text, calls bigint, mean_ms numeric, stddev_ms numeric, slowest_ms numeric, wal_bytes_per_call numeric)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_statistics regclass := (
+    select format('%I.pg_stat_statements', n.nspname)::regclass
+    from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+    where e.extname = 'pg_stat_statements'
+  );
+begin
+  if v_statistics is null then
+    raise warning 'the extension pg_stat_statements is not there: the database keeps no times of statements';
+    return;
+  end if;
+
+  return query execute format(
+    $sql$
+      select
+        t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
+        round(max(s.stddev_exec_time)::numeric, 3), round(max(s.max_exec_time)::numeric, 3),
+        round(sum(s.wal_bytes) / sum(s.calls))
+      from %s s
+      cross join lateral (select substring(s.query from '\mtrack_events?\M') as called) t
+      where s.dbid = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+        and t.called is not null and s.query !~* '^\s*(create|comment|grant|revoke|alter|drop)\M' and s.toplevel
+      group by t.called
+      order by t.called
+    $sql$,
+    v_statistics
+  );
+exception when object_not_in_prerequisite_state then
+  raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
+end
+$_$;
+
+COMMENT ON FUNCTION widget_internal.track_call_times() IS 'What the statements that call track_event() or track_events() took in the database, since its statistics were last reset (pg_stat_statements). Good: a mean below 5 ms. No rows: nobody called, or the extension is not there.';
 
 CREATE FUNCTION widget_internal.unwrap_json(value jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
@@ -2800,6 +3129,42 @@ COMMENT ON COLUMN public.widgets.is_active IS 'Events of an inactive widget are 
 
 COMMENT ON COLUMN public.widgets.is_demo IS 'Events of a demo widget are answered with success and not stored.';
 
+CREATE TABLE widget_internal.alert_posts (
+    id bigint NOT NULL,
+    body jsonb NOT NULL,
+    request_id bigint NOT NULL,
+    first_posted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    posted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    taken boolean DEFAULT false NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.alert_posts IS 'What was posted to the webhook in the last 30 days, as which request of pg_net, and whether it was taken.';
+
+ALTER TABLE widget_internal.alert_posts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME widget_internal.alert_posts_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE widget_internal.alert_settings (
+    only_row boolean DEFAULT true NOT NULL,
+    url text NOT NULL,
+    min_delivery_rate numeric NOT NULL,
+    min_completion_rate numeric NOT NULL,
+    min_cases integer NOT NULL,
+    repeat_after interval NOT NULL,
+    CONSTRAINT alert_min_cases_is_positive CHECK ((min_cases > 0)),
+    CONSTRAINT alert_rates_are_shares CHECK ((((min_delivery_rate >= (0)::numeric) AND (min_delivery_rate <= (1)::numeric)) AND ((min_completion_rate >= (0)::numeric) AND (min_completion_rate <= (1)::numeric)))),
+    CONSTRAINT alert_repeat_after_is_positive CHECK ((repeat_after > '00:00:00'::interval)),
+    CONSTRAINT alert_settings_are_one_row CHECK (only_row),
+    CONSTRAINT alert_url_is_http CHECK ((url ~ '^https?://[^[:space:]]+$'::text))
+);
+
+COMMENT ON TABLE widget_internal.alert_settings IS 'Where alerts go, and when; no row while they are off. The URL is a secret.';
+
 CREATE VIEW widget_internal.plan_validity WITH (security_invoker='true') AS
  SELECT p.widget_id,
     p.valid_from,
@@ -2823,6 +3188,16 @@ COMMENT ON TABLE widget_internal.settings IS 'The settings of widget analytics: 
 COMMENT ON COLUMN widget_internal.settings.max_call_duration IS 'No call ends later than this after its start (R5). A change recomputes the calls that it concerns.';
 
 COMMENT ON COLUMN widget_internal.settings.billing_time_zone IS 'The time zone whose months are billed, such as Europe/Vienna. Fixed once a month has been closed.';
+
+CREATE TABLE widget_internal.standing_alarms (
+    alarm text NOT NULL,
+    widget_id uuid,
+    message text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    told_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.standing_alarms IS 'What was told to be not well, and not yet told to be well again.';
 
 ALTER TABLE ONLY public.widget_analytics
     ADD CONSTRAINT widget_analytics_pkey PRIMARY KEY (id, widget_id);
@@ -2851,6 +3226,12 @@ ALTER TABLE ONLY public.widget_plans
 ALTER TABLE ONLY public.widgets
     ADD CONSTRAINT widgets_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY widget_internal.alert_posts
+    ADD CONSTRAINT alert_posts_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY widget_internal.alert_settings
+    ADD CONSTRAINT alert_settings_pkey PRIMARY KEY (only_row);
+
 ALTER TABLE ONLY widget_internal.health_calls
     ADD CONSTRAINT health_calls_pkey PRIMARY KEY (widget_id, hour);
 
@@ -2874,6 +3255,9 @@ ALTER TABLE ONLY widget_internal.refusal_counts
 
 ALTER TABLE ONLY widget_internal.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY widget_internal.standing_alarms
+    ADD CONSTRAINT standing_alarms_stand_once UNIQUE NULLS NOT DISTINCT (alarm, widget_id);
 
 CREATE INDEX widget_analytics_received_at_idx ON public.widget_analytics USING brin (received_at) WITH (pages_per_range='32', autosummarize='on');
 
@@ -2922,6 +3306,8 @@ CREATE TRIGGER closed_months_take_no_charges AFTER INSERT ON public.widget_state
 CREATE TRIGGER closed_months_take_no_lines AFTER INSERT ON public.widget_statement_lines REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_addition();
 
 CREATE TRIGGER empty_widget_calls_on_truncate AFTER TRUNCATE ON public.widget_analytics FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.empty_widget_calls();
+
+CREATE TRIGGER forget_health_page_on_erasure AFTER INSERT ON public.widget_erasures FOR EACH ROW EXECUTE FUNCTION widget_internal.forget_health_page();
 
 CREATE TRIGGER keep_widget_calls_on_delete AFTER DELETE ON public.widget_analytics REFERENCING OLD TABLE AS changed_events FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widget_calls();
 
@@ -2991,6 +3377,10 @@ ALTER TABLE public.widget_statement_lines ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widgets ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE widget_internal.alert_posts ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.alert_settings ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE widget_internal.health_calls ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.health_hours ENABLE ROW LEVEL SECURITY;
@@ -3017,6 +3407,8 @@ ALTER TABLE widget_internal.refusal_counts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.settings ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE widget_internal.standing_alarms ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY "whoever computes a call sees the settings" ON widget_internal.settings FOR SELECT TO authenticated USING (true);
 
 CREATE POLICY "whoever reads health sees as of when it is" ON widget_internal.health_state FOR SELECT TO authenticated USING (true);
@@ -3042,6 +3434,10 @@ GRANT ALL ON FUNCTION public.complete_stale_sessions(stale_after interval) TO se
 REVOKE ALL ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.correct_widget_call(widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text) TO service_role;
 
+REVOKE ALL ON FUNCTION public.disable_widget_alerts() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION public.enable_widget_alerts(url text, min_delivery_rate numeric, min_completion_rate numeric, min_cases integer, repeat_after interval) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) TO authenticated;
 GRANT ALL ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) TO service_role;
@@ -3061,6 +3457,9 @@ REVOKE ALL ON FUNCTION public.track_events(events jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.track_events(events jsonb) TO anon;
 GRANT ALL ON FUNCTION public.track_events(events jsonb) TO authenticated;
 GRANT ALL ON FUNCTION public.track_events(events jsonb) TO service_role;
+
+REVOKE ALL ON FUNCTION public.widget_alarms(min_delivery_rate numeric, min_completion_rate numeric, min_cases integer, period interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_alarms(min_delivery_rate numeric, min_completion_rate numeric, min_cases integer, period interval) TO service_role;
 
 REVOKE ALL ON FUNCTION public.widget_billing_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.widget_billing_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone) TO authenticated;
@@ -3085,6 +3484,12 @@ GRANT ALL ON FUNCTION public.widget_busiest_pages(first_day date, last_day date,
 REVOKE ALL ON FUNCTION public.widget_pending_adjustments() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO authenticated;
 GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO service_role;
+
+REVOKE ALL ON FUNCTION public.widget_rates(since timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_rates(since timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION public.widget_rates(since timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.alert_body(alarms jsonb, cleared jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) TO service_role;
@@ -3164,6 +3569,8 @@ REVOKE ALL ON FUNCTION widget_internal.event_problem(event_type text, session_id
 
 REVOKE ALL ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.forget_health_page() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.health_differences() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) FROM PUBLIC;
@@ -3214,6 +3621,8 @@ GRANT SELECT ON TABLE public.widget_billing_periods TO service_role;
 REVOKE ALL ON FUNCTION widget_internal.period_content(period public.widget_billing_periods) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.period_content(period public.widget_billing_periods) TO service_role;
 
+REVOKE ALL ON FUNCTION widget_internal.post_alert(body jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
@@ -3244,11 +3653,19 @@ REVOKE ALL ON FUNCTION widget_internal.refuse_change() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.refuse_to_close(month date) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.repost_alerts() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.request_header(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.seal_charge() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.seal_period() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.send_alerts() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) TO authenticated;
@@ -3264,6 +3681,8 @@ GRANT ALL ON FUNCTION widget_internal.to_month(period text) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.to_month(period text) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.to_uuid(value text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.track_call_times() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.unwrap_json(value jsonb) FROM PUBLIC;
 
