@@ -167,7 +167,8 @@ def test_a_late_cleanup_is_told_once_repeated_and_cleared(lone_db: Connection, w
 def test_a_failed_cleanup_is_told(lone_db: Connection, webhook: Webhook) -> None:
     """With the database's own reason."""
     lone_db.execute(
-        "update public.widget_cleanup_runs set error = '23514: no' where id = (select max(id) from public.widget_cleanup_runs)"
+        "update public.widget_cleanup_runs set error = '23514: no'"
+        " where id = (select max(id) from public.widget_cleanup_runs)"
     )
 
     send(lone_db)
