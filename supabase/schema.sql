@@ -1926,10 +1926,11 @@ CREATE FUNCTION widget_internal.post_alert(body jsonb) RETURNS bigint
     SET search_path TO ''
     AS $_$
 declare
+  -- By name at run time: the extension may come after these migrations, or never.
+  v_schema constant name := 'net';
   v_request_id bigint;
 begin
-  -- By name at run time: the extension may come after these migrations, or never.
-  execute 'select net.http_post(url := $1, body := $2, timeout_milliseconds := 5000)'
+  execute format('select %I.http_post(url := $1, body := $2, timeout_milliseconds := 5000)', v_schema)
   into v_request_id
   using (select s.url from widget_internal.alert_settings s), post_alert.body;
   return v_request_id;
@@ -2262,13 +2263,18 @@ CREATE FUNCTION widget_internal.repost_alerts() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $_$
+declare
+  v_schema constant name := 'net';
 begin
   -- pg_net tries once and keeps the answer for some hours: what got no 2xx is posted again, for a day.
-  execute $sql$
-    update widget_internal.alert_posts p set taken = true
-    from net._http_response r
-    where r.id = p.request_id and not p.taken and r.status_code between 200 and 299
-  $sql$;
+  execute format(
+    $sql$
+      update widget_internal.alert_posts p set taken = true
+      from %I._http_response r
+      where r.id = p.request_id and not p.taken and r.status_code between 200 and 299
+    $sql$,
+    v_schema
+  );
   update widget_internal.alert_posts p
   set request_id = widget_internal.post_alert(p.body), posted_at = clock_timestamp()
   where not p.taken
@@ -2542,7 +2548,7 @@ begin
     return;
   end if;
 
-  return query execute format(
+  for called, calls, mean_ms, stddev_ms, slowest_ms, wal_bytes_per_call in execute format(
     $sql$
       select
         t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
@@ -2556,7 +2562,9 @@ begin
       order by t.called
     $sql$,
     v_statistics
-  );
+  ) loop
+    return next;
+  end loop;
 exception when object_not_in_prerequisite_state then
   raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
 end

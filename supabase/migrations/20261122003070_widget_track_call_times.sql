@@ -19,7 +19,7 @@ begin
     return;
   end if;
 
-  return query execute format(
+  for called, calls, mean_ms, stddev_ms, slowest_ms, wal_bytes_per_call in execute format(
     $sql$
       select
         t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
@@ -33,7 +33,9 @@ begin
       order by t.called
     $sql$,
     v_statistics
-  );
+  ) loop
+    return next;
+  end loop;
 exception when object_not_in_prerequisite_state then
   raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
 end

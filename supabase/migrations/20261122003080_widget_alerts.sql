@@ -54,10 +54,11 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
+  -- By name at run time: the extension may come after these migrations, or never.
+  v_schema constant name := 'net';
   v_request_id bigint;
 begin
-  -- By name at run time: the extension may come after these migrations, or never.
-  execute 'select net.http_post(url := $1, body := $2, timeout_milliseconds := 5000)'
+  execute format('select %I.http_post(url := $1, body := $2, timeout_milliseconds := 5000)', v_schema)
   into v_request_id
   using (select s.url from widget_internal.alert_settings s), post_alert.body;
   return v_request_id;
@@ -72,13 +73,18 @@ returns void
 language plpgsql volatile
 set search_path = ''
 as $$
+declare
+  v_schema constant name := 'net';
 begin
   -- pg_net tries once and keeps the answer for some hours: what got no 2xx is posted again, for a day.
-  execute $sql$
-    update widget_internal.alert_posts p set taken = true
-    from net._http_response r
-    where r.id = p.request_id and not p.taken and r.status_code between 200 and 299
-  $sql$;
+  execute format(
+    $sql$
+      update widget_internal.alert_posts p set taken = true
+      from %I._http_response r
+      where r.id = p.request_id and not p.taken and r.status_code between 200 and 299
+    $sql$,
+    v_schema
+  );
   update widget_internal.alert_posts p
   set request_id = widget_internal.post_alert(p.body), posted_at = clock_timestamp()
   where not p.taken
