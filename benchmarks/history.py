@@ -31,41 +31,49 @@ _SEED_INDEX = (
     "create index widget_analytics_widget_id_session_id_idx on seed_baseline.widget_analytics (widget_id, session_id)"
 )
 
-# One row for each event: u is the n-th call with its time, e the event, v what is derived from both.
+# One row for each event: u is a call and its time, e an event, v what follows from both. "offset 0": v's columns are
+# computed once, however often they are used; and e, being asked for each u, keeps the rows in the order of their calls.
 _EVENTS = f"""
   from (
-    select n, %(began)s::timestamptz + n * %(step)s::interval as at
+    select n, %(began)s::bigint + n * %(step)s::bigint as milliseconds
     from generate_series(%(first)s::bigint, %(last)s::bigint) n
   ) u
-  cross join (values
+  cross join lateral (select e.* from (values
     (0, 0, 0, 'widget_load', 1),
-    (1, 1, 8, 'widget_load', 1),
-    (2, 2, 16, 'widget_load', 1),
-    (3, 2, 20, 'widget_open', 2),
-    (4, 2, 22, 'call_start', 3),
-    (5, 2, 22, 'call_heartbeat', 4),
-    (6, 2, 52, 'call_heartbeat', 5),
-    (7, 2, 82, 'call_heartbeat', 6),
-    (8, 2, 112, 'call_heartbeat', 7),
-    (9, 2, 142, 'call_end', 8)
-  ) e (place, session, after, event_type, seq)
-  cross join lateral (values (
-    u.at + e.after * interval '1 second',
-    md5(u.n::text || ' ' || e.place),
-    md5(u.n::text || ' session ' || e.session),
-    '0' || to_hex((extract(epoch from u.at) * 1000)::bigint + e.after * 1000),
-    '0' || to_hex((extract(epoch from u.at) * 1000)::bigint + e.session * 8000),
-    ('00000000-0000-7000-8000-' || lpad((1 + (u.n * 3 + e.session) * 7919 %% {WIDGETS})::text, 12, '0'))::uuid
-  )) v (at, hash, session_hash, milliseconds, session_milliseconds, widget_id)
+    (1, 1, 8000, 'widget_load', 1),
+    (2, 2, 16000, 'widget_load', 1),
+    (3, 2, 20000, 'widget_open', 2),
+    (4, 2, 22000, 'call_start', 3),
+    (5, 2, 22000, 'call_heartbeat', 4),
+    (6, 2, 52000, 'call_heartbeat', 5),
+    (7, 2, 82000, 'call_heartbeat', 6),
+    (8, 2, 112000, 'call_heartbeat', 7),
+    (9, 2, 142000, 'call_end', 8)
+  ) e (place, session, after, event_type, seq) where u.n is not null offset 0) e
+  cross join lateral (
+    select
+      timestamptz 'epoch' + (u.milliseconds + e.after) * interval '1 millisecond' as at,
+      ('0' || to_hex(u.milliseconds + e.after) || '7' || left(h.event, 3) || '8' || right(h.event, 15))::uuid as id,
+      ('0' || to_hex(u.milliseconds + e.session * 8000) || '7' || left(h.session, 3) || '8' || right(h.session, 15))
+        ::uuid::text as session_id,
+      h.session::uuid::text as random_session_id,
+      ('00000000-0000-7000-8000-' || lpad((1 + (u.n * 3 + e.session) * 7919 %% {WIDGETS})::text, 12, '0'))::uuid
+        as widget_id
+    from (select md5(u.n || ' ' || e.place) as event, md5(u.n || ' session ' || e.session) as session offset 0) h
+    offset 0
+  ) v
 """
-
-
-def _uuid_v7(milliseconds: str, digits: str) -> str:
-    return f"({milliseconds} || '7' || left({digits}, 3) || '8' || substr({digits}, 4, 15))::uuid"
-
-
-_SESSION_ID = _uuid_v7("v.session_milliseconds", "v.session_hash") + "::text"
-
+_OUR_CALLS = f"""
+insert into public.widget_calls (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)
+select v.widget_id, v.session_id, v.session_id, v.at, v.at + interval '{CALL_SECONDS} seconds', 'completed', 'observed'
+{_EVENTS}
+where e.event_type = 'call_start'
+"""
+_SEEDS = f"""
+insert into seed_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent, "timestamp")
+select v.widget_id, e.event_type, v.random_session_id, %(page_url)s, %(user_agent)s, v.at
+{_EVENTS}
+"""
 Texts = Literal["first event", "every event", "side table"]
 
 
@@ -75,34 +83,18 @@ def _ours(table: str, *, page_on: str, agent_on: str) -> str:
 insert into {table}
   (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, received_at, properties)
 select
-  {_uuid_v7("v.milliseconds", "v.hash")}, v.widget_id, e.event_type, {_SESSION_ID},
+  v.id, v.widget_id, e.event_type, v.session_id,
   case when {page_on} then %(page_url)s end, case when {agent_on} then %(user_agent)s end,
-  v.at, case when e.event_type like 'call%%' then {_SESSION_ID} end, e.seq, v.at + interval '80 milliseconds',
+  v.at, case when e.event_type like 'call%%' then v.session_id end, e.seq, v.at + interval '80 milliseconds',
   case when e.place > 2 then '{{"rtt_ms": 84}}'::jsonb end
 {_EVENTS}
-order by u.n, e.place
-"""
-
-
-_OUR_CALLS = f"""
-insert into public.widget_calls (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)
-select v.widget_id, {_SESSION_ID}, {_SESSION_ID}, v.at, v.at + interval '120 seconds', 'completed', 'observed'
-{_EVENTS}
-where e.event_type = 'call_start'
-order by u.n
-"""
-_SEEDS = f"""
-insert into seed_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent, "timestamp")
-select v.widget_id, e.event_type, v.session_hash::uuid::text, %(page_url)s, %(user_agent)s, v.at
-{_EVENTS}
-order by u.n, e.place
 """
 
 
 def _parameters(began: datetime, first: int, calls: int) -> dict[str, object]:
     return {
-        "began": began,
-        "step": MONTH / CALLS_A_MONTH,
+        "began": round(began.timestamp() * 1000),
+        "step": MONTH // CALLS_A_MONTH // timedelta(milliseconds=1),
         "first": first,
         "last": first + calls - 1,
         "page_url": PAGE_URL,
@@ -118,9 +110,8 @@ def fill_table(stack: Stack, schema: str, rows: int, *, texts: Texts) -> None:
         connection.execute(_ours(f"{schema}.ledger", page_on=on_rows, agent_on=on_rows).encode(), parameters)
         if texts == "side table":
             connection.execute(
-                f"insert into {schema}.sessions"
-                f" select v.widget_id, {_SESSION_ID}, %(page_url)s, %(user_agent)s {_EVENTS}"
-                " where e.event_type = 'widget_load'".encode(),
+                f"insert into {schema}.sessions select v.widget_id, v.session_id, %(page_url)s, %(user_agent)s"
+                f" {_EVENTS} where e.event_type = 'widget_load'".encode(),
                 parameters,
             )
 

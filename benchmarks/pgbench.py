@@ -96,7 +96,7 @@ def side_by_side(
     return pair
 
 
-def play(stack: Stack, load: Load, *, clients: int, seconds: float, warm_up: bool = True) -> Run:
+def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
     """Play a load for some seconds, after a checkpoint and a third as long to get going.
 
     A page goes into the WAL as a whole when it is first touched after a checkpoint. So what is counted is the WAL
@@ -113,8 +113,8 @@ def play(stack: Stack, load: Load, *, clients: int, seconds: float, warm_up: boo
             "--file", str(script), "--client", str(clients), "--jobs", str(min(THREADS, clients)),
             "--protocol", "prepared", "--no-vacuum",
         ]  # fmt: skip
-        if warm_up:
-            _pgbench(stack, load, *options, "--time", str(max(1, round(seconds / 3))))
+        if warm_up := round(seconds / 3):
+            _pgbench(stack, load, *options, "--time", str(warm_up))
         with _counted_wal(connection) as wal:
             _pgbench(
                 stack, load, *options, "--time", str(max(1, round(seconds))),

@@ -33,7 +33,7 @@ def test_each_load_stores_every_event_that_it_counts(bench: Bench, load: Load, s
     """No refusal and no duplicate is measured as an event."""
     bench.empty()
 
-    run = play(bench.stack, load, clients=2, seconds=1, warm_up=False)
+    run = play(bench.stack, load, clients=2, seconds=1)
 
     assert bench.number(f"select count(*) from {stored_in}") == run.events
     assert run.events_per_second > 0
@@ -44,7 +44,7 @@ def test_calls_of_the_loads_are_kept(bench: Bench) -> None:
     """The load of call events makes calls that end, so that the trigger has its whole work."""
     bench.empty()
 
-    run = play(bench.stack, loads.track_call(), clients=2, seconds=1, warm_up=False)
+    run = play(bench.stack, loads.track_call(), clients=2, seconds=1)
 
     assert bench.number("select count(*) from public.widget_calls where outcome = 'completed'") == run.events / 3
 
@@ -75,7 +75,7 @@ def test_a_refused_load_is_not_measured(bench: Bench) -> None:
     """The bench stops where the door refused events."""
     bench.execute("update public.widgets set is_active = false")
 
-    play(bench.stack, loads.track_load(), clients=1, seconds=1, warm_up=False)
+    play(bench.stack, loads.track_load(), clients=1, seconds=1)
 
     with pytest.raises(RuntimeError, match="widget_inactive"):
         bench.check_nothing_was_refused()
