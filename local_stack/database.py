@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from testing.postgresql import Postgresql
 
 from local_stack.places import GATEWAY, NODE, bare_environment
 from local_stack.postgres_server import PostgresServer, complete_server, installed_servers
-from local_stack.processes import dies_with_parent
+from local_stack.processes import await_condition, children_of, dies_with_parent, is_alive
 
 SUPERUSER = "supabase_admin"
 OWNER = "postgres"
@@ -26,6 +26,7 @@ NAME = "postgres"
 _HERE = Path(__file__).parent
 _SYSTEM_USER = "postgres"  # the server refuses to run as root
 _ATTEMPTS = 5
+_BOOT_SECONDS = 60  # after a crash it recovers first
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -90,6 +91,14 @@ class Database:
         """Raise if the server has ended by itself."""
         if not self._server.is_alive():
             raise RuntimeError(f"postgres has ended\n{self._server.read_bootlog()}")
+
+    def kill(self) -> None:
+        """`kill -9` of the server and of every process of its own: nothing is flushed, nobody is told."""
+        self._server.kill()
+
+    def start(self) -> None:
+        """Start again what was killed, on the same files and port: returns when it has recovered."""
+        self._server.start()
 
     def stop(self) -> None:
         self._server.stop()
@@ -156,6 +165,23 @@ class _Server(Postgresql):
             self.stop()
             raise
 
+    def kill(self) -> None:
+        assert self.child_process is not None
+        server = self.child_process.pid
+        os.kill(server, signal.SIGSTOP)  # it must neither start further processes nor see its own end
+        processes = children_of(server)
+        for pid in (*processes, server):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.child_process.wait()
+        self.child_process = None
+        await_condition(
+            "the end of postgres",
+            lambda: not any(is_alive(pid) for pid in processes),
+            seconds=10,
+            explain=lambda: f"processes {processes}",
+        )
+
     def read_bootlog(self) -> str:
         return self.log.read_text()[-2000:]
 
@@ -188,7 +214,9 @@ def _start(directory: Path, *, log: Path, port: int | None, durable: bool, sched
         settings |= _CRON_SETTINGS
     if not durable:
         settings |= _THROWAWAY_SETTINGS
-    server = _Server(installation, settings, log, base_dir=str(directory), auto_start=0, port=port)
+    server = _Server(
+        installation, settings, log, base_dir=str(directory), auto_start=0, port=port, boot_timeout=_BOOT_SECONDS
+    )
     server.setup()
     for attempt in range(1, _ATTEMPTS + 1):
         if port is None:  # another program may take it before the server does

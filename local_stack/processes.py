@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -46,6 +47,25 @@ def await_condition(what: str, condition: Callable[[], bool], *, seconds: float,
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} took longer than {seconds:g} s\n{explain()}")
         time.sleep(_POLL_SECONDS)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that still live. Linux only."""
+    children = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = status.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                children.append(int(status.parent.name))
+    return children
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended. Linux only."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 class Child:
@@ -104,6 +124,11 @@ class Child:
         """Raise if the program has ended by itself."""
         if self._process.poll() is not None:
             raise RuntimeError(f"{self.name} ended with status {self._process.returncode}\n{self._last_lines()}")
+
+    def kill(self) -> None:
+        """`kill -9`, as a crash would end it."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self, *, seconds: float = 10) -> None:
         if self._process.poll() is None:

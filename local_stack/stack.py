@@ -147,6 +147,11 @@ class Stack:
         self._stop(self._gateway)
         self._gateway = self._start_gateway()
 
+    def kill_gateway(self) -> None:
+        """`kill -9` of it. Its port stays open: who connects meanwhile waits for `restart_gateway`."""
+        assert self._gateway is not None
+        self._gateway.kill()
+
     @contextmanager
     def function(self, name: str, environment: Mapping[str, str | None]) -> Iterator[str]:
         """A second process of a function with a changed environment (None takes a name out); yields its URL."""

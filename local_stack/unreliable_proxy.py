@@ -1,4 +1,4 @@
-"""The network between a browser and the gateway, failing on demand."""
+"""The network between a sender and the gateway, failing on demand: it refuses, drops, delays and cuts short."""
 
 import json
 import time
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from socket import create_connection
+from threading import Event, Lock, Thread
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
@@ -35,10 +36,20 @@ class Answer(NamedTuple):
     status: int
     body: str = "{}"
     headers: Mapping[str, str] = MappingProxyType({})
+    is_cut: bool = False
+    """The connection breaks in the middle of the body."""
+
+
+Fault = Callable[[Seen], Answer | None]
+"""What happens to a request; without an answer the connection breaks without a word."""
 
 
 class UnreliableProxy:
-    """Passes requests on to the gateway and notes them; `instead` and `cut` make it fail for a while."""
+    """Passes requests on to the gateway and notes them.
+
+    `fault`, `instead` and `losing_answers` make it fail for a while; `next_faults` says what becomes of the next
+    requests, one each. `pass_on`, `lose_answer`, `cut_answer`, `cut_request` and `after(…)` are faults to choose from.
+    """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream)
@@ -46,7 +57,8 @@ class UnreliableProxy:
         self.most_bytes_in_flight = 0
         self._bytes_in_flight = 0
         self._lock = Lock()
-        self._fault: Callable[[Seen], Answer | None] | None = None
+        self._fault: Fault | None = None
+        self.next_faults: list[Fault] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="proxy", daemon=True)
@@ -74,16 +86,12 @@ class UnreliableProxy:
 
     @contextmanager
     def losing_answers(self) -> Iterator[None]:
-        """The gateway gets every request, the browser never hears of it."""
-
-        def lose(request: Seen) -> None:
-            self.pass_on(request)
-
-        with self.fault(lose):
+        """The gateway gets every request, the sender never hears of it."""
+        with self.fault(self.lose_answer):
             yield
 
     @contextmanager
-    def fault(self, fault: Callable[[Seen], Answer | None]) -> Iterator[None]:
+    def fault(self, fault: Fault) -> Iterator[None]:
         self._fault = fault
         try:
             yield
@@ -102,9 +110,9 @@ class UnreliableProxy:
             self.seen.append(request)
             self._bytes_in_flight += len(request.body)
             self.most_bytes_in_flight = max(self.most_bytes_in_flight, self._bytes_in_flight)
-            fault = self._fault
+            fault = self.next_faults.pop(0) if self.next_faults else self._fault or self.pass_on
         try:
-            return fault(request) if fault else self.pass_on(request)
+            return fault(request)
         finally:
             with self._lock:
                 self._bytes_in_flight -= len(request.body)
@@ -121,6 +129,53 @@ class UnreliableProxy:
             return Answer(response.status, body, kept)
         finally:
             connection.close()
+
+    def lose_answer(self, request: Seen) -> None:
+        """The gateway has it, the sender never hears of it."""
+        self.pass_on(request)
+
+    def cut_answer(self, request: Seen) -> Answer:
+        """The gateway has it, the sender sees half of the answer."""
+        return self.pass_on(request)._replace(is_cut=True)
+
+    def cut_request(self, request: Seen) -> None:
+        """The gateway sees the head and half of the body, and then the end."""
+        head = [f"{request.method} {request.path} HTTP/1.1", f"host: {self.upstream.netloc}"]
+        head += [f"{name}: {value}" for name, value in request.headers.items() if name not in _HOP_BY_HOP]
+        head.append(f"content-length: {len(request.body)}")
+        with create_connection((self.upstream.hostname or "", self.upstream.port or 80), timeout=30) as gateway:
+            gateway.sendall("\r\n".join([*head, "", ""]).encode("latin-1"))
+            gateway.sendall(request.body[: len(request.body) // 2])
+
+    def after(self, seconds: float) -> Fault:
+        """Passed on, but late."""
+
+        def delay(request: Seen) -> Answer:
+            time.sleep(seconds)
+            return self.pass_on(request)
+
+        return delay
+
+
+def answering(status: int, **headers: str) -> Fault:
+    """Answers in the gateway's stead; `_` in a header's name stands for `-`."""
+    return lambda _: Answer(status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+class Hold:
+    """Keeps what comes after the first few requests waiting, so that a test can act in the middle."""
+
+    def __init__(self, proxy: UnreliableProxy, *, after: int) -> None:
+        self._proxy = proxy
+        self._after = after
+        self.holding = Event()
+        self.released = Event()
+
+    def __call__(self, request: Seen) -> Answer | None:
+        if len(self._proxy.seen) > self._after:
+            self.holding.set()
+            self.released.wait(60)
+        return self._proxy.pass_on(request)
 
 
 class _Server(ThreadingHTTPServer):
@@ -152,6 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if answer.is_cut:
+            content = content[: len(content) // 2]
+            self.close_connection = True
         self.wfile.write(content)
 
     do_GET = do_POST = do_OPTIONS = _handle

@@ -18,7 +18,8 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 
 from local_stack.stack import Stack
-from tests.client_support import LedgerCall, command, environment, insert_calls, network_to, run, run_process
+from local_stack.unreliable_proxy import Hold, UnreliableProxy, answering
+from tests.client_support import LedgerCall, command, environment, insert_calls, run, run_process
 from tests.conftest import NewWidget
 
 Connection = psycopg.Connection[DictRow]
@@ -207,16 +208,16 @@ def test_an_export_that_is_killed_leaves_what_was_there(
     target = tmp_path / "bill.csv"
     if before is not None:
         target.write_text(before)
-    with network_to(stack) as network:
-        network.hold_from = 3
+    with UnreliableProxy(stack.api_url) as network, network.fault(hold := Hold(network, after=2)):
         env = environment(stack, SUPABASE_URL=network.url)
         arguments = ("export", "--month", month, "--detail", "calls", "--widget", str(many_calls), "--output", target)
         process = subprocess.Popen(command(*arguments), env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        assert network.holding.wait(60)
+        assert hold.holding.wait(60)
         assert list(tmp_path.glob(".bill.csv.*.part"))
 
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
+        hold.released.set()
 
     assert (target.read_text() if target.exists() else None) == before
     if number == signal.SIGKILL:
@@ -230,7 +231,8 @@ def test_an_export_that_is_killed_leaves_what_was_there(
 def test_an_export_that_fails_half_way_leaves_no_file(stack: Stack, tmp_path: Path, many_calls: UUID) -> None:
     """The API goes away between two pages: one line, exit code 4, and nothing in the folder."""
     month, _ = month_of(many_calls)
-    with network_to(stack, ["pass", *[503] * 20]) as network:
+    with UnreliableProxy(stack.api_url) as network:
+        network.next_faults = [network.pass_on, *[answering(503)] * 20]
         done = run(
             environment(stack, SUPABASE_URL=network.url),
             tmp_path,

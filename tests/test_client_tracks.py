@@ -10,7 +10,8 @@ import pytest
 from psycopg.rows import DictRow
 
 from local_stack.stack import Stack
-from tests.client_support import LedgerCall, insert_calls, network_to
+from local_stack.unreliable_proxy import UnreliableProxy, answering
+from tests.client_support import LedgerCall, insert_calls
 from tests.conftest import NewWidget
 from widget_analytics import (
     Event,
@@ -149,21 +150,26 @@ def test_large_events_are_split_by_size(client: WidgetAnalytics, db: Connection,
 
 def test_no_events_are_no_requests(stack: Stack) -> None:
     """An empty list is a success, without asking anyone."""
-    with network_to(stack) as network, WidgetAnalytics(url=network.url, secret_key=stack.secret_key) as client:
+    with (
+        UnreliableProxy(stack.api_url) as network,
+        WidgetAnalytics(url=network.url, secret_key=stack.secret_key) as client,
+    ):
         assert client.track_many([]) == Tracked(accepted=0, duplicates=0)
-        assert network.requests == 0
+        assert network.seen == []
 
 
 def test_a_lost_answer_costs_nothing(stack: Stack, db: Connection, new_widget: NewWidget) -> None:
     """The database has the event, the client never heard so: the second try finds a duplicate."""
     widget_id = new_widget()
     with (
-        network_to(stack, ["lose the answer"]) as network,
+        UnreliableProxy(stack.api_url) as network,
         WidgetAnalytics(url=network.url, publishable_key=stack.publishable_key, origin=SHOP) as client,
     ):
+        network.next_faults = [network.lose_answer]
+
         tracked = client.track_many([Event(widget_id=widget_id, event_type="call_start", session_id="s", call_id="c")])
 
-        assert (tracked, network.requests) == (Tracked(accepted=0, duplicates=1), 2)
+        assert (tracked, len(network.seen)) == (Tracked(accepted=0, duplicates=1), 2)
     assert len(stored(db, widget_id)) == 1
 
 
@@ -173,13 +179,14 @@ def test_waiting_to_try_again_does_not_shift_the_event(stack: Stack, db: Connect
     now = db.execute("select clock_timestamp() as at").fetchone()
     assert now is not None
     with (
-        network_to(stack, [503, 429]) as network,
+        UnreliableProxy(stack.api_url) as network,
         WidgetAnalytics(url=network.url, publishable_key=stack.publishable_key, origin=SHOP) as client,
     ):
-        network.retry_after = "2"
+        network.next_faults = [answering(503), answering(429, retry_after="2")]
+
         tracked = client.track(Event(widget_id=widget_id, event_type="widget_load", session_id="s"))
 
-        assert (tracked.accepted, network.requests) == (1, 3)
+        assert (tracked.accepted, len(network.seen)) == (1, 3)
     (row,) = stored(db, widget_id)
     assert row["received_at"] - now["at"] >= timedelta(seconds=2)
     assert abs(row["timestamp"] - now["at"]) < timedelta(seconds=1)
@@ -187,34 +194,42 @@ def test_waiting_to_try_again_does_not_shift_the_event(stack: Stack, db: Connect
 
 def test_a_long_wait_is_the_callers_to_decide(stack: Stack) -> None:
     """Told to come back in an hour, the client says so instead of sleeping."""
-    with network_to(stack, [429]) as network, WidgetAnalytics(url=network.url, secret_key=stack.secret_key) as client:
-        network.retry_after = "3600"
+    with (
+        UnreliableProxy(stack.api_url) as network,
+        WidgetAnalytics(url=network.url, secret_key=stack.secret_key) as client,
+    ):
+        network.next_faults = [answering(429, retry_after="3600")]
 
         with pytest.raises(TooManyRequests) as refused:
             client.track(Event(widget_id=uuid4(), event_type="widget_load", session_id="s"))
 
-        assert (refused.value.retry_after, network.requests) == (3600, 1)
+        assert (refused.value.retry_after, len(network.seen)) == (3600, 1)
 
 
 def test_the_client_gives_up_after_its_attempts(stack: Stack) -> None:
     """A gateway that stays unwell is an error that says so."""
     with (
-        network_to(stack, [502, 502, 502]) as network,
+        UnreliableProxy(stack.api_url) as network,
         WidgetAnalytics(url=network.url, secret_key=stack.secret_key, attempts=2) as client,
     ):
+        network.next_faults = [answering(502)] * 3
+
         with pytest.raises(Unreachable, match="HTTP 502"):
             client.open_calls()
 
-        assert network.requests == 2
+        assert len(network.seen) == 2
 
 
 def test_what_is_refused_is_not_tried_again(stack: Stack, new_widget: NewWidget) -> None:
     """The database would say no again."""
-    with network_to(stack) as network, WidgetAnalytics(url=network.url, secret_key=stack.secret_key) as client:
+    with (
+        UnreliableProxy(stack.api_url) as network,
+        WidgetAnalytics(url=network.url, secret_key=stack.secret_key) as client,
+    ):
         with pytest.raises(Refused):
             client.track(Event(widget_id=new_widget(), event_type="nonsense", session_id="s"))
 
-        assert network.requests == 1
+        assert len(network.seen) == 1
 
 
 def test_stale_calls_are_completed(stack: Stack, db: Connection, new_widget: NewWidget) -> None:

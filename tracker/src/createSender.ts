@@ -71,11 +71,12 @@ export const createSender = (
     if (names[0]) {
       // Offline, refused, blocked, or a fetch that the page has replaced and broken.
       if (!status) beacon(body);
-      if (!status || status > 499 || /408|425|429/.test(`${status}`)) {
+      if (!status || status > 499 || /40[^03]|42[59]/.test(`${status}`)) {
         clearTimeout(timer);
         timer = setTimeout(flush, (wait || Math.min(2 ** failures++, 300)) * (1e3 + 500 * Math.random()));
       } else {
-        // Taken, or refused for good: a 4xx would only be refused again.
+        // Taken, or refused for good. 400, 403 and 413 are about the events; the other 4xx are about a server that is
+        // read-only (405), half deployed (404) or has changed its keys (401): that passes.
         failures = 0;
         names.forEach(settle);
       }
