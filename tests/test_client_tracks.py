@@ -10,7 +10,7 @@ import pytest
 from psycopg.rows import DictRow
 
 from local_stack.stack import Stack
-from local_stack.unreliable_proxy import UnreliableProxy, answering
+from local_stack.unreliable_proxy import Answer, UnreliableProxy, answering
 from tests.client_support import LedgerCall, insert_calls
 from tests.conftest import NewWidget
 from widget_analytics import (
@@ -190,6 +190,24 @@ def test_waiting_to_try_again_does_not_shift_the_event(stack: Stack, db: Connect
     (row,) = stored(db, widget_id)
     assert row["received_at"] - now["at"] >= timedelta(seconds=2)
     assert abs(row["timestamp"] - now["at"]) < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(("status", "code"), [(405, "25006"), (500, "57014"), (500, "53100")])
+def test_a_server_that_takes_no_writes_is_tried_again(
+    stack: Stack, db: Connection, new_widget: NewWidget, status: int, code: str
+) -> None:
+    """Read-only, too slow, out of disk: none of it is about the event, whatever the status."""
+    widget_id = new_widget()
+    with (
+        UnreliableProxy(stack.api_url) as network,
+        WidgetAnalytics(url=network.url, publishable_key=stack.publishable_key, origin=SHOP) as client,
+    ):
+        network.next_faults = [lambda _: Answer(status, f'{{"code": "{code}", "message": "no"}}')]
+
+        tracked = client.track(Event(widget_id=widget_id, event_type="widget_load", session_id="s"))
+
+        assert (tracked.accepted, len(network.seen)) == (1, 2)
+    assert len(stored(db, widget_id)) == 1
 
 
 def test_a_long_wait_is_the_callers_to_decide(stack: Stack) -> None:

@@ -17,14 +17,6 @@ await reader.exec("select 1"); // a bad address must show here; reading the sche
 const schema = await reader.introspect();
 await reader.close();
 
-const connection = createPostgresConnection({
-  url: settings.database_url,
-  postgresOptions: { max: settings.pool_size, onnotice: () => {} },
-});
-// Otherwise the first request would grant everything to anon: this says that it is done already.
-connection.rlsState = "active";
-connection.introspect = async () => schema;
-
 const roleOfKey = new Map([
   [settings.publishable_key, "anon"],
   [settings.anon_key, "anon"],
@@ -32,29 +24,52 @@ const roleOfKey = new Map([
   [settings.service_role_key, "service_role"],
 ]);
 
-const app = new App({
-  connection,
-  api: { schemas: ["public"], max_rows: settings.max_rows },
-  auth: {
-    enabled: true,
-    jwt_secret: settings.jwt_secret,
-    publishable_key: settings.publishable_key,
-    secret_key: settings.secret_key,
-    site_url: settings.api_url,
-  },
-  options: {
-    server: {
-      admin: false,
-      disableStudio: true,
-      apiKeys: {
-        resolver: async (key) => {
-          const role = roleOfKey.get(key);
-          if (role === undefined) return null;
-          return { type: role === "anon" ? "publishable" : "secret", claims: { role } };
+// The driver keeps a connection whose server was killed, and writes to it from where nobody can catch what it throws
+// (https://github.com/porsager/postgres/issues/1154). So the pool can be replaced while the gateway lives on.
+function open() {
+  const connection = createPostgresConnection({
+    url: settings.database_url,
+    postgresOptions: { max: settings.pool_size, onnotice: () => {} },
+  });
+  // Otherwise the first request would grant everything to anon: this says that it is done already.
+  connection.rlsState = "active";
+  connection.introspect = async () => schema;
+  const app = new App({
+    connection,
+    api: { schemas: ["public"], max_rows: settings.max_rows },
+    auth: {
+      enabled: true,
+      jwt_secret: settings.jwt_secret,
+      publishable_key: settings.publishable_key,
+      secret_key: settings.secret_key,
+      site_url: settings.api_url,
+    },
+    options: {
+      server: {
+        admin: false,
+        disableStudio: true,
+        apiKeys: {
+          resolver: async (key) => {
+            const role = roleOfKey.get(key);
+            if (role === undefined) return null;
+            return { type: role === "anon" ? "publishable" : "secret", claims: { role } };
+          },
         },
       },
     },
-  },
+  });
+  void connection.writeCachedIntrospection(schema, { useDriver: true }); // kept in memory, for requests to find
+  return { app, connection };
+}
+
+let { app, connection } = open();
+
+process.on("uncaughtException", (error) => {
+  console.error(error);
+  if (!error.stack?.includes("/postgres/src/connection.js")) process.exit(1);
+  // What waits for the broken pool would wait for ever: who asked hears that the connection is cut, and asks again.
+  server.closeAllConnections();
+  ({ app, connection } = open());
 });
 
 async function answer(request, env) {
@@ -85,10 +100,4 @@ const server = http.createServer((incoming, outgoing) => {
 // Reads the schema now: a request must not wait for it, and a bad connection must show here.
 await connection.exec("select 1");
 await app.init();
-// Unlike PostgREST it looks the schema up in information_schema, which hides what the login holds no right on.
-const schemaReader = createPostgresConnection({ url: settings.owner_url, postgresOptions: { max: 1 } });
-schemaReader.rlsState = "active";
-await connection.writeCachedIntrospection(await schemaReader.introspect(), { useDriver: true });
-await schemaReader.close();
-
 server.listen({ fd: settings.socket }, () => console.log("gateway is ready"));

@@ -78,9 +78,11 @@ def test_an_open_tab_delivers_what_a_closed_one_left(context: BrowserContext, si
         Answer(503, "<html>gateway</html>"),
         Answer(429, '{"code": "PT429", "hint": "Retry after 1 seconds."}'),
         Answer(429, headers={"Retry-After": "1", "Access-Control-Expose-Headers": "Retry-After"}),
+        Answer(405, '{"code": "25006"}'),
+        Answer(404, '{"code": "PGRST202"}'),
         None,
     ],
-    ids=["500", "503", "429 in the body", "429 in the header", "connection cut"],
+    ids=["500", "503", "429 in the body", "429 in the header", "read-only", "half deployed", "connection cut"],
 )
 def test_server_in_trouble_for_a_while(
     page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, fault: Answer | None
@@ -117,7 +119,7 @@ def test_tab_closed_while_the_server_is_in_trouble(
 
 @pytest.mark.parametrize("status", [400, 403, 413])
 def test_refusals_are_final(page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, status: int) -> None:
-    """A 4xx would only be refused again: what it met is dropped, what comes after it is not."""
+    """What is wrong with the events would be so again: what met it is dropped, what comes after it is not."""
     with proxy.instead(Answer(status)):
         page.goto(site.address())
         page.wait_for_function(f"{STORED} === 0")

@@ -24,6 +24,9 @@ _MISSING = {"PGRST200", "PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "4
 _BAD_TOKEN = {"PGRST300", "PGRST301", "PGRST302", "PGRST303"}
 _INSUFFICIENT_PRIVILEGE = "42501"
 _QUERY_CANCELED = "57014"
+# Postgres takes no writes: a standby, or the platform's brake on a disk that is almost full. PostgREST makes it a 405.
+_READ_ONLY = "25006"
+_TRACKING = ("/rpc/track_event", "/rpc/track_events")
 
 
 def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911 (one for each meaning)
@@ -50,7 +53,10 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
             f"the API does not accept the key ({reason}). Check SUPABASE_SECRET_KEY, SUPABASE_PUBLISHABLE_KEY and "
             "SUPABASE_URL: they must be of one project."
         )
-    if code == _QUERY_CANCELED:
+    if code == _READ_ONLY:
+        return Unreachable(f"{_host(response)} takes nothing in: its database is read-only just now. Try again later.")
+    # Events wait for locks, and the next time not as long; a bill that takes too long will do so again.
+    if code == _QUERY_CANCELED and not response.request.url.path.endswith(_TRACKING):
         return Refused(status=status, code=code, reason=reason, hint="ask for a shorter period")
     if (
         status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -44,9 +44,14 @@ export async function callRpc(
 }
 
 /** What to tell the operator about an answer that no caller can be the cause of. */
-export function misconfiguration(name: string, { status }: RpcAnswer): string | null {
+export function misconfiguration(name: string, { status, body }: RpcAnswer): string | null {
   if (status === 401) return `${name} answered 401: this function's Supabase key was refused.`;
   if (status === 404) return `${name} answered 404: apply the migrations, or check SUPABASE_URL.`;
+  // PostgREST's answer to a database that takes no writes, such as one whose disk is almost full.
+  if (status === 405) return `${name} answered 405: the database is read-only.`;
+  // A column, type or operator that is missing, not a caller's mistake; 42501 is the door's refusal.
+  const code = textIn(body, "code") ?? "";
+  if (/^42(?!501)/.test(code)) return `${name} failed with ${code}: apply the migrations.`;
   return null;
 }
 

@@ -183,6 +183,16 @@ for (const status of [400, 403, 413, 500, 503]) {
 const notTheCallers: Record<string, [() => Response, number, RegExp]> = {
   "a refused key": [() => Response.json({}, { status: 401 }), 502, /key was refused/],
   "a missing function": [() => Response.json({}, { status: 404 }), 502, /apply the migrations/],
+  "a read-only database": [
+    () => Response.json({ code: "25006" }, { status: 405 }),
+    502,
+    /database is read-only/,
+  ],
+  "a missing column": [
+    () => Response.json({ code: "42703" }, { status: 400 }),
+    502,
+    /failed with 42703: apply the migrations/,
+  ],
   "a page instead of JSON": [() => new Response("<h1>Hello</h1>"), 502, /answered 200, but not/],
   "a redirect": [() => Response.redirect("http://127.0.0.1:1/"), 502, /answered 302/],
   "an error page": [() => new Response("<h1>Busy</h1>", { status: 503 }), 503, /answered 503/],
