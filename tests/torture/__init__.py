@@ -1,1 +1,1 @@
-"""Proofs by breaking things: crashes, outages, races and full disks, short in tests/test_torture_*.py, long in scripts/torture."""
+"""Proofs by breaking things. In short: tests/test_torture_*.py. At length: scripts/torture."""

@@ -44,7 +44,7 @@ class Told:
 
 
 def a_week_of_calls(*, seed: int, calls: int, days: int) -> list[Told]:
-    """Calls that end in time, that crash with and without heartbeats, that end late, and that come back after a silence."""
+    """Calls that end in time or late, that crash with and without heartbeats, and that come back after a silence."""
     dice = random.Random(seed)  # noqa: S311 a simulation, not a secret
     told = []
     for number in range(calls):

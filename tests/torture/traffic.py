@@ -41,7 +41,7 @@ class Books:
 
 
 class Sender:
-    """One browser of many: it starts calls, keeps them alive, ends them, repeats itself, and mixes batches with singles."""
+    """One browser of many: it starts calls, keeps them alive, ends them, repeats itself, in batches and one by one."""
 
     def __init__(self, stack: Stack, books: Books, widget_ids: list[UUID], *, name: str, seed: int) -> None:
         self._dice = random.Random(seed)  # noqa: S311 a simulation, not a secret

@@ -1,0 +1,165 @@
+"""Notes of runs and counts of refusals are kept for as long as the settings say, and nobody else's are touched."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from local_stack.places import SUPABASE
+from local_stack.stack import Stack
+from tests.conftest import Connect, FreshDatabase
+from tests.support import Connection, Row, record
+from tests.test_rules_of_cleanup import ago, await_true
+
+SCHEDULE = next((SUPABASE / "migrations").glob("*_widget_retention_schedule.sql"))
+
+
+@pytest.fixture(scope="module")
+def db() -> Iterator[Connection]:
+    """Of a database of these tests' own: pruning meets everyone's notes."""
+    with (
+        Stack(durable=False, gateway=False) as stack,
+        psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as connection,
+    ):
+        yield connection
+
+
+def prune(db: Connection) -> Row:
+    row = db.execute("select * from widget_internal.prune()").fetchone()
+    assert row is not None
+    return row
+
+
+def note_cleanup(db: Connection, *, days_ago: float) -> int:
+    row = db.execute(
+        "insert into public.widget_cleanup_runs (started_at) values (%s) returning id", [ago(days=days_ago)]
+    ).fetchone()
+    assert row is not None
+    return int(row["id"])
+
+
+def note_job_run(db: Connection, job: str, *, days_ago: float | None) -> int:
+    """A run as pg_cron notes it; without a time it was cut short by a crash."""
+    row = db.execute(
+        "insert into cron.job_run_details (jobid, command, status, start_time, end_time)"
+        " select jobid, command, 'failed', %s, %s from cron.job where jobname = %s returning runid",
+        [None if days_ago is None else ago(days=days_ago)] * 2 + [job],
+    ).fetchone()
+    assert row is not None
+    return int(row["runid"])
+
+
+def ids(db: Connection, table: str, key: str) -> set[int]:
+    return {row[key] for row in db.execute(f"select {key} from {table}").fetchall()}
+
+
+def test_old_notes_of_the_cleanup_go(db: Connection) -> None:
+    """What is older than keep_runs, 90 days unless set otherwise, and nothing else."""
+    old, young = note_cleanup(db, days_ago=91), note_cleanup(db, days_ago=89)
+
+    assert prune(db)["cleanup_runs"] == 1
+
+    assert ids(db, "public.widget_cleanup_runs", "id") & {old, young} == {young}
+
+
+def test_the_last_note_of_the_cleanup_stays(db: Connection) -> None:
+    """However old it is: it says since when the cleanup has not run."""
+    db.execute("delete from public.widget_cleanup_runs")
+    last = note_cleanup(db, days_ago=500)
+
+    prune(db)
+
+    assert ids(db, "public.widget_cleanup_runs", "id") == {last}
+
+
+def test_old_counts_of_refusals_go(db: Connection) -> None:
+    """The hours older than keep_refusals, 400 days unless set otherwise."""
+    for days in (401, 399):
+        db.execute(
+            "insert into widget_internal.refusal_counts (hour, reason, detail, shard, refusals)"
+            " values (date_trunc('hour', %s::timestamptz), 'unknown_widget', %s, 0, 1)",
+            [ago(days=days), str(days)],
+        )
+
+    assert prune(db)["refusal_counts"] == 1
+
+    assert [row["detail"] for row in db.execute("select detail from public.widget_refusals").fetchall()] == ["399"]
+
+
+def test_old_notes_of_our_jobs_go_and_other_jobs_keep_theirs(db: Connection) -> None:
+    """pg_cron's notes: of all our jobs, also the cut-short runs among the old; of the project's own jobs none."""
+    db.execute("select cron.schedule('widgets_report', '0 3 1 1 *', 'select 1')")
+    ours = [row["jobname"] for row in db.execute("select jobname from cron.job where jobname <> 'widgets_report'")]
+    assert {"widget_complete_stale_sessions", "widget_prune"} <= set(ours)
+    old = {note_job_run(db, job, days_ago=days) for job in ours for days in (200, None, 91)}
+    theirs = {note_job_run(db, "widgets_report", days_ago=200)}
+    young = {note_job_run(db, job, days_ago=days) for job in ours for days in (89, None, 0)}
+
+    assert prune(db)["job_runs"] == len(old)
+
+    assert ids(db, "cron.job_run_details", "runid") & (old | theirs | young) == theirs | young
+
+
+def test_how_long_is_a_setting(db: Connection) -> None:
+    """One day at least; a shorter time is refused."""
+    young, younger, _last = (note_cleanup(db, days_ago=days) for days in (3, 1, 0))
+    with db.transaction(force_rollback=True):
+        db.execute("update widget_internal.settings set keep_runs = %s", [timedelta(days=2)])
+        prune(db)
+        assert ids(db, "public.widget_cleanup_runs", "id") & {young, younger} == {younger}
+
+    with pytest.raises(psycopg.errors.CheckViolation, match="keep_runs_is_a_day_at_least"):
+        db.execute("update widget_internal.settings set keep_runs = interval '1 hour'")
+
+
+def test_events_calls_and_bills_are_not_touched(db: Connection) -> None:
+    """However old they are: they are what is billed."""
+    widget = db.execute("insert into public.widgets default values returning id").fetchone()
+    assert widget is not None
+    record(db, widget["id"], "s", "call_start", ago(days=3000), received_at=ago(days=3000))
+    kept = "select (select count(*) from public.widget_analytics), (select count(*) from public.widget_calls)"
+    before = db.execute(kept).fetchone()
+
+    prune(db)
+
+    assert db.execute(kept).fetchone() == before
+
+
+def test_pg_cron_prunes_every_day(db: Connection) -> None:
+    """The migrations schedule it, and the job, set to each minute, removes an old note."""
+    job = db.execute("select jobid, schedule, active from cron.job where jobname = 'widget_prune'").fetchone()
+    assert job is not None
+    assert (job["schedule"], job["active"]) == ("17 3 * * *", True)
+    old, _last = note_cleanup(db, days_ago=91), note_cleanup(db, days_ago=0)
+
+    db.execute("select cron.alter_job(%s, schedule => '* * * * *')", [job["jobid"]])
+
+    await_true(lambda: old not in ids(db, "public.widget_cleanup_runs", "id"), 90, "pg_cron's run")
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
+def test_no_caller_prunes(connect: Connect, role: str) -> None:
+    """Over the API nobody removes anything."""
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connect(role).execute("select * from widget_internal.prune()")
+
+
+def test_where_notes_cannot_be_removed_the_migration_says_so(fresh_database: FreshDatabase, tmp_path: Path) -> None:
+    """Without pg_cron, without its notes (before 1.3), and without the right to remove them: it fails, by name."""
+    script = SCHEDULE.read_text()
+    without = fresh_database(migrate=False, scheduler=False)
+    with psycopg.connect(without.database_url, autocommit=True) as bare:
+        with pytest.raises(psycopg.errors.InvalidSchemaName, match="cron"):
+            bare.execute(script.encode())
+
+        bare.execute("create schema cron")
+        with pytest.raises(psycopg.errors.UndefinedTable, match=r"cron\.job_run_details"):
+            bare.execute(script.encode())
+
+        with psycopg.connect(without.superuser_url, autocommit=True) as platform:
+            platform.execute("create table cron.job_run_details ()")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="postgres may not delete"):
+            bare.execute(script.encode())
