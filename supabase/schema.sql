@@ -1939,6 +1939,42 @@ $_$;
 
 COMMENT ON FUNCTION widget_internal.post_alert(body jsonb) IS 'Hands a message for the webhook to pg_net, which sends it after commit.';
 
+CREATE FUNCTION widget_internal.prune() RETURNS TABLE(cleanup_runs bigint, refusal_counts bigint, job_runs bigint)
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_settings widget_internal.settings;
+  v_jobs bigint[];
+  v_last bigint;
+begin
+  select s.* into strict v_settings from widget_internal.settings s;
+
+  -- The latest stays, however old: it says since when there was none.
+  delete from public.widget_cleanup_runs r
+  where r.started_at < now() - v_settings.keep_runs
+    and r.id < (select max(l.id) from public.widget_cleanup_runs l);
+  get diagnostics prune.cleanup_runs = row_count;
+
+  delete from widget_internal.refusal_counts c where c.hour < now() - v_settings.keep_refusals;
+  get diagnostics prune.refusal_counts = row_count;
+
+  prune.job_runs := 0;
+  if to_regclass('cron.job_run_details') is not null then
+    -- By number up to the youngest that is too old: a run that a crash cut short has no time of its own.
+    select array_agg(j.jobid) into v_jobs from cron.job j where j.jobname = any (widget_internal.scheduled_jobs());
+    select max(d.runid) into v_last
+    from cron.job_run_details d
+    where d.jobid = any (v_jobs) and coalesce(d.end_time, d.start_time) < now() - v_settings.keep_runs;
+    delete from cron.job_run_details d where d.jobid = any (v_jobs) and d.runid <= v_last;
+    get diagnostics prune.job_runs = row_count;
+  end if;
+  return next;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.prune() IS 'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says how many. Touches neither events, calls nor bills, nor any job that is not ours.';
+
 CREATE FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, rule text)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -2320,6 +2356,17 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) IS 'Within how many milliseconds such a share of a widget''s requests (null: of all widgets'') was answered since then.';
+
+CREATE FUNCTION widget_internal.scheduled_jobs() RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return array['widget_complete_stale_sessions', 'widget_refresh_health', 'widget_prune'];
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.scheduled_jobs() IS 'The names of our own pg_cron jobs: of no other job''s runs is a note ever removed.';
 
 CREATE FUNCTION widget_internal.seal_charge() RETURNS trigger
     LANGUAGE plpgsql
@@ -3186,7 +3233,11 @@ CREATE TABLE widget_internal.settings (
     only_row boolean DEFAULT true NOT NULL,
     max_call_duration interval DEFAULT '04:00:00'::interval NOT NULL,
     billing_time_zone text DEFAULT 'UTC'::text NOT NULL,
+    keep_runs interval DEFAULT '90 days'::interval NOT NULL,
+    keep_refusals interval DEFAULT '400 days'::interval NOT NULL,
     CONSTRAINT billing_time_zone_is_known CHECK ((('1970-01-01 00:00:00+00'::timestamp with time zone AT TIME ZONE billing_time_zone) IS NOT NULL)),
+    CONSTRAINT keep_refusals_is_a_day_at_least CHECK ((keep_refusals >= '1 day'::interval)),
+    CONSTRAINT keep_runs_is_a_day_at_least CHECK ((keep_runs >= '1 day'::interval)),
     CONSTRAINT max_call_duration_is_positive CHECK ((max_call_duration > '00:00:00'::interval)),
     CONSTRAINT settings_are_one_row CHECK (only_row)
 );
@@ -3196,6 +3247,10 @@ COMMENT ON TABLE widget_internal.settings IS 'The settings of widget analytics: 
 COMMENT ON COLUMN widget_internal.settings.max_call_duration IS 'No call ends later than this after its start (R5). A change recomputes the calls that it concerns.';
 
 COMMENT ON COLUMN widget_internal.settings.billing_time_zone IS 'The time zone whose months are billed, such as Europe/Vienna. Fixed once a month has been closed.';
+
+COMMENT ON COLUMN widget_internal.settings.keep_runs IS 'How long widget_cleanup_runs, and pg_cron''s own notes of our jobs, are kept.';
+
+COMMENT ON COLUMN widget_internal.settings.keep_refusals IS 'How long the hours of widget_refusals are kept.';
 
 CREATE TABLE widget_internal.standing_alarms (
     alarm text NOT NULL,
@@ -3290,6 +3345,10 @@ COMMENT ON INDEX public.widget_calls_started_at_idx IS 'Serves all widgets'' cal
 CREATE INDEX widget_calls_widget_id_started_at_idx ON public.widget_calls USING btree (widget_id, started_at);
 
 COMMENT ON INDEX public.widget_calls_widget_id_started_at_idx IS 'Serves one widget''s calls of a period.';
+
+CREATE INDEX widget_cleanup_runs_started_at_idx ON public.widget_cleanup_runs USING btree (started_at);
+
+COMMENT ON INDEX public.widget_cleanup_runs_started_at_idx IS 'Serves widget_internal.prune(), and "the latest runs".';
 
 CREATE INDEX widget_erasures_widget_id_session_id_idx ON public.widget_erasures USING btree (widget_id, session_id);
 
@@ -3631,6 +3690,8 @@ GRANT ALL ON FUNCTION widget_internal.period_content(period public.widget_billin
 
 REVOKE ALL ON FUNCTION widget_internal.post_alert(body jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.prune() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
@@ -3668,6 +3729,8 @@ REVOKE ALL ON FUNCTION widget_internal.request_header(name text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.scheduled_jobs() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.seal_charge() FROM PUBLIC;
 
