@@ -1,5 +1,6 @@
 """Notes of runs and counts of refusals are kept for as long as the settings say, and nobody else's are touched."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -101,6 +102,16 @@ def test_old_notes_of_our_jobs_go_and_other_jobs_keep_theirs(db: Connection) -> 
     assert prune(db)["job_runs"] == len(old)
 
     assert ids(db, "cron.job_run_details", "runid") & (old | theirs | young) == theirs | young
+
+
+def test_every_job_that_a_migration_schedules_is_known(db: Connection) -> None:
+    """Else its notes would grow for ever."""
+    migrations = "".join(path.read_text() for path in SCHEDULE.parent.glob("*.sql"))
+
+    row = db.execute("select widget_internal.scheduled_jobs() as jobs").fetchone()
+
+    assert row is not None
+    assert sorted(row["jobs"]) == sorted(re.findall(r"cron\.schedule\('(\w+)'", migrations))
 
 
 def test_how_long_is_a_setting(db: Connection) -> None:

@@ -21,7 +21,7 @@ language plpgsql immutable
 set search_path = ''
 as $$
 begin
-  return array['widget_complete_stale_sessions', 'widget_refresh_health', 'widget_prune'];
+  return array['widget_complete_stale_sessions', 'widget_refresh_health', 'widget_send_alerts', 'widget_prune'];
 end
 $$;
 
