@@ -8,6 +8,36 @@ CREATE SCHEMA widget_internal;
 
 COMMENT ON SCHEMA widget_internal IS 'Internals of widget analytics. Never expose it through the API: what callers may use is in public.';
 
+CREATE DOMAIN widget_internal.call_id AS text COLLATE pg_catalog."C"
+	CONSTRAINT call_id_has_1_to_255_characters CHECK (((length(VALUE) >= 1) AND (length(VALUE) <= 255)));
+
+COMMENT ON DOMAIN widget_internal.call_id IS 'The sender''s name for a call of its session.';
+
+CREATE DOMAIN widget_internal.event_properties AS jsonb
+	CONSTRAINT properties_are_an_object CHECK ((jsonb_typeof(VALUE) = 'object'::text));
+
+COMMENT ON DOMAIN widget_internal.event_properties IS 'Small extras of an event.';
+
+CREATE DOMAIN widget_internal.event_seq AS integer
+	CONSTRAINT seq_starts_at_1 CHECK ((VALUE >= 1));
+
+COMMENT ON DOMAIN widget_internal.event_seq IS 'The sender''s running number in its session.';
+
+CREATE DOMAIN widget_internal.event_source AS text
+	CONSTRAINT source_is_known CHECK ((VALUE = ANY (ARRAY['browser'::text, 'server'::text, 'provider'::text, 'operator'::text, 'inferred'::text])));
+
+COMMENT ON DOMAIN widget_internal.event_source IS 'Who says so: operator, provider, server, browser, or inferred by the cleanup; the earlier in this list outranks (R5).';
+
+CREATE DOMAIN widget_internal.event_timestamp AS timestamp with time zone
+	CONSTRAINT timestamp_is_finite CHECK (isfinite(VALUE));
+
+COMMENT ON DOMAIN widget_internal.event_timestamp IS 'A moment at which an event happened.';
+
+CREATE DOMAIN widget_internal.event_type AS text
+	CONSTRAINT event_type_is_known CHECK ((VALUE = ANY (ARRAY['widget_load'::text, 'widget_open'::text, 'call_start'::text, 'call_heartbeat'::text, 'call_end'::text, 'call_error'::text])));
+
+COMMENT ON DOMAIN widget_internal.event_type IS 'What a widget can report.';
+
 CREATE TYPE widget_internal.refusal AS (
 	widget_id uuid,
 	reason text,
@@ -15,6 +45,11 @@ CREATE TYPE widget_internal.refusal AS (
 );
 
 COMMENT ON TYPE widget_internal.refusal IS 'One refused event. detail: the page''s host, the field that was wrong, or the unknown widget''s id.';
+
+CREATE DOMAIN widget_internal.session_id AS text COLLATE pg_catalog."C"
+	CONSTRAINT session_id_has_1_to_255_characters CHECK (((length(VALUE) >= 1) AND (length(VALUE) <= 255)));
+
+COMMENT ON DOMAIN widget_internal.session_id IS 'The sender''s name for one load of a widget.';
 
 CREATE TYPE widget_internal.session_name AS (
 	widget_id uuid,
@@ -317,7 +352,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'Takes one event of a widget (R1, R3, R8). age_ms: how long ago it happened, by the sender''s own clock. Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message names the field. What is refused is counted in widget_refusals.';
+COMMENT ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'Takes one event of a widget (R1, R3, R8). age_ms: how long ago it happened, by the sender''s own clock. Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message names the field. 429 (53400): over quota; Retry-After and retry_after say for how many seconds. What is refused is counted in widget_refusals.';
 
 CREATE FUNCTION public.track_events(events jsonb) RETURNS jsonb
     LANGUAGE plpgsql
@@ -328,7 +363,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION public.track_events(events jsonb) IS 'Takes up to 1000 events: an array of objects with the arguments of track_event() as keys. Answers {"accepted": n, "duplicates": n, "rejected": [{"index": i, "reason": "field: why"}]}; one bad event never costs another. HTTP 400 (22023): not an array. 413 (54000): too many.';
+COMMENT ON FUNCTION public.track_events(events jsonb) IS 'Takes up to 1000 events: an array of objects with the arguments of track_event() as keys. Answers {"accepted": n, "duplicates": n, "rejected": [{"index": i, "reason": "field: why"}]}; one bad event never costs another. HTTP 400 (22023): not an array. 413 (54000): too many. 429 (53400): at least one is over quota; the others are stored. Send all again after Retry-After (in the body: retry_after) seconds.';
 
 CREATE FUNCTION public.widget_alarms(min_delivery_rate numeric DEFAULT 0.95, min_completion_rate numeric DEFAULT 0.8, min_cases integer DEFAULT 20, period interval DEFAULT '24:00:00'::interval) RETURNS TABLE(alarm text, widget_id uuid, message text)
     LANGUAGE plpgsql STABLE
@@ -567,6 +602,31 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.alert_body(alarms jsonb, cleared jsonb) IS 'The message for the webhook: text, as Slack and its like show it, and the same for programs.';
 
+CREATE FUNCTION widget_internal.apply_quotas() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  -- Whoever is over the new quota is throttled again at its next event that is counted.
+  delete from widget_internal.throttles;
+  -- A sample is a fair estimate of a large number only.
+  update widget_internal.settings s set events_per_count = coalesce(
+    (
+      select greatest(1, least(16, min(quota.one_in)))
+      from (
+        select s.events_per_widget_per_day / 4096
+        union all select s.events_per_sender_per_minute / 64
+        union all select q.events_per_day / 4096 from public.widget_quotas q
+      ) quota (one_in)
+    ),
+    16
+  );
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.apply_quotas() IS 'After a quota changed: lifts what rested on the old one.';
+
 CREATE FUNCTION widget_internal.are_bare_hosts(hosts text[]) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -593,24 +653,28 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.as_text(value timestamp with time zone) IS 'A moment in one way of writing: UTC, to the microsecond.';
 
-CREATE FUNCTION widget_internal.ask_door(widget_id uuid, page_host text) RETURNS text
+CREATE FUNCTION widget_internal.ask_door(widget_id uuid) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
 declare
-  v_door record := widget_internal.widget_door(ask_door.widget_id);
+  v_door constant record := widget_internal.widget_door(ask_door.widget_id);
+  v_origin constant text := widget_internal.request_header('origin');
 begin
   return case
     when v_door.is_active is null then 'unknown_widget'
     when not v_door.is_active then 'widget_inactive'
     when v_door.is_demo then 'demo'
-    when widget_internal.is_host_allowed(ask_door.page_host, v_door.allowed_domains) then 'open'
+    -- Most pages: https, no port, a host that the widget names as it is. Nothing needs to be taken apart.
+    when starts_with(v_origin, 'https://') and substr(v_origin, 9) = any (v_door.allowed_domains)
+      and position('*' in v_origin) = 0 then 'open'
+    when widget_internal.is_host_allowed(widget_internal.page_host(), v_door.allowed_domains) then 'open'
     else 'domain_not_allowed'
   end;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.ask_door(widget_id uuid, page_host text) IS 'Whether a page on that host may store an event of the widget: open, demo (taken, not stored), or the reason why not.';
+COMMENT ON FUNCTION widget_internal.ask_door(widget_id uuid) IS 'Whether this request''s page may store an event of the widget: open, demo (taken, not stored), or the reason why not.';
 
 CREATE FUNCTION widget_internal.billing_facts(source text, properties jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
@@ -757,7 +821,7 @@ begin
     group by e.widget_id, e.session_id
   )
   select
-    n.widget_id, n.session_id, least(n.first_at, s.first_at),
+    n.widget_id, n.session_id::text, least(n.first_at, s.first_at),
     coalesce(n.seqs, '{}') + coalesce(s.seqs, '{}'),
     case when p.is_earlier then n.page_at else s.page_at end,
     coalesce(case when p.is_earlier then n.page_url else s.page_url end, ''),
@@ -1023,6 +1087,52 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) IS 'Who corrected a call and why, to be added to its rule; null where its end does not say.';
 
+CREATE FUNCTION widget_internal.count_event(widget_id uuid, events bigint) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_day constant timestamptz := date_trunc('day', clock_timestamp(), 'UTC');
+  v_minute constant timestamptz := date_trunc('minute', clock_timestamp());
+  v_sender uuid;
+  v_quota record;
+  v_until timestamptz;
+begin
+  select
+    case when q.widget_id is null then s.events_per_widget_per_day else q.events_per_day end as of_widget,
+    s.events_per_sender_per_minute as of_sender, s.events_per_count as weight
+  into v_quota
+  from widget_internal.settings s
+  left join public.widget_quotas q on q.widget_id = count_event.widget_id;
+
+  if v_quota.of_widget is not null then
+    v_until := widget_internal.count_towards_quota(
+      count_event.widget_id, v_day, v_day + interval '1 day', count_event.events,
+      -- An estimate from samples is four of its standard deviations off once in 30,000 times: ending so much
+      -- earlier, what is stored stays within the quota.
+      v_quota.of_widget
+        - case when v_quota.weight > 1 then ceil(4 * sqrt(v_quota.weight * v_quota.of_widget))::bigint else 0 end
+    );
+  end if;
+
+  -- The company's own backend may speak for many.
+  if v_until is null and v_quota.of_sender is not null and current_setting('role') <> 'service_role' then
+    v_sender := widget_internal.sender();
+    if v_sender is not null then
+      v_until := widget_internal.count_towards_quota(
+        v_sender, v_minute, v_minute + interval '1 minute', count_event.events, v_quota.of_sender
+      );
+      if v_until is not null then
+        update widget_internal.settings s set senders_throttled_until = v_until where s.senders_throttled_until < v_until;
+      end if;
+    end if;
+  end if;
+  return v_until;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.count_event(widget_id uuid, events bigint) IS 'Counts so many events of a widget towards its quota and the sender''s; answers until when more are refused, else null.';
+
 CREATE FUNCTION widget_internal.count_events(received_after timestamp with time zone, received_to timestamp with time zone) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -1157,6 +1267,35 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.count_sessions(received_after timestamp with time zone, received_to timestamp with time zone) IS 'Brings sessions, pages and calls up to date with the events received in (received_after, received_to].';
+
+CREATE FUNCTION widget_internal.count_towards_quota(subject uuid, window_start timestamp with time zone, window_end timestamp with time zone, events bigint, quota bigint) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_events bigint;
+begin
+  insert into widget_internal.event_counts as c (subject, window_start, shard, events)
+  values (
+    count_towards_quota.subject, count_towards_quota.window_start, pg_backend_pid() % 16, count_towards_quota.events
+  )
+  on conflict on constraint event_counts_are_one_row_a_shard do update set events = c.events + excluded.events;
+
+  select sum(c.events) into v_events
+  from widget_internal.event_counts c
+  where c.subject = count_towards_quota.subject and c.window_start = count_towards_quota.window_start;
+  if v_events <= count_towards_quota.quota then
+    return null;
+  end if;
+
+  insert into widget_internal.throttles as t (subject, until)
+  values (count_towards_quota.subject, count_towards_quota.window_end)
+  on conflict on constraint throttles_pkey do update set until = excluded.until;
+  return count_towards_quota.window_end;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.count_towards_quota(subject uuid, window_start timestamp with time zone, window_end timestamp with time zone, events bigint, quota bigint) IS 'Adds events to a subject''s count of a window. Where that is then over the quota: throttles the subject until the window''s end, and answers that moment.';
 
 CREATE FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
@@ -1387,6 +1526,23 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.forget_health_page() IS 'After erase_widget_session(): counts that session under no page, and drops a page that no other session names.';
 
+CREATE FUNCTION widget_internal.forget_senders() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_today constant timestamptz := date_trunc('day', now(), 'UTC');
+begin
+  delete from widget_internal.sender_salts s where s.day < v_today at time zone 'UTC';
+  delete from widget_internal.throttles t where t.until < now();
+  -- A day's counts start at its midnight; all that start at another time of a past hour are of a minute.
+  delete from widget_internal.event_counts c
+  where c.window_start < v_today or (c.window_start <> v_today and c.window_start < now() - interval '1 hour');
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.forget_senders() IS 'Deletes past days'' salts, without which no hash can be traced to an address, and counts that no quota needs.';
+
 CREATE FUNCTION widget_internal.health_differences() RETURNS TABLE(counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -1532,13 +1688,11 @@ CREATE FUNCTION widget_internal.keep_widget_calls() RETURNS trigger
     SET search_path TO ''
     AS $$
 declare
-  v_keys bigint[];
   v_session record;
 begin
-  select array_agg(distinct widget_internal.session_key(e.widget_id, e.session_id)) into v_keys
-  from changed_events e
-  where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error');
-  if v_keys is null then
+  if not exists (
+    select from changed_events e where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+  ) then
     return null;
   end if;
 
@@ -1547,7 +1701,11 @@ begin
     raise exception 'call events cannot be added in a repeatable read transaction'
       using errcode = 'feature_not_supported', hint = 'Use read committed or serializable.';
   end if;
-  perform widget_internal.lock_sessions(v_keys);
+  perform widget_internal.lock_sessions(array(
+    select widget_internal.session_key(e.widget_id, e.session_id)
+    from changed_events e
+    where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+  ));
 
   for v_session in
     select e.widget_id, e.session_id, bool_and(e.event_type = 'call_heartbeat') as only_heartbeats
@@ -1676,8 +1834,11 @@ begin
   end if;
 
   perform pg_advisory_xact_lock_shared(v_every_session);
-  -- In one order everywhere: two batches that share two sessions must not wait for each other.
-  for v_key in select distinct k from unnest(session_keys) k order by k loop
+  if cardinality(session_keys) > 1 then
+    -- In one order everywhere: two batches that share two sessions must not wait for each other.
+    session_keys := array(select distinct k from unnest(session_keys) k order by k);
+  end if;
+  foreach v_key in array session_keys loop
     perform pg_advisory_xact_lock(v_key);
   end loop;
 end
@@ -1710,7 +1871,7 @@ begin
   -- One moment for the whole transaction: the ages in a batch count from the same receipt.
   if v_microseconds is null then
     perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
-    v_microseconds := extract(epoch from clock_timestamp()) * 1000000;
+    v_microseconds := date_part('epoch', clock_timestamp()) * 1000000;
     perform set_config('widget_internal.receipt_time', v_microseconds::text, true);
   end if;
   return timestamptz 'epoch' + v_microseconds * interval '1 microsecond';
@@ -1724,11 +1885,10 @@ CREATE FUNCTION widget_internal.uuid_v7() RETURNS uuid
     SET search_path TO ''
     AS $$
 declare
-  v_milliseconds bytea := substring(int8send(floor(extract(epoch from clock_timestamp()) * 1000)::bigint) from 3);
-  v_bytes bytea := overlay(uuid_send(gen_random_uuid()) placing v_milliseconds from 1 for 6);
+  v_milliseconds constant bigint := date_part('epoch', clock_timestamp()) * 1000;
 begin
-  -- A random UUID is version 4 (0100); setting these two bits makes it version 7 (0111).
-  return encode(set_bit(set_bit(v_bytes, 52, 1), 53, 1), 'hex')::uuid;
+  -- 12 hexadecimal digits of time and the version, over a random UUID, which brings the variant.
+  return overlay(gen_random_uuid()::text placing lpad(to_hex(v_milliseconds), 12, '0') || '7' from 1 for 15)::uuid;
 end
 $$;
 
@@ -1737,23 +1897,16 @@ COMMENT ON FUNCTION widget_internal.uuid_v7() IS 'A UUID version 7 (RFC 9562): m
 CREATE TABLE public.widget_analytics (
     id uuid DEFAULT widget_internal.uuid_v7() NOT NULL,
     widget_id uuid NOT NULL,
-    event_type text NOT NULL,
-    session_id text NOT NULL COLLATE pg_catalog."C",
+    event_type widget_internal.event_type NOT NULL,
+    session_id widget_internal.session_id NOT NULL,
     page_url text,
     user_agent text,
-    "timestamp" timestamp with time zone DEFAULT now() NOT NULL,
-    call_id text COLLATE pg_catalog."C",
-    seq integer,
-    source text DEFAULT 'browser'::text NOT NULL,
+    "timestamp" widget_internal.event_timestamp DEFAULT now() NOT NULL,
+    call_id widget_internal.call_id,
+    seq widget_internal.event_seq,
+    source widget_internal.event_source DEFAULT 'browser'::text NOT NULL,
     received_at timestamp with time zone DEFAULT widget_internal.receipt_time() NOT NULL,
-    properties jsonb,
-    CONSTRAINT call_id_has_1_to_255_characters CHECK (((length(call_id) >= 1) AND (length(call_id) <= 255))),
-    CONSTRAINT event_type_is_known CHECK ((event_type = ANY (ARRAY['widget_load'::text, 'widget_open'::text, 'call_start'::text, 'call_heartbeat'::text, 'call_end'::text, 'call_error'::text]))),
-    CONSTRAINT properties_are_an_object CHECK ((jsonb_typeof(properties) = 'object'::text)),
-    CONSTRAINT seq_starts_at_1 CHECK ((seq >= 1)),
-    CONSTRAINT session_id_has_1_to_255_characters CHECK (((length(session_id) >= 1) AND (length(session_id) <= 255))),
-    CONSTRAINT source_is_known CHECK ((source = ANY (ARRAY['browser'::text, 'server'::text, 'provider'::text, 'operator'::text, 'inferred'::text]))),
-    CONSTRAINT timestamp_is_finite CHECK (isfinite("timestamp"))
+    properties widget_internal.event_properties
 );
 
 COMMENT ON TABLE public.widget_analytics IS 'The ledger of events, append-only (R2). A correction is a new event of a higher source (R5), never a change.';
@@ -1764,7 +1917,7 @@ COMMENT ON COLUMN public.widget_analytics.session_id IS 'Groups the events of on
 
 COMMENT ON COLUMN public.widget_analytics.page_url IS 'The page that embeds the widget, without query string and fragment. On the session''s first event.';
 
-COMMENT ON COLUMN public.widget_analytics.user_agent IS 'The request''s User-Agent header.';
+COMMENT ON COLUMN public.widget_analytics.user_agent IS 'The request''s User-Agent header. On the session''s widget_load and first event (seq 1), and where there is no seq.';
 
 COMMENT ON COLUMN public.widget_analytics."timestamp" IS 'When it happened: receipt less the age that the sender gave (R3).';
 
@@ -1791,10 +1944,15 @@ begin
   v_event.session_id := new_event.session_id;
   -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
   -- that bills may fail on a field that does not.
-  v_event.page_url := left(
-    regexp_replace(substring(new_event.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
-  );
-  v_event.user_agent := nullif(left(widget_internal.request_header('user-agent'), 512), '');
+  if new_event.page_url is not null then
+    v_event.page_url := left(
+      regexp_replace(substring(new_event.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
+    );
+  end if;
+  -- It is the longest field: a session has it once.
+  if new_event.event_type = 'widget_load' or coalesce(new_event.seq, 1) = 1 then
+    v_event.user_agent := nullif(left(widget_internal.request_header('user-agent'), 512), '');
+  end if;
   v_event.received_at := widget_internal.receipt_time();
   v_event."timestamp" :=
     v_event.received_at - greatest(coalesce(new_event.age_ms, 0), 0) * interval '1 millisecond';
@@ -1852,6 +2010,40 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.orphan_ends(widget_id uuid, session_id text) IS 'How many ends of a session belong to no call (R4).';
+
+CREATE FUNCTION widget_internal.over_quota(widget_id uuid, events integer) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_until timestamptz;
+  v_events_per_count integer;
+  v_senders_until timestamptz;
+begin
+  -- Two look-ups by key take less time than one query that joins.
+  select t.until into v_until from widget_internal.throttles t where t.subject = over_quota.widget_id;
+  if v_until > v_now then
+    return v_until;
+  end if;
+
+  select s.events_per_count, s.senders_throttled_until into v_events_per_count, v_senders_until
+  from widget_internal.settings s;
+  if v_senders_until > v_now then
+    select t.until into v_until from widget_internal.throttles t where t.subject = widget_internal.sender();
+    if v_until > v_now then
+      return v_until;
+    end if;
+  end if;
+
+  if random() * v_events_per_count >= over_quota.events then
+    return null;
+  end if;
+  return widget_internal.count_event(over_quota.widget_id, greatest(over_quota.events, v_events_per_count));
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.over_quota(widget_id uuid, events integer) IS 'Until when so many more events of a widget are refused by its quota or the sender''s; null where they may be stored, and are then counted.';
 
 CREATE FUNCTION widget_internal.owned_widget_ids() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1975,6 +2167,35 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.prune() IS 'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says how many. Touches neither events, calls nor bills, nor any job that is not ours.';
 
+CREATE FUNCTION widget_internal.quota_refusal(widget_id uuid, until timestamp with time zone, events integer) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_seconds constant integer := greatest(1, ceil(extract(epoch from quota_refusal.until - clock_timestamp())));
+  v_detail text;
+begin
+  -- Whoever floods must not make the database write at each refusal.
+  if random() * 16 < quota_refusal.events then
+    v_detail := case when exists (
+      select from widget_internal.throttles t where t.subject = quota_refusal.widget_id and t.until > clock_timestamp()
+    ) then 'widget' else 'sender' end;
+    perform widget_internal.count_refusals(array_fill(
+      (quota_refusal.widget_id, 'over_quota', v_detail)::widget_internal.refusal,
+      array[greatest(16, quota_refusal.events)]
+    ));
+  end if;
+
+  perform set_config('response.headers', jsonb_build_array(jsonb_build_object('Retry-After', v_seconds::text))::text, true);
+  -- A page on another origin cannot read the header, so the body says it too.
+  return widget_internal.refusal_answer(
+    429, '53400', 'over quota: this widget, or this sender, has sent more events than are taken'
+  ) || jsonb_build_object('retry_after', v_seconds);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.quota_refusal(widget_id uuid, until timestamp with time zone, events integer) IS 'Counts so many refused events, and makes the REST answer a 429 with Retry-After, in seconds, in header and body.';
+
 CREATE FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, rule text)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -2084,16 +2305,15 @@ CREATE FUNCTION widget_internal.record_event(widget_id uuid, event_type text, se
     SET search_path TO ''
     AS $$
 declare
-  v_page_host constant text := widget_internal.page_host();
-  v_verdict constant text := widget_internal.ask_door(record_event.widget_id, v_page_host);
+  v_verdict constant text := widget_internal.ask_door(record_event.widget_id);
   v_properties constant jsonb := widget_internal.unwrap_json(record_event.properties);
   v_problem text;
+  v_until timestamptz;
   v_event public.widget_analytics;
-  v_stored integer := 1;
 begin
   if v_verdict not in ('open', 'demo') then
     perform widget_internal.count_refusals(
-      array[widget_internal.door_refusal(v_verdict, record_event.widget_id, v_page_host)]
+      array[widget_internal.door_refusal(v_verdict, record_event.widget_id, widget_internal.page_host())]
     );
     return widget_internal.refusal_answer(403, '42501', widget_internal.door_problem());
   end if;
@@ -2110,14 +2330,20 @@ begin
   end if;
 
   if v_verdict = 'open' then
+    v_until := widget_internal.over_quota(record_event.widget_id, 1);
+    if v_until is not null then
+      return widget_internal.quota_refusal(record_event.widget_id, v_until, 1);
+    end if;
     v_event := widget_internal.new_event(
       record_event.widget_id, record_event.event_type, record_event.session_id, record_event.page_url,
       record_event.event_id, record_event.call_id, record_event.seq, record_event.age_ms, v_properties
     );
     insert into public.widget_analytics values (v_event.*) on conflict do nothing;
-    get diagnostics v_stored = row_count;
+    if not found then
+      return '{"accepted": 0, "duplicates": 1, "rejected": []}'::jsonb;
+    end if;
   end if;
-  return jsonb_build_object('accepted', v_stored, 'duplicates', 1 - v_stored, 'rejected', '[]'::jsonb);
+  return '{"accepted": 1, "duplicates": 0, "rejected": []}'::jsonb;
 end
 $$;
 
@@ -2129,7 +2355,6 @@ CREATE FUNCTION widget_internal.record_events(events jsonb) RETURNS jsonb
     AS $$
 declare
   v_events constant jsonb := widget_internal.unwrap_json(record_events.events);
-  v_page_host constant text := widget_internal.page_host();
   v_item record;
   v_event jsonb;
   v_widget_id uuid;
@@ -2139,6 +2364,11 @@ declare
   v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
   v_rejected jsonb := jsonb_build_array();
   v_new public.widget_analytics[] := array[]::public.widget_analytics[];
+  v_indexes integer[] := array[]::integer[];
+  v_good record;
+  v_until timestamptz;
+  v_over_quota uuid[] := array[]::uuid[];
+  v_quota_refusal jsonb := '{}'::jsonb;
   v_stored integer := 0;
   v_demos integer := 0;
 begin
@@ -2153,7 +2383,7 @@ begin
     v_widget_id := widget_internal.to_uuid(v_event ->> 'widget_id');
     -- A batch is mostly one widget's: ask once.
     if v_widget_id is distinct from v_asked_for then
-      v_verdict := widget_internal.ask_door(v_widget_id, v_page_host);
+      v_verdict := widget_internal.ask_door(v_widget_id);
       v_asked_for := v_widget_id;
     end if;
 
@@ -2162,7 +2392,7 @@ begin
       v_refusals := v_refusals || (null, 'invalid_input', 'widget_id')::widget_internal.refusal;
     elsif v_verdict not in ('open', 'demo') then
       v_problem := widget_internal.door_problem();
-      v_refusals := v_refusals || widget_internal.door_refusal(v_verdict, v_widget_id, v_page_host);
+      v_refusals := v_refusals || widget_internal.door_refusal(v_verdict, v_widget_id, widget_internal.page_host());
     else
       v_problem := coalesce(
         widget_internal.json_event_problem(v_event),
@@ -2182,6 +2412,7 @@ begin
           (v_event ->> 'event_id')::uuid, v_event ->> 'call_id', (v_event ->> 'seq')::integer,
           (v_event ->> 'age_ms')::numeric::bigint, v_event -> 'properties'
         );
+        v_indexes := v_indexes || v_item.index::integer;
       end if;
     end if;
 
@@ -2190,11 +2421,33 @@ begin
     end if;
   end loop;
 
-  insert into public.widget_analytics select n.* from unnest(v_new) n on conflict do nothing;
+  for v_good in select n.widget_id, count(*)::integer as events from unnest(v_new) n group by n.widget_id order by 1 loop
+    v_until := widget_internal.over_quota(v_good.widget_id, v_good.events);
+    if v_until is not null then
+      v_over_quota := v_over_quota || v_good.widget_id;
+      v_quota_refusal := widget_internal.quota_refusal(v_good.widget_id, v_until, v_good.events);
+    end if;
+  end loop;
+
+  insert into public.widget_analytics
+  select n.* from unnest(v_new) n where n.widget_id <> all (v_over_quota)
+  on conflict do nothing;
   get diagnostics v_stored = row_count;
   perform widget_internal.count_refusals(v_refusals);
-  return jsonb_build_object(
-    'accepted', v_stored + v_demos, 'duplicates', cardinality(v_new) - v_stored, 'rejected', v_rejected
+
+  -- Sent again as a whole once there is room, the events that are stored now are duplicates then.
+  v_rejected := v_rejected || coalesce(
+    (
+      select jsonb_agg(jsonb_build_object('index', v_indexes[n.ordinality], 'reason', v_quota_refusal ->> 'message'))
+      from unnest(v_new) with ordinality n
+      where n.widget_id = any (v_over_quota)
+    ),
+    '[]'
+  );
+  return v_quota_refusal || jsonb_build_object(
+    'accepted', v_stored + v_demos,
+    'duplicates', (select count(*) from unnest(v_new) n where n.widget_id <> all (v_over_quota)) - v_stored,
+    'rejected', v_rejected
   );
 end
 $$;
@@ -2326,8 +2579,18 @@ CREATE FUNCTION widget_internal.request_header(name text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
+declare
+  v_headers constant text := nullif(current_setting('request.headers', true), '');
+  -- Cut out of the text, which takes a tenth of the time of reading it all as JSON. Nothing else can look like this
+  -- key: inside a JSON string a quote is written \".
+  v_value constant text :=
+    split_part(split_part(v_headers, '"' || request_header.name || '":"', 2), '"', 1);
 begin
-  return nullif(current_setting('request.headers', true), '')::json ->> request_header.name;
+  -- Not there, not written as expected, or with an escape in it.
+  if v_value = '' or position('\' in v_value) > 0 then
+    return v_headers::json ->> request_header.name;
+  end if;
+  return v_value;
 end
 $$;
 
@@ -2441,6 +2704,46 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.send_alerts() IS 'Posts what is newly not well, again after repeat_after, and once what is well again; nothing where nothing changed.';
+
+CREATE FUNCTION widget_internal.sender() RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_network constant text := widget_internal.sender_network();
+  v_today constant date := clock_timestamp() at time zone 'UTC';
+  v_salt bytea;
+begin
+  loop
+    select s.salt into v_salt from widget_internal.sender_salts s where s.day = v_today;
+    exit when found;
+    insert into widget_internal.sender_salts (day) values (v_today) on conflict do nothing;
+  end loop;
+  return encode(substring(sha256(v_salt || convert_to(v_network, 'UTF8')) for 16), 'hex')::uuid;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.sender() IS 'A keyed hash of the sender''s address, another one each day: the address itself is never stored. Null where it is not known.';
+
+CREATE FUNCTION widget_internal.sender_network() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_addresses constant text[] := string_to_array(widget_internal.request_header('x-forwarded-for'), ',');
+  v_address text;
+begin
+  select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
+  from widget_internal.settings s;
+  -- Who has one IPv6 address has the whole /64.
+  return case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
+exception
+  when invalid_text_representation then
+    return v_address;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.sender_network() IS 'The sender''s address of this request, IPv6 without its last 64 bits; null where no proxy names one.';
 
 CREATE FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone DEFAULT 'infinity'::timestamp with time zone) RETURNS TABLE(call_id text, started_at timestamp with time zone, last_heartbeat_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, ended_by uuid)
     LANGUAGE plpgsql STABLE
@@ -2895,7 +3198,7 @@ CREATE TABLE widget_internal.refusal_counts (
     detail text NOT NULL,
     shard smallint NOT NULL,
     refusals bigint NOT NULL,
-    CONSTRAINT refusal_reason_is_known CHECK ((reason = ANY (ARRAY['unknown_widget'::text, 'widget_inactive'::text, 'domain_not_allowed'::text, 'invalid_input'::text]))),
+    CONSTRAINT refusal_reason_is_known CHECK ((reason = ANY (ARRAY['unknown_widget'::text, 'widget_inactive'::text, 'domain_not_allowed'::text, 'invalid_input'::text, 'over_quota'::text]))),
     CONSTRAINT refusals_are_positive CHECK ((refusals > 0))
 );
 
@@ -3121,6 +3424,16 @@ CREATE VIEW public.widget_pages WITH (security_invoker='true') AS
 
 COMMENT ON VIEW public.widget_pages IS 'Where each widget is used: sessions, loads, opens and calls by UTC day, host and page. All of a session counts on the day of its first event, and for the page that it names first. Of each host and day the 50 busiest pages stand alone, the rest together as (others). Pages are told apart by their first 512 characters; null: none was named.';
 
+CREATE TABLE public.widget_quotas (
+    widget_id uuid NOT NULL,
+    events_per_day bigint,
+    CONSTRAINT events_per_day_is_positive CHECK ((events_per_day > 0))
+);
+
+COMMENT ON TABLE public.widget_quotas IS 'Widgets whose daily quota is not the one of the settings.';
+
+COMMENT ON COLUMN public.widget_quotas.events_per_day IS 'How many events are taken in a day (UTC); null: any number.';
+
 CREATE VIEW public.widget_refusals WITH (security_invoker='true') AS
  SELECT r.widget_id,
     r.reason,
@@ -3130,7 +3443,7 @@ CREATE VIEW public.widget_refusals WITH (security_invoker='true') AS
    FROM widget_internal.refusal_counts r
   GROUP BY r.widget_id, r.reason, r.detail, r.hour;
 
-COMMENT ON VIEW public.widget_refusals IS 'Events refused, by widget, reason and hour (R8). domain_not_allowed: detail is the host to add to allowed_domains, empty where the page named none. invalid_input: the field. unknown_widget: the id sent. Good: no rows.';
+COMMENT ON VIEW public.widget_refusals IS 'Events refused, by widget, reason and hour (R8). domain_not_allowed: detail is the host to add to allowed_domains, empty where the page named none. invalid_input: the field. unknown_widget: the id sent. over_quota: whose quota, "widget" or "sender"; about as many as there were, as one refusal in sixteen is counted, for sixteen. Good: no rows.';
 
 CREATE TABLE public.widget_statement_lines (
     period date NOT NULL,
@@ -3220,6 +3533,17 @@ CREATE TABLE widget_internal.alert_settings (
 
 COMMENT ON TABLE widget_internal.alert_settings IS 'Where alerts go, and when; no row while they are off. The URL is a secret.';
 
+CREATE TABLE widget_internal.event_counts (
+    subject uuid NOT NULL,
+    window_start timestamp with time zone NOT NULL,
+    shard smallint NOT NULL,
+    events bigint NOT NULL,
+    CONSTRAINT events_are_positive CHECK ((events > 0))
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE widget_internal.event_counts IS 'Events towards a quota, of a widget and day or of a sender and minute.';
+
 CREATE VIEW widget_internal.plan_validity WITH (security_invoker='true') AS
  SELECT p.widget_id,
     p.valid_from,
@@ -3229,16 +3553,31 @@ CREATE VIEW widget_internal.plan_validity WITH (security_invoker='true') AS
 
 COMMENT ON VIEW widget_internal.plan_validity IS 'Each plan with the months that it holds for: [valid_from, valid_until).';
 
+CREATE TABLE widget_internal.sender_salts (
+    day date NOT NULL,
+    salt bytea DEFAULT (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())) NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.sender_salts IS 'The day''s key for hashing addresses. Once it is deleted, nobody can tell whose address a hash was of.';
+
 CREATE TABLE widget_internal.settings (
     only_row boolean DEFAULT true NOT NULL,
     max_call_duration interval DEFAULT '04:00:00'::interval NOT NULL,
     billing_time_zone text DEFAULT 'UTC'::text NOT NULL,
+    events_per_widget_per_day bigint DEFAULT 1000000,
+    events_per_sender_per_minute bigint DEFAULT 3000,
+    sender_address_hop integer DEFAULT 1 NOT NULL,
+    events_per_count integer DEFAULT 16 NOT NULL,
+    senders_throttled_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     keep_runs interval DEFAULT '90 days'::interval NOT NULL,
     keep_refusals interval DEFAULT '400 days'::interval NOT NULL,
     CONSTRAINT billing_time_zone_is_known CHECK ((('1970-01-01 00:00:00+00'::timestamp with time zone AT TIME ZONE billing_time_zone) IS NOT NULL)),
+    CONSTRAINT events_per_count_are_1_to_16 CHECK (((events_per_count >= 1) AND (events_per_count <= 16))),
     CONSTRAINT keep_refusals_is_a_day_at_least CHECK ((keep_refusals >= '1 day'::interval)),
     CONSTRAINT keep_runs_is_a_day_at_least CHECK ((keep_runs >= '1 day'::interval)),
     CONSTRAINT max_call_duration_is_positive CHECK ((max_call_duration > '00:00:00'::interval)),
+    CONSTRAINT quotas_are_positive CHECK (((events_per_widget_per_day > 0) AND (events_per_sender_per_minute > 0))),
+    CONSTRAINT sender_address_hop_starts_at_1 CHECK ((sender_address_hop >= 1)),
     CONSTRAINT settings_are_one_row CHECK (only_row)
 );
 
@@ -3247,6 +3586,16 @@ COMMENT ON TABLE widget_internal.settings IS 'The settings of widget analytics: 
 COMMENT ON COLUMN widget_internal.settings.max_call_duration IS 'No call ends later than this after its start (R5). A change recomputes the calls that it concerns.';
 
 COMMENT ON COLUMN widget_internal.settings.billing_time_zone IS 'The time zone whose months are billed, such as Europe/Vienna. Fixed once a month has been closed.';
+
+COMMENT ON COLUMN widget_internal.settings.events_per_widget_per_day IS 'How many events of a widget are taken in a day (UTC); null: any number. widget_quotas says otherwise for one widget.';
+
+COMMENT ON COLUMN widget_internal.settings.events_per_sender_per_minute IS 'How many events are taken from one network address (IPv6: one /64) in a minute; null: any number.';
+
+COMMENT ON COLUMN widget_internal.settings.sender_address_hop IS 'Which address of X-Forwarded-For is the sender''s, counted from its right end, where the nearest proxy writes: 1 is the last. Anyone can write what stands further left than your own proxies do.';
+
+COMMENT ON COLUMN widget_internal.settings.events_per_count IS 'One event in so many is counted, for so many. Kept by a trigger: 16, or less where a quota is small.';
+
+COMMENT ON COLUMN widget_internal.settings.senders_throttled_until IS 'Until when some sender is over its quota; kept by the door.';
 
 COMMENT ON COLUMN widget_internal.settings.keep_runs IS 'How long widget_cleanup_runs, and pg_cron''s own notes of our jobs, are kept.';
 
@@ -3261,6 +3610,13 @@ CREATE TABLE widget_internal.standing_alarms (
 );
 
 COMMENT ON TABLE widget_internal.standing_alarms IS 'What was told to be not well, and not yet told to be well again.';
+
+CREATE TABLE widget_internal.throttles (
+    subject uuid NOT NULL,
+    until timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.throttles IS 'Who is over quota, and until when: a widget, or a sender().';
 
 ALTER TABLE ONLY public.widget_analytics
     ADD CONSTRAINT widget_analytics_pkey PRIMARY KEY (id, widget_id);
@@ -3280,6 +3636,9 @@ ALTER TABLE ONLY public.widget_cleanup_runs
 ALTER TABLE ONLY public.widget_erasures
     ADD CONSTRAINT widget_erasures_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.widget_quotas
+    ADD CONSTRAINT widget_quotas_pkey PRIMARY KEY (widget_id);
+
 ALTER TABLE ONLY public.widget_statement_charges
     ADD CONSTRAINT widgets_are_charged_once_for_a_month PRIMARY KEY (period, widget_id, usage_period);
 
@@ -3294,6 +3653,9 @@ ALTER TABLE ONLY widget_internal.alert_posts
 
 ALTER TABLE ONLY widget_internal.alert_settings
     ADD CONSTRAINT alert_settings_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY widget_internal.event_counts
+    ADD CONSTRAINT event_counts_are_one_row_a_shard PRIMARY KEY (subject, window_start, shard);
 
 ALTER TABLE ONLY widget_internal.health_calls
     ADD CONSTRAINT health_calls_pkey PRIMARY KEY (widget_id, hour);
@@ -3316,17 +3678,23 @@ ALTER TABLE ONLY widget_internal.health_state
 ALTER TABLE ONLY widget_internal.refusal_counts
     ADD CONSTRAINT refusal_counts_are_one_row_a_shard UNIQUE NULLS NOT DISTINCT (hour, widget_id, reason, detail, shard);
 
+ALTER TABLE ONLY widget_internal.sender_salts
+    ADD CONSTRAINT sender_salts_pkey PRIMARY KEY (day);
+
 ALTER TABLE ONLY widget_internal.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY widget_internal.standing_alarms
     ADD CONSTRAINT standing_alarms_stand_once UNIQUE NULLS NOT DISTINCT (alarm, widget_id);
 
+ALTER TABLE ONLY widget_internal.throttles
+    ADD CONSTRAINT throttles_pkey PRIMARY KEY (subject);
+
 CREATE INDEX widget_analytics_received_at_idx ON public.widget_analytics USING brin (received_at) WITH (pages_per_range='32', autosummarize='on');
 
 COMMENT ON INDEX public.widget_analytics_received_at_idx IS 'Serves widget_internal.refresh_health(): what came in since.';
 
-CREATE INDEX widget_analytics_session_calls_idx ON public.widget_analytics USING btree (widget_id, session_id) WHERE (event_type = ANY (ARRAY['call_start'::text, 'call_heartbeat'::text, 'call_end'::text, 'call_error'::text]));
+CREATE INDEX widget_analytics_session_calls_idx ON public.widget_analytics USING btree (widget_id, session_id) WHERE ((event_type)::text = ANY (ARRAY['call_start'::text, 'call_heartbeat'::text, 'call_end'::text, 'call_error'::text]));
 
 COMMENT ON INDEX public.widget_analytics_session_calls_idx IS 'Serves widget_internal.session_calls(): the call events of one session. Stays at its right edge while session ids are time-ordered.';
 
@@ -3362,6 +3730,8 @@ CREATE INDEX refusal_counts_widget_id_idx ON widget_internal.refusal_counts USIN
 
 COMMENT ON INDEX widget_internal.refusal_counts_widget_id_idx IS 'Serves "why is this widget not tracking?".';
 
+CREATE TRIGGER apply_quotas_on_change AFTER INSERT OR DELETE OR UPDATE ON public.widget_quotas FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.apply_quotas();
+
 CREATE TRIGGER billed_plans_stay AFTER INSERT OR DELETE OR UPDATE ON public.widget_plans FOR EACH ROW EXECUTE FUNCTION widget_internal.keep_billed_plans();
 
 CREATE TRIGGER charges_are_sealed BEFORE INSERT ON public.widget_statement_charges FOR EACH ROW EXECUTE FUNCTION widget_internal.seal_charge();
@@ -3389,6 +3759,8 @@ CREATE TRIGGER lines_never_change BEFORE DELETE OR UPDATE OR TRUNCATE ON public.
 CREATE TRIGGER periods_are_sealed BEFORE INSERT ON public.widget_billing_periods FOR EACH ROW EXECUTE FUNCTION widget_internal.seal_period();
 
 CREATE TRIGGER periods_never_change BEFORE DELETE OR UPDATE OR TRUNCATE ON public.widget_billing_periods FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_change();
+
+CREATE TRIGGER apply_quotas_on_change AFTER UPDATE OF events_per_widget_per_day, events_per_sender_per_minute ON widget_internal.settings FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.apply_quotas();
 
 CREATE TRIGGER billing_time_zone_stays AFTER UPDATE OF billing_time_zone ON widget_internal.settings FOR EACH ROW WHEN ((old.billing_time_zone <> new.billing_time_zone)) EXECUTE FUNCTION widget_internal.keep_billing_time_zone();
 
@@ -3426,6 +3798,8 @@ CREATE POLICY "owners see their widgets' lines" ON public.widget_statement_lines
 
 CREATE POLICY "owners see their widgets' plans" ON public.widget_plans FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
 
+CREATE POLICY "owners see their widgets' quotas" ON public.widget_quotas FOR SELECT TO authenticated USING ((widget_id = ANY (ARRAY( SELECT widget_internal.owned_widget_ids() AS owned_widget_ids))));
+
 ALTER TABLE public.widget_analytics ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widget_billing_periods ENABLE ROW LEVEL SECURITY;
@@ -3438,6 +3812,8 @@ ALTER TABLE public.widget_erasures ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widget_plans ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.widget_quotas ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.widget_statement_charges ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widget_statement_lines ENABLE ROW LEVEL SECURITY;
@@ -3447,6 +3823,8 @@ ALTER TABLE public.widgets ENABLE ROW LEVEL SECURITY;
 ALTER TABLE widget_internal.alert_posts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.alert_settings ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.event_counts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.health_calls ENABLE ROW LEVEL SECURITY;
 
@@ -3472,9 +3850,13 @@ CREATE POLICY "owners see their widgets' response times" ON widget_internal.heal
 
 ALTER TABLE widget_internal.refusal_counts ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE widget_internal.sender_salts ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE widget_internal.settings ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.standing_alarms ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.throttles ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY "whoever computes a call sees the settings" ON widget_internal.settings FOR SELECT TO authenticated USING (true);
 
@@ -3558,13 +3940,15 @@ GRANT ALL ON FUNCTION public.widget_rates(since timestamp with time zone) TO ser
 
 REVOKE ALL ON FUNCTION widget_internal.alert_body(alarms jsonb, cleared jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.apply_quotas() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.as_text(value timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.as_text(value timestamp with time zone) TO service_role;
 
-REVOKE ALL ON FUNCTION widget_internal.ask_door(widget_id uuid, page_host text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION widget_internal.ask_door(widget_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.billing_facts(source text, properties jsonb) FROM PUBLIC;
 
@@ -3604,11 +3988,15 @@ REVOKE ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_i
 GRANT ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) TO service_role;
 
+REVOKE ALL ON FUNCTION widget_internal.count_event(widget_id uuid, events bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.count_events(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.count_refusals(refusals widget_internal.refusal[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.count_sessions(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.count_towards_quota(subject uuid, window_start timestamp with time zone, window_end timestamp with time zone, events bigint, quota bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.counted_as_of(as_of timestamp with time zone) TO authenticated;
@@ -3637,6 +4025,8 @@ REVOKE ALL ON FUNCTION widget_internal.event_problem(event_type text, session_id
 REVOKE ALL ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.forget_health_page() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.forget_senders() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.health_differences() FROM PUBLIC;
 
@@ -3677,6 +4067,8 @@ REVOKE ALL ON FUNCTION widget_internal.numbers_seen(seqs int4multirange) FROM PU
 
 REVOKE ALL ON FUNCTION widget_internal.orphan_ends(widget_id uuid, session_id text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.over_quota(widget_id uuid, events integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.owned_widget_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.owned_widget_ids() TO authenticated;
 
@@ -3691,6 +4083,8 @@ GRANT ALL ON FUNCTION widget_internal.period_content(period public.widget_billin
 REVOKE ALL ON FUNCTION widget_internal.post_alert(body jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.prune() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.quota_refusal(widget_id uuid, until timestamp with time zone, events integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
@@ -3737,6 +4131,10 @@ REVOKE ALL ON FUNCTION widget_internal.seal_charge() FROM PUBLIC;
 REVOKE ALL ON FUNCTION widget_internal.seal_period() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.send_alerts() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.sender() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.sender_network() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) TO authenticated;
@@ -3798,6 +4196,9 @@ GRANT SELECT ON TABLE widget_internal.health_pages TO service_role;
 
 GRANT SELECT ON TABLE public.widget_pages TO authenticated;
 GRANT SELECT ON TABLE public.widget_pages TO service_role;
+
+GRANT SELECT ON TABLE public.widget_quotas TO authenticated;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.widget_quotas TO service_role;
 
 GRANT SELECT ON TABLE public.widget_refusals TO authenticated;
 GRANT SELECT ON TABLE public.widget_refusals TO service_role;

@@ -25,6 +25,7 @@ TABLES: dict[str, dict[str, set[str]]] = {
     "public.widget_cleanup_runs": {"service_role": {"SELECT"}},
     "public.widget_refusals": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "public.widget_erasures": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "public.widget_quotas": {"authenticated": {"SELECT"}, "service_role": {"SELECT", "INSERT", "UPDATE", "DELETE"}},
     "public.widget_plans": {"authenticated": {"SELECT"}, "service_role": {"SELECT", "INSERT", "UPDATE", "DELETE"}},
     "public.widget_billing_periods": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "public.widget_statement_charges": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
@@ -44,6 +45,9 @@ TABLES: dict[str, dict[str, set[str]]] = {
     "widget_internal.plan_validity": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "widget_internal.refusal_counts": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
     "widget_internal.settings": {"authenticated": {"SELECT"}, "service_role": {"SELECT"}},
+    "widget_internal.event_counts": {},
+    "widget_internal.throttles": {},
+    "widget_internal.sender_salts": {},
 }
 
 # Every function of ours that an API role may execute; all others nobody but their owner.
@@ -135,7 +139,7 @@ def test_r10_no_grant_hides_in_a_column_or_a_sequence(db: Connection) -> None:
     columns = db.execute(
         "select * from information_schema.column_privileges where table_schema in ('public', 'widget_internal')"
         " and grantee in ('PUBLIC', 'anon', 'authenticated', 'service_role') and privilege_type <> 'SELECT'"
-        " and table_name not in ('widgets', 'widget_plans')"
+        " and table_name not in ('widgets', 'widget_plans', 'widget_quotas')"
     ).fetchall()
     sequences = db.execute(
         f"select * from ({OUR_RELATIONS} and c.relkind = 'S') s, unnest(%s::text[]) role"
@@ -199,6 +203,7 @@ def two_owners(db: Connection, new_owner: NewOwner, new_widget: NewWidget) -> li
             record(
                 db, widget_id, "s", "call_start", ago(hours=hours), call_id=f"c{hours}", properties={"rtt_ms": hours}
             )
+        db.execute("insert into public.widget_quotas values (%s, null)", [widget_id])
         db.execute(
             "select widget_internal.count_refusals(array[(%s, 'widget_inactive', '')::widget_internal.refusal])",
             [widget_id],

@@ -72,7 +72,7 @@ begin
     group by e.widget_id, e.session_id
   )
   select
-    n.widget_id, n.session_id, least(n.first_at, s.first_at),
+    n.widget_id, n.session_id::text, least(n.first_at, s.first_at),
     coalesce(n.seqs, '{}') + coalesce(s.seqs, '{}'),
     case when p.is_earlier then n.page_at else s.page_at end,
     coalesce(case when p.is_earlier then n.page_url else s.page_url end, ''),
