@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from local_stack import supervisor
+from local_stack import demo_history, supervisor
 from local_stack.places import ROOT, RUN
 from local_stack.supervisor import Running
 from widget_analytics import Period, Usage, WidgetAnalytics
@@ -92,6 +92,9 @@ def main() -> int:
     end = datetime.now(UTC)
     day = play(random.Random(SEED), end)  # noqa: S311 a simulation, not a secret
 
+    console.rule("Two months of traffic before that")
+    console.print(demo_history.fill(stack.database_url, until=end - timedelta(days=1)))
+
     console.rule("A day of traffic")
     answers = send(stack, day, console)
     troubles = ", ".join(f"{count} {what}" for what, count in sorted(day.troubles.items()))
@@ -112,6 +115,7 @@ def main() -> int:
     with WidgetAnalytics(url=stack.api_url, secret_key=stack.keys.secret_key) as analytics:
         console.print(bill(analytics, period, day))
     export(stack, period, console)
+    demo_history.count(stack.database_url)
     introduce(stack, console)
     return 0
 
@@ -272,6 +276,8 @@ def introduce(stack: Running, console: Console) -> None:
         ("secret key", stack.keys.secret_key),
         ("cron secret", stack.keys.cron_secret),
         ("bill", str(CSV)),
+        ("usage page", f"{stack.demo_site_url}dashboard/"),
+        *(("sign in as", f"{owner} with password {demo_history.PASSWORD}") for owner in demo_history.OWNERS),
     ):
         console.print(f"{name:16} {value}", soft_wrap=True, highlight=False)
     console.print("\nTry:", highlight=False)

@@ -1,4 +1,5 @@
-"""A customer's site with a fake call widget, on another origin than the API, as in real life."""
+"""A customer's site with a fake call widget, and the owners' usage page: both on another origin than the API, as in
+real life."""
 
 import html
 from collections.abc import Mapping
@@ -13,6 +14,11 @@ from local_stack.places import ROOT
 
 PAGES = Path(__file__).parent / "demo_pages"
 SCRIPTS = ROOT / "tracker" / "dist"
+DASHBOARD = ROOT / "dashboard" / "dist"
+_DASHBOARD_FILES = {
+    "/dashboard/dashboard.js": "text/javascript",
+    "/dashboard/style.css": "text/css",
+}
 
 
 class Page(NamedTuple):
@@ -64,6 +70,14 @@ class DemoSite:
         query = "?" + urlencode(options) if options else ""
         return f"http://{host}:{self.port}{path}{query}"
 
+    def dashboard(self) -> str:
+        """The usage page with its two settings filled in, as its build does from the environment."""
+        page = (DASHBOARD / "index.html").read_text()
+        settings = {"SUPABASE_URL": self.options["url"], "SUPABASE_PUBLISHABLE_KEY": self.options["key"]}
+        for name, value in settings.items():
+            page = page.replace(f"%{name}%", html.escape(value))
+        return page
+
     def render(self, path: str, query: str) -> Page | None:
         page = self.pages.get(path)
         if page is None:
@@ -93,6 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
         path, query = urlsplit(self.path)[2:4]
         if path in ("/usage.min.js", "/index.js"):
             self._answer(200, "text/javascript", (SCRIPTS / path[1:]).read_text())
+        elif path == "/dashboard/":
+            self._answer(200, "text/html", self.server.site.dashboard())
+        elif path in _DASHBOARD_FILES:
+            self._answer(200, _DASHBOARD_FILES[path], (DASHBOARD / path.removeprefix("/dashboard/")).read_text())
         elif page := self.server.site.render(path, query):
             self._answer(200, "text/html", page.body, page.headers)
         else:

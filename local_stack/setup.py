@@ -24,6 +24,7 @@ STAMPS = VENV / "stamps"
 NODE_MODULES = ROOT / "node_modules"
 CLIENT = ROOT / "python_client"
 TRACKER = ROOT / "tracker"
+DASHBOARD = ROOT / "dashboard"
 BROWSERS = VENV / "browsers"
 _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
@@ -45,7 +46,8 @@ def main() -> int:
         install_python_packages()
         install_python_client()
         install_node_packages()
-        build_tracker()
+        build_browser_package(TRACKER, "the tracker")
+        build_browser_package(DASHBOARD, "the usage page")
         fetch_browser()
     except SetupError as error:
         print(error, file=sys.stderr)
@@ -217,25 +219,30 @@ def install_node_packages() -> None:
     _write_stamp(stamp, state)
 
 
-def build_tracker() -> None:
-    packages = (TRACKER / "package-lock.json", TRACKER / "package.json")
-    installed, state = TRACKER / "node_modules" / ".installed", _digest(*packages)
+def build_browser_package(folder: Path, name: str) -> None:
+    packages = (folder / "package-lock.json", folder / "package.json")
+    installed, state = folder / "node_modules" / ".installed", _digest(*packages)
     if not _stamp_is(installed, state):
-        say("installing the tracker's build tools")
-        _npm("ci", "--ignore-scripts", "--prefix", TRACKER)
+        say(f"installing what {name} is built with")
+        _npm("ci", "--ignore-scripts", "--prefix", folder)
         _write_stamp(installed, state)
-    sources = (TRACKER / "build.mjs", TRACKER / "tsconfig.json", *sorted(TRACKER.glob("src/*.ts")))
-    built, state = TRACKER / "dist" / ".built", _digest(*packages, *sources)
+    sources = sorted(path for path in folder.glob("src/*") if path.is_file())
+    built, state = (
+        folder / "dist" / ".built",
+        _digest(*packages, folder / "build.mjs", folder / "tsconfig.json", *sources),
+    )
     if not _stamp_is(built, state):
-        say("building the tracker")
-        _npm("run", "build", "--prefix", TRACKER)
+        say(f"building {name}")
+        # The page's settings are for whoever serves it; the developer's own project is none of the local stack's.
+        _npm("run", "build", "--prefix", folder, SUPABASE_URL="", SUPABASE_PUBLISHABLE_KEY="")
         _write_stamp(built, state)
 
 
-def _npm(*arguments: str | Path) -> None:
+def _npm(*arguments: str | Path, **environment: str) -> None:
     _run(
         [VENV / "bin" / "npm", *arguments, "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"],
         PATH=f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        **environment,
     )
 
 

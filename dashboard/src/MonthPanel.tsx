@@ -1,0 +1,53 @@
+import * as format from "./format";
+import { Panel } from "./Panel";
+import type { Month } from "./types";
+import type { Loaded } from "./useLoaded";
+
+export function MonthPanel({ loaded }: { loaded: Loaded<Month[]> }) {
+  return (
+    <Panel class="narrow" title="This month so far" loaded={loaded} isEmpty={(months) => months.length < 2}>
+      {(months) => <Comparison before={months[0]!} now={months[1]!} />}
+    </Panel>
+  );
+}
+
+function Comparison({ before, now }: { before: Month; now: Month }) {
+  const currencies = Object.entries(now.amounts);
+  return (
+    <>
+      <p class="muted">
+        {format.month(now.month)} until now, against {format.month(before.month)} until {format.utcInstant(before.to_date_end)}
+      </p>
+      <dl class="months">
+        <dt>Calls</dt>
+        <dd><strong>{format.count(now.calls_to_date)}</strong> <Change now={now.calls_to_date} before={before.calls_to_date} /></dd>
+        <dd class="muted">{format.count(before.calls_to_date)} by then, {format.count(before.calls)} in the whole month</dd>
+        <dt>Billable minutes</dt>
+        <dd>
+          <strong>{format.minutes(now.billable_seconds_to_date)}</strong>{" "}
+          <Change now={now.billable_seconds_to_date} before={before.billable_seconds_to_date} />
+        </dd>
+        <dd class="muted">
+          {format.minutes(before.billable_seconds_to_date)} by then, {format.minutes(before.billable_seconds)} in the whole month
+        </dd>
+        <dt>Bill so far</dt>
+        {currencies.length === 0 && <dd class="muted">No plan with a price holds this month.</dd>}
+        {currencies.map(([currency, amount]) => (
+          <>
+            <dd key={currency}><strong>{format.money(amount, currency)}</strong></dd>
+            {before.amounts[currency] !== undefined && (
+              <dd class="muted">{format.money(before.amounts[currency], currency)} for the whole of {format.month(before.month)}</dd>
+            )}
+          </>
+        ))}
+      </dl>
+      <p class="muted small">The month is open: late events can still change it. A closed month's statement is what is owed.</p>
+    </>
+  );
+}
+
+function Change({ now, before }: { now: number | string; before: number | string }) {
+  const growth = format.growth(now, before);
+  if (growth === null) return null;
+  return <span class="change">{growth}<span class="unseen"> against last month by this time</span></span>;
+}

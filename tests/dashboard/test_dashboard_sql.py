@@ -1,0 +1,217 @@
+"""The sums and lists behind the usage page: by another way the same as the bill, and each owner's own."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from tests.conftest import Connect, NewOwner, NewWidget
+from tests.dashboard.conftest import days_ago, play_call
+from tests.support import Connection, record, session_name
+
+START, END = days_ago(70, 0), days_ago(-1, 0)
+
+
+@pytest.fixture
+def owner_id(db: Connection, new_owner: NewOwner, new_widget: NewWidget) -> UUID:
+    """Somebody with two widgets, with calls of every kind in two months; one widget has a plan."""
+    user_id = new_owner()
+    voice, chat = new_widget(user_id, name="Voice"), new_widget(user_id, name="Chat")
+    db.execute(
+        """
+        insert into widget_plans (widget_id, valid_from, name, minimum_seconds, increment_seconds, included_seconds,
+          price_per_minute, currency)
+        values (%s, date_trunc('month', now()) - interval '6 months', 'Pro', 30, 6, 60, 0.10, 'EUR')
+        """,
+        [voice],
+    )
+    for day in (1, 1, 2, 5, 31, 45, 62):
+        play_call(db, voice, days_ago(day), 100.25 + day)
+        play_call(db, chat, days_ago(day), 10)
+    play_call(db, chat, days_ago(3), 50, end="call_error")
+    play_call(db, chat, days_ago(3, 10), 1800, source="inferred")
+    play_call(db, voice, days_ago(3, 11), 77, source="provider")
+    record(db, chat, session_name(), "call_start", days_ago(0, 0))
+    # In one instant: an order by time alone would lose some of them between two pages.
+    for _ in range(5):
+        play_call(db, voice, days_ago(4), 60)
+    return user_id
+
+
+@pytest.fixture
+def ask(connect: Connect, owner_id: UUID) -> Callable[..., list[dict[str, Any]]]:
+    connection = connect("authenticated", user_id=owner_id)
+    return lambda sql, *values: connection.execute(sql, values).fetchall()
+
+
+def test_days_add_up_to_the_bill(ask: Any) -> None:
+    """Each column of widget_daily_usage(), summed up, is that of widget_billing_usage()."""
+    days = ask("select * from widget_daily_usage(%s, %s)", START, END)
+
+    bill = ask("select * from widget_billing_usage(%s, %s)", START, END)
+    for column in set(days[0]) - {"day"}:
+        assert sum(day[column] for day in days) == sum(row[column] for row in bill), column
+    assert len(days) == len({day["day"] for day in days}) >= 8
+
+
+def test_days_of_one_widget_are_its_own(ask: Any) -> None:
+    """The same, for a widget alone."""
+    for row in ask("select * from widget_billing_usage(%s, %s)", START, END):
+        days = ask("select * from widget_daily_usage(%s, %s, %s)", START, END, row["widget_id"])
+
+        assert sum(day["billable_seconds"] for day in days) == row["billable_seconds"]
+        assert sum(day["calls"] for day in days) == row["calls"]
+
+
+def test_a_day_is_a_day_of_the_books(db: Connection, ask: Any) -> None:
+    """Where bills are made in Vienna, a call at 22:30 in UTC belongs to the next summer day."""
+    with db.transaction(force_rollback=True):
+        db.execute("update widget_internal.settings set billing_time_zone = 'Europe/Vienna'")
+        widget = db.execute("select id from widgets limit 1").fetchone()
+        assert widget is not None
+        record(db, widget["id"], session_name(), "call_start", datetime(2020, 7, 1, 22, 30, tzinfo=UTC))
+
+        days = db.execute(
+            "select day::text, calls from widget_daily_usage('2020-07-01', '2020-07-04', %s)", [widget["id"]]
+        ).fetchall()
+
+    assert days == [{"day": "2020-07-02", "calls": 1}]
+
+
+def test_months_are_those_of_the_bill(ask: Any) -> None:
+    """Calls, seconds and amounts of both months as widget_billing_usage() has them; to date is a part of that."""
+    before, now = ask("select * from widget_month_to_date()")
+
+    for month in (before, now):
+        bill = ask("select * from widget_billing_usage(%s, %s)", month["period_start"], month["period_end"])
+        assert month["calls"] == sum(row["calls"] for row in bill)
+        assert month["billable_seconds"] == sum(row["billable_seconds"] for row in bill)
+        amounts = {row["currency"]: row["amount"] for row in bill if row["currency"]}
+        assert {currency: Decimal(str(amount)) for currency, amount in month["amounts"].items()} == amounts
+        to_date = ask("select * from widget_billing_usage(%s, %s)", month["period_start"], month["to_date_end"])
+        assert month["calls_to_date"] == sum(row["calls"] for row in to_date)
+        assert month["billable_seconds_to_date"] == sum(row["billable_seconds"] for row in to_date)
+    assert before["period_end"] == now["period_start"] <= datetime.now(UTC) < now["period_end"]
+
+
+@pytest.mark.parametrize("only", [None, "failed", "open", "assumed", "provider"])
+def test_pages_of_calls_make_the_whole_list(ask: Any, only: str | None) -> None:
+    """Page after page, nothing is lost or twice, each row is that of widget_billing_calls(), the latest first."""
+    listed: list[dict[str, Any]] = []
+    cursor = None
+    while page := ask("select * from widget_call_list(%s, %s, null, %s, %s, 3)", START, END, only, cursor):
+        cursor = page[-1]["cursor"]
+        listed += page
+
+    bill = ask("select * from widget_billing_calls(%s, %s)", START, END)
+    expected = [row for row in bill if only in (None, row["outcome"], row["evidence"])]
+    got = [{name: value for name, value in row.items() if name != "cursor"} for row in listed]
+    assert expected
+    assert sorted(got, key=str) == sorted(expected, key=str)
+    assert [row["started_at"] for row in got] == sorted((row["started_at"] for row in got), reverse=True)
+
+
+@pytest.mark.parametrize("size", [0, 1001, None])
+def test_a_page_has_a_size(ask: Any, size: int | None) -> None:
+    """What asks for more, or for nothing, is told which parameter to change."""
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="page_size"):
+        ask("select * from widget_call_list(%s, %s, page_size => %s)", START, END, size)
+
+
+def test_the_story_of_a_call_names_the_event_that_was_believed(db: Connection, ask: Any, owner_id: UUID) -> None:
+    """The provider's end outranks the browser's, and the bill beside it is the call's own."""
+    widget = ask("select id from widgets order by name")[1]["id"]
+    session = play_call(db, widget, days_ago(6), 40)
+    believed = record(
+        db, widget, session, "call_end", days_ago(6) + timedelta(seconds=30), call_id="c", source="provider"
+    )
+    record(db, widget, session, "call_start", days_ago(6) + timedelta(hours=1), call_id="another")
+
+    story = ask("select widget_call_story(%s, %s, 'c') as story", widget, session)[0]["story"]
+
+    [bill] = ask(
+        "select to_jsonb(b) as row from widget_billing_calls(%s, %s) b where session_id = %s and call_id = 'c'",
+        START,
+        END,
+        session,
+    )
+    assert bill["row"].items() <= story.items()
+    assert story["ended_by"] == str(believed)
+    assert (story["is_capped"], story["last_heartbeat_at"]) == (False, None)
+    assert [event["event_type"] for event in story["events"]] == [
+        "widget_load", "widget_open", "call_start", "call_end", "call_end",
+    ]  # fmt: skip
+
+
+def test_a_call_over_the_limit_says_that_it_was_cut(db: Connection, ask: Any) -> None:
+    """Four hours is all that a call can last."""
+    widget = ask("select id from widgets limit 1")[0]["id"]
+    session = play_call(db, widget, days_ago(7), 5 * 3600)
+
+    story = ask("select widget_call_story(%s, %s, 'c') as story", widget, session)[0]["story"]
+
+    assert (story["is_capped"], story["duration_seconds"]) == (True, 4 * 3600)
+
+
+def test_traffic_places_and_refusals_add_up(db: Connection, ask: Any, owner_id: UUID) -> None:
+    """Sums over widget_health, widget_pages and widget_refusals: of the owner's widgets alone."""
+    widget = ask("select id from widgets limit 1")[0]["id"]
+    for detail, times in (("shop-two.example", 3), ("evil.example", 1)):
+        for _ in range(times):
+            db.execute(
+                "select widget_internal.count_refusals(array[(%s, 'domain_not_allowed', %s)::widget_internal.refusal])",
+                [widget, detail],
+            )
+    db.execute("select refresh_widget_health()")
+
+    [traffic] = ask("select * from widget_traffic(%s, %s)", START, END)
+    pages = ask("select * from widget_busiest_places(%s, %s)", START, END)
+    hosts = ask("select * from widget_busiest_places(%s, %s, by => 'host')", START, END)
+    refusals = ask("select widget_id, reason, detail, refusals from widget_refusal_totals(%s, %s)", START, END)
+
+    bill = ask("select * from widget_billing_calls(%s, %s)", START, END)
+    assert traffic["calls_started"] == len(bill)
+    assert traffic["calls_completed"] == sum(row["outcome"] == "completed" for row in bill)
+    assert traffic["loads"] == traffic["opens"] == len(bill) - 1, "one call came without a load"
+    assert traffic["completion_rate"] == round(Decimal(len(bill) - 2) / (len(bill) - 1), 6), "one is open, one assumed"
+    assert traffic["delivery_rate"] == 1
+    assert (pages[0]["place"], pages[0]["calls"]) == ("https://shop.example/cakes", len(bill) - 1)
+    assert (hosts[0]["place"], hosts[0]["calls"]) == ("shop.example", len(bill) - 1)
+    assert [(row["detail"], row["refusals"]) for row in refusals] == [("shop-two.example", 3), ("evil.example", 1)]
+
+
+STRANGERS = {
+    "widget_daily_usage": "select * from widget_daily_usage('2000-01-01', '2100-01-01', %(widget)s)",
+    "widget_month_to_date": "select * from widget_month_to_date(%(widget)s) where calls > 0",
+    "widget_call_list": "select * from widget_call_list('2000-01-01', '2100-01-01', %(widget)s)",
+    "widget_call_story": "select * from widget_call_story(%(widget)s, %(session)s, 'c') s where s is not null",
+    "widget_traffic": "select * from widget_traffic('2000-01-01', '2100-01-01', %(widget)s) where events_received > 0",
+    "widget_busiest_places": "select * from widget_busiest_places('2000-01-01', '2100-01-01', %(widget)s)",
+    "widget_refusal_totals": "select * from widget_refusal_totals('2000-01-01', '2100-01-01', %(widget)s)",
+}
+
+
+def test_a_stranger_sees_nothing(db: Connection, connect: Connect, new_owner: NewOwner, new_widget: NewWidget) -> None:
+    """Each function, asked for somebody else's widget by name, has rows for its owner and none for a stranger."""
+    owner_id, stranger_id = new_owner(), new_owner()
+    widget = new_widget(owner_id)
+    new_widget(stranger_id)
+    session = play_call(db, widget, datetime.now(UTC) - timedelta(minutes=5), 40)
+    db.execute(
+        "select widget_internal.count_refusals(array[(%s, 'widget_inactive', '')::widget_internal.refusal])", [widget]
+    )
+    db.execute("select refresh_widget_health()")
+    names = {"widget": widget, "session": session}
+
+    seen = {}
+    for user in (owner_id, stranger_id):
+        connection = connect("authenticated", user_id=user)
+        seen[user] = {name: len(connection.execute(sql, names).fetchall()) for name, sql in STRANGERS.items()}
+
+    assert all(seen[owner_id].values()), json.dumps(seen[owner_id])
+    assert not any(seen[stranger_id].values()), json.dumps(seen[stranger_id])
