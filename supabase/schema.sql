@@ -538,6 +538,219 @@ $$;
 
 COMMENT ON FUNCTION public.widget_busiest_pages(first_day date, last_day date, only_widget_id uuid, max_pages integer) IS 'The busiest pages of a period of UTC days, both included, of one widget or of all, exact: like widget_pages, but summed up over the days.';
 
+CREATE FUNCTION public.widget_busiest_places(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid DEFAULT NULL::uuid, by text DEFAULT 'page'::text, row_limit integer DEFAULT 10) RETURNS TABLE(place text, loads bigint, opens bigint, calls bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if not coalesce(widget_busiest_places.by in ('page', 'host'), false) then
+    raise exception 'by: must be page or host' using errcode = 'invalid_parameter_value';
+  elsif not coalesce(widget_busiest_places.row_limit between 1 and 1000, false) then
+    raise exception 'row_limit: must be 1 to 1000' using errcode = 'invalid_parameter_value';
+  end if;
+
+  return query
+  select
+    coalesce(case widget_busiest_places.by when 'page' then p.page_url else p.host end, ''),
+    sum(p.loads)::bigint, sum(p.opens)::bigint, sum(p.calls)::bigint
+  from public.widget_pages p
+  where p.day >= (widget_busiest_places.period_start at time zone 'UTC')::date
+    and p.day < (widget_busiest_places.period_end at time zone 'UTC')::date
+    and (widget_busiest_places.only_widget is null or p.widget_id = widget_busiest_places.only_widget)
+  group by 1
+  order by 4 desc, 2 desc, 3 desc, 1
+  limit widget_busiest_places.row_limit;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_busiest_places(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, by text, row_limit integer) IS 'The pages (by => ''page'') or hosts (by => ''host'') with the most calls, then loads, on the UTC days from that of period_start to before that of period_end. place is empty where no event named a page. Whoever sends events decides what stands in it: show it as text.';
+
+CREATE FUNCTION public.widget_call_list(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid DEFAULT NULL::uuid, only_calls text DEFAULT NULL::text, after_cursor text DEFAULT NULL::text, page_size integer DEFAULT 50) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, billable_seconds numeric, rule text, amount numeric, currency text, cursor text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_after constant jsonb := widget_call_list.after_cursor::jsonb;
+  v_after_at constant timestamptz := coalesce((v_after ->> 0)::timestamptz, 'infinity');
+  v_keys public.widget_calls[];
+begin
+  if not coalesce(widget_call_list.page_size between 1 and 1000, false) then
+    raise exception 'page_size: must be 1 to 1000' using errcode = 'invalid_parameter_value';
+  end if;
+
+  -- Widget by widget, each from its own end of the index: a page costs the same at any size of the table.
+  v_keys := array(
+    select k
+    from widget_internal.owned_widget_ids() w (id)
+    cross join lateral (
+      select c.*
+      from public.widget_calls c
+      where c.widget_id = w.id
+        and c.started_at >= widget_call_list.period_start and c.started_at < widget_call_list.period_end
+        and c.started_at <= v_after_at
+        and (v_after is null or (c.started_at, c.widget_id, c.session_id, c.call_id)
+          < (v_after_at, (v_after ->> 1)::uuid, v_after ->> 2, v_after ->> 3))
+        and (widget_call_list.only_calls is null or widget_call_list.only_calls in (c.outcome, c.evidence))
+      order by c.started_at desc, c.session_id desc, c.call_id desc
+      limit widget_call_list.page_size
+    ) k
+    where widget_call_list.only_widget is null or w.id = widget_call_list.only_widget
+    order by k.started_at desc, k.widget_id desc, k.session_id desc, k.call_id desc
+    limit widget_call_list.page_size
+  );
+
+  return query
+  select b.*, jsonb_build_array(b.started_at, b.widget_id, b.session_id, b.call_id)::text
+  from (select min(k.started_at) as first_at, max(k.started_at) as last_at from unnest(v_keys) k) p
+  cross join lateral public.widget_billing_calls(p.first_at, p.last_at + interval '1 microsecond') b
+  join unnest(v_keys) k
+    on k.widget_id = b.widget_id and k.session_id = b.session_id collate "C" and k.call_id = b.call_id collate "C"
+  where p.first_at is not null
+  order by b.started_at desc, b.widget_id desc, b.session_id collate "C" desc, b.call_id collate "C" desc;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_call_list(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, only_calls text, after_cursor text, page_size integer) IS 'Rows of widget_billing_calls(), latest first, page by page: the next page is the one after the cursor of the last row. only_widget: of that widget alone. only_calls: of one outcome or one evidence alone, such as failed or assumed.';
+
+CREATE FUNCTION public.widget_call_story(widget_id uuid, session_id text, call_id text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_call record;
+  v_bill jsonb;
+begin
+  select c.* into v_call
+  from widget_internal.session_calls(widget_call_story.widget_id, widget_call_story.session_id) c
+  where c.call_id = widget_call_story.call_id;
+  if v_call.call_id is null then
+    return null;
+  end if;
+
+  select to_jsonb(b) into v_bill
+  from public.widget_billing_calls(v_call.started_at, v_call.started_at + interval '1 microsecond') b
+  where b.widget_id = widget_call_story.widget_id
+    and b.session_id = widget_call_story.session_id
+    and b.call_id = widget_call_story.call_id;
+
+  return v_bill || jsonb_build_object(
+    'ended_by', v_call.ended_by,
+    'last_heartbeat_at', v_call.last_heartbeat_at,
+    'is_capped', (
+      select coalesce(v_call.ended_at >= v_call.started_at + s.max_call_duration, false) from widget_internal.settings s
+    ),
+    'events', (
+      select coalesce(jsonb_agg(to_jsonb(e) - 'widget_id' order by e."timestamp", e.seq, e.id), '[]')
+      from (
+        select e.* from public.widget_analytics e
+        where e.widget_id = widget_call_story.widget_id and e.session_id = widget_call_story.session_id
+          and e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+          and (e.call_id is null or e.call_id = widget_call_story.call_id)
+        union all
+        -- Loads and opens are found by their time: there is no index on the sessions of all events.
+        select e.* from public.widget_analytics e
+        where e.widget_id = widget_call_story.widget_id and e.session_id = widget_call_story.session_id
+          and e.event_type in ('widget_load', 'widget_open')
+          and e."timestamp" between v_call.started_at - interval '2 hours' and v_call.started_at
+      ) e
+    )
+  );
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_call_story(widget_id uuid, session_id text, call_id text) IS 'One call: its row of widget_billing_calls() with ended_by (the event that was believed, R5), last_heartbeat_at, is_capped (cut at max_call_duration), and events: those of the call, those of its session that name no call, and what was loaded and opened in the two hours before. Null for a call that the caller may not see.';
+
+CREATE FUNCTION public.widget_daily_usage(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid DEFAULT NULL::uuid) RETURNS TABLE(day date, calls bigint, billable_seconds numeric, observed_calls bigint, observed_seconds numeric, provider_calls bigint, provider_seconds numeric, operator_calls bigint, operator_seconds numeric, heartbeat_calls bigint, heartbeat_seconds numeric, assumed_calls bigint, assumed_seconds numeric, open_calls bigint, failed_calls bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
+begin
+  return query
+  select
+    (r.started_at at time zone v_zone)::date, count(*), sum(r.billable_seconds),
+    count(*) filter (where r.evidence = 'observed'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'observed'), 0),
+    count(*) filter (where r.evidence = 'provider'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'provider'), 0),
+    count(*) filter (where r.evidence = 'operator'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'operator'), 0),
+    count(*) filter (where r.evidence = 'heartbeat'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'heartbeat'), 0),
+    count(*) filter (where r.evidence = 'assumed'),
+    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'assumed'), 0),
+    count(*) filter (where r.outcome = 'open'),
+    count(*) filter (where r.outcome = 'failed')
+  from widget_internal.rated_calls(widget_daily_usage.period_start, widget_daily_usage.period_end, null) r
+  where widget_daily_usage.only_widget is null or r.widget_id = widget_daily_usage.only_widget
+  group by 1
+  order by 1;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_daily_usage(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid) IS 'widget_billing_usage() by day instead of by widget: one row for each day of the billing time zone that has calls. only_widget: of that widget alone; left out: of all that the caller may see.';
+
+CREATE FUNCTION public.widget_month_to_date(only_widget uuid DEFAULT NULL::uuid) RETURNS TABLE(month date, period_start timestamp with time zone, period_end timestamp with time zone, to_date_end timestamp with time zone, calls bigint, billable_seconds numeric, amounts jsonb, calls_to_date bigint, billable_seconds_to_date numeric)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  with bounds as (
+    select m.month::date, b.period_start, b.period_end, n.age
+    from widget_internal.settings s
+    cross join lateral (
+      select now() - date_trunc('month', now(), s.billing_time_zone) as age,
+        date_trunc('month', now() at time zone s.billing_time_zone) as this_month
+    ) n
+    cross join lateral unnest(array[n.this_month - interval '1 month', n.this_month]) m (month)
+    cross join lateral widget_internal.month_bounds(m.month::date) b
+  ),
+  sums as (
+    select
+      r.month, r.widget_id, count(*) as calls, sum(r.billable_seconds) as seconds,
+      count(*) filter (where r.started_at < b.period_start + b.age) as calls_to_date,
+      sum(r.billable_seconds) filter (where r.started_at < b.period_start + b.age) as seconds_to_date
+    from widget_internal.rated_calls(
+      (select min(b.period_start) from bounds b), (select max(b.period_end) from bounds b), null
+    ) r
+    join bounds b on b.month = r.month
+    where widget_month_to_date.only_widget is null or r.widget_id = widget_month_to_date.only_widget
+    group by r.month, r.widget_id
+  ),
+  -- Each widget by its own plan: included seconds and the rounding of money are a widget's.
+  charges as (
+    select s.*, (v.plan).currency, widget_internal.charge(s.seconds, v.plan) as amount
+    from sums s
+    left join widget_internal.plan_validity v
+      on v.widget_id = s.widget_id and s.month >= v.valid_from and s.month < v.valid_until
+  ),
+  amounts as (
+    select a.month, jsonb_object_agg(a.currency, a.amount) as amounts
+    from (
+      select c.month, c.currency, sum(c.amount) as amount
+      from charges c
+      where c.currency is not null
+      group by c.month, c.currency
+    ) a
+    group by a.month
+  )
+  select
+    b.month, b.period_start, b.period_end, least(b.period_start + b.age, b.period_end),
+    coalesce(sum(c.calls), 0)::bigint, coalesce(sum(c.seconds), 0), coalesce(a.amounts, '{}'),
+    coalesce(sum(c.calls_to_date), 0)::bigint, coalesce(sum(c.seconds_to_date), 0)
+  from bounds b
+  left join charges c on c.month = b.month
+  left join amounts a on a.month = b.month
+  group by b.month, b.period_start, b.period_end, b.age, a.amounts
+  order by b.month;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_month_to_date(only_widget uuid) IS 'Last month and this one, as billed by now: calls, billable seconds, and amounts by currency of the widgets that have a plan; of all that the caller may see or of only_widget. …_to_date: those of the month up to to_date_end, as far into it as this month is now, so that the two compare.';
+
 CREATE FUNCTION public.widget_pending_adjustments() RETURNS TABLE(usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric, difference_seconds numeric, rule text, event_ids uuid[])
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -577,6 +790,57 @@ end
 $$;
 
 COMMENT ON FUNCTION public.widget_rates(since timestamp with time zone) IS 'widget_health summed up from the hour of that moment on: a row for each widget, and one with no widget_id for all of them. completion_rate leaves calls out that are still open, unlike widget_health; calls_observed counts ends that browser, server, provider or operator reported. Good: delivery_rate above 0.99, completion_rate above 0.95.';
+
+CREATE FUNCTION public.widget_refusal_totals(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid DEFAULT NULL::uuid, row_limit integer DEFAULT 100) RETURNS TABLE(widget_id uuid, reason text, detail text, refusals bigint, last_hour timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if not coalesce(widget_refusal_totals.row_limit between 1 and 1000, false) then
+    raise exception 'row_limit: must be 1 to 1000' using errcode = 'invalid_parameter_value';
+  end if;
+
+  return query
+  select r.widget_id, r.reason, r.detail, sum(r.refusals)::bigint, max(r.hour)
+  from public.widget_refusals r
+  where r.hour >= widget_refusal_totals.period_start and r.hour < widget_refusal_totals.period_end
+    and (widget_refusal_totals.only_widget is null or r.widget_id = widget_refusal_totals.only_widget)
+  group by r.widget_id, r.reason, r.detail
+  order by (r.reason = 'domain_not_allowed') desc, 4 desc, r.reason, r.detail, r.widget_id
+  limit widget_refusal_totals.row_limit;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_refusal_totals(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, row_limit integer) IS 'widget_refusals summed up over a period, domains that are not allowed first: with detail the host to add to allowed_domains.';
+
+CREATE FUNCTION public.widget_traffic(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid DEFAULT NULL::uuid) RETURNS TABLE(events_received bigint, loads bigint, opens bigint, calls_started bigint, calls_completed bigint, calls_confirmed bigint, completion_rate numeric, delivery_rate numeric)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  with sums as (
+    select
+      coalesce(sum(h.events_received), 0)::bigint as events_received,
+      coalesce(sum(h.loads), 0)::bigint as loads, coalesce(sum(h.opens), 0)::bigint as opens,
+      coalesce(sum(h.calls_started), 0)::bigint as calls_started,
+      coalesce(sum(h.calls_started - h.calls_open - h.calls_failed), 0)::bigint as calls_completed,
+      coalesce(sum(h.calls_observed + h.calls_provider + h.calls_operator), 0)::bigint as calls_confirmed,
+      coalesce(sum(h.calls_open), 0) as calls_open,
+      sum(h.events_numbered) as events_numbered, sum(h.events_expected) as events_expected
+    from public.widget_health h
+    where h.hour >= widget_traffic.period_start and h.hour < widget_traffic.period_end
+      and (widget_traffic.only_widget is null or h.widget_id = widget_traffic.only_widget)
+  )
+  select
+    s.events_received, s.loads, s.opens, s.calls_started, s.calls_completed, s.calls_confirmed,
+    round(s.calls_confirmed / nullif(s.calls_started - s.calls_open, 0), 6),
+    round(s.events_numbered / nullif(s.events_expected, 0), 6)
+  from sums s;
+end
+$$;
+
+COMMENT ON FUNCTION public.widget_traffic(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid) IS 'widget_health summed up over the hours that begin in the period, one row: loads, opens and calls of all widgets that the caller may see or of only_widget. calls_completed: ended, and not by call_error. calls_confirmed: their end was observed; over the calls that are not open any more that is completion_rate, as in widget_rates().';
 
 CREATE FUNCTION widget_internal.alert_body(alarms jsonb, cleared jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -3930,6 +4194,21 @@ REVOKE ALL ON FUNCTION public.widget_busiest_pages(first_day date, last_day date
 GRANT ALL ON FUNCTION public.widget_busiest_pages(first_day date, last_day date, only_widget_id uuid, max_pages integer) TO authenticated;
 GRANT ALL ON FUNCTION public.widget_busiest_pages(first_day date, last_day date, only_widget_id uuid, max_pages integer) TO service_role;
 
+REVOKE ALL ON FUNCTION public.widget_busiest_places(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, by text, row_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_busiest_places(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, by text, row_limit integer) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.widget_call_list(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, only_calls text, after_cursor text, page_size integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_call_list(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, only_calls text, after_cursor text, page_size integer) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.widget_call_story(widget_id uuid, session_id text, call_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_call_story(widget_id uuid, session_id text, call_id text) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.widget_daily_usage(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_daily_usage(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.widget_month_to_date(only_widget uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_month_to_date(only_widget uuid) TO authenticated;
+
 REVOKE ALL ON FUNCTION public.widget_pending_adjustments() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO authenticated;
 GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO service_role;
@@ -3937,6 +4216,12 @@ GRANT ALL ON FUNCTION public.widget_pending_adjustments() TO service_role;
 REVOKE ALL ON FUNCTION public.widget_rates(since timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.widget_rates(since timestamp with time zone) TO authenticated;
 GRANT ALL ON FUNCTION public.widget_rates(since timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION public.widget_refusal_totals(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, row_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_refusal_totals(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, row_limit integer) TO authenticated;
+
+REVOKE ALL ON FUNCTION public.widget_traffic(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.widget_traffic(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid) TO authenticated;
 
 REVOKE ALL ON FUNCTION widget_internal.alert_body(alarms jsonb, cleared jsonb) FROM PUBLIC;
 
