@@ -14,8 +14,8 @@ let page = readFileSync("src/index.html", "utf8");
 for (const name of SETTINGS) {
   const value = process.env[name]?.trim();
   if (!value) continue;
-  if (name === "SUPABASE_URL" && !URL.canParse(value)) fail(`${name}: must be a URL, such as https://YOUR-REF.supabase.co`);
   if (/[\s"'<>;,]/.test(value)) fail(`${name}: must have no spaces, quotes, commas or semicolons`);
+  if (name === "SUPABASE_URL" && !URL.canParse(value)) fail(`${name}: must be a URL, such as https://YOUR-REF.supabase.co`);
   if (/^sb_secret_/.test(value) || roleOf(value) === "service_role") fail(`${name}: is a secret key; take the publishable one`);
   page = page.replaceAll(`%${name}%`, () => (name === "SUPABASE_URL" ? new URL(value).origin : value));
 }
