@@ -111,8 +111,8 @@ def measure(browser: Browser, address: str, rounds: int) -> None:
             for name, taken in visit(page, address):
                 times.setdefault(name, []).append(taken)
             page.close()
-        for name, taken in times.items():
-            print(f"{name:45} {statistics.median(taken):5.0f} ms {max(taken):5.0f} ms")
+        for name, all_taken in times.items():
+            print(f"{name:45} {statistics.median(all_taken):5.0f} ms {max(all_taken):5.0f} ms", flush=True)
 
 
 def shown(page: Page) -> None:
