@@ -1,6 +1,5 @@
 """R10: as whom, does what, sees what. Nothing is reachable unless it stands here."""
 
-import json
 from uuid import UUID
 
 import httpx
@@ -8,7 +7,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from local_stack.migrations import supabase
 from local_stack.stack import Stack
 from tests.conftest import Connect, NewOwner, NewWidget
 from tests.support import Connection, clean_up, record
@@ -331,30 +329,23 @@ def test_r10_shadowing_is_inert(connect: Connect, new_widget: NewWidget, db: Con
     assert stored == {"n": 1}
 
 
-def findings(stack: Stack, command: str) -> list[str]:
-    """The names of what `supabase db lint` or `supabase db advisors` finds above INFO."""
-    output = supabase("db", command, f"--remote={stack.database_url}", home=stack.directory / "supabase")
-    start = output.find("[\n")
-    if start < 0:
-        assert "No " in output, output
-        return []
-    found, _ = json.JSONDecoder().raw_decode(output[start:])
-    return [finding.get("function") or finding["detail"] for finding in found]
+@pytest.mark.xfail(strict=True, reason="an empty search_path still finds temporary types first; ', pg_temp' mends it")
+@pytest.mark.parametrize("name", ["text", "uuid", "jsonb", "timestamptz"])
+def test_r10_shadowed_types_are_inert(connect: Connect, new_widget: NewWidget, name: str) -> None:
+    """A temporary type with the name of a usual one, which runs code of the caller's, is not what our functions use."""
+    widget_id = new_widget()
+    sender = connect("anon", request__headers='{"origin": "https://shop.example"}')
+    sender.execute(
+        """
+        create function pg_temp.spy() returns boolean language sql
+          return set_config('spy.saw', current_user, false) is not null
+        """
+    )
+    sender.execute(f"create domain pg_temp.{name} as pg_catalog.{name} check (pg_temp.spy())")
 
+    sender.execute("select public.track_event(%s, 'call_start', 's')", [widget_id])
 
-@pytest.mark.parametrize(
-    ("command", "fault"),
-    [
-        ("lint", "create function public.fault() returns int language plpgsql as 'begin return nobody; end'"),
-        ("advisors", "create table public.fault (id int primary key)"),
-    ],
-)
-def test_r10_supabase_finds_nothing(stack: Stack, db: Connection, command: str, fault: str) -> None:
-    """`supabase db lint` and `db advisors` find nothing above INFO in what is ours, and do find a planted fault."""
-    assert findings(stack, command) == []
-
-    db.execute(fault.encode())
-    try:
-        assert "fault" in str(findings(stack, command))
-    finally:
-        db.execute(f"drop {fault.split()[1]} public.fault".encode())
+    assert sender.execute("select current_setting('spy.saw', true) as user").fetchone() in (
+        {"user": None},
+        {"user": ""},
+    )

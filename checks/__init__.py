@@ -1,0 +1,1 @@
+"""What scripts/check runs beyond style and types. Each exception stands beside its reason."""
