@@ -193,11 +193,11 @@ class History:
         """Ask the door: what it does with a later event's browser is what the history must look like."""
         with psycopg.connect(self._stack.database_url) as connection:
             connection.execute("select set_config('request.headers', %s, true)", [json.dumps(HEADERS)])
-            for event_type in ("widget_load", "widget_open"):
+            for seq, event_type in enumerate(("widget_load", "widget_open"), start=1):
                 connection.execute(
                     "select public.track_event("
-                    "'00000000-0000-7000-8000-000000000001', %s, 'probe', event_id => gen_random_uuid())",
-                    [event_type],
+                    "'00000000-0000-7000-8000-000000000001', %s, 'probe', event_id => gen_random_uuid(), seq => %s)",
+                    [event_type, seq],
                 )
             kept = connection.execute(
                 "select user_agent is not null from public.widget_analytics"

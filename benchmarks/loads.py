@@ -68,12 +68,12 @@ def _ours(name: str, script: str, *, widgets: str, events: int = 1) -> Load:
     )
 
 
-def track_load(*, widgets: str = ANY_WIDGET, with_id: bool = True) -> Load:
+def track_load(*, widgets: str = ANY_WIDGET, with_id: bool = True, schema: str = "public") -> Load:
     """The first event of a session: the one with page and browser, the longest row."""
     event_id = f", event_id => {uuid_v7('r')}, seq => 1" if with_id else ""
     return _ours(
         "track_event, widget_load",
-        f"select public.track_event({widget()}, 'widget_load', {SESSION_ID}, '{PAGE_URL}'{event_id});\n",
+        f"select {schema}.track_event({widget()}, 'widget_load', {SESSION_ID}, '{PAGE_URL}'{event_id});\n",
         widgets=widgets,
     )
 

@@ -5,8 +5,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -46,6 +46,8 @@ class Run:
     p95_milliseconds: float
     wal_bytes_per_event: float
     events: int
+    # Of the server's processes; where the system does not say (Linux does), 0.
+    cpu_microseconds_per_event: float = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ class Pair:
     def p95_ratios(self) -> list[float]:
         return [a.p95_milliseconds / b.p95_milliseconds for a, b in zip(self.ours, self.other, strict=True)]
 
+    def cpu_ratios(self) -> list[float]:
+        return [
+            a.cpu_microseconds_per_event / b.cpu_microseconds_per_event
+            for a, b in zip(self.ours, self.other, strict=True)
+            if b.cpu_microseconds_per_event
+        ]
+
     def wal_ratios(self) -> list[float]:
         return [b.wal_bytes_per_event / a.wal_bytes_per_event for a, b in zip(self.ours, self.other, strict=True)]
 
@@ -75,6 +84,10 @@ def p95(runs: list[Run]) -> float:
 
 def wal_per_event(runs: list[Run]) -> float:
     return median(run.wal_bytes_per_event for run in runs)
+
+
+def cpu_per_event(runs: list[Run]) -> float:
+    return median(run.cpu_microseconds_per_event for run in runs)
 
 
 def side_by_side(
@@ -97,11 +110,13 @@ def side_by_side(
 
 
 def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
-    """Play a load for some seconds, after a checkpoint and a third as long to get going.
+    """Play a load, after a checkpoint: a third of the time to get going, which is not counted, then `seconds`.
 
-    A page goes into the WAL as a whole when it is first touched after a checkpoint. So what is counted is the WAL
-    between two checkpoints: with these pages where each event touches others, without where all fill the same.
+    Connections are kept long in production, and what the first calls in one cost is not the question. A page goes into
+    the WAL as a whole when it is first touched after a checkpoint. So what is counted is the WAL between two
+    checkpoints: with these pages where each event touches others, without where all fill the same.
     """
+    warm_up = round(seconds / 3)
     with (
         psycopg.connect(stack.superuser_url, autocommit=True) as connection,
         tempfile.TemporaryDirectory() as folder,
@@ -109,36 +124,31 @@ def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
         script = Path(folder, "script.sql")
         script.write_text(load.script)
         connection.execute("checkpoint")
-        options = [
-            "--file", str(script), "--client", str(clients), "--jobs", str(min(THREADS, clients)),
-            "--protocol", "prepared", "--no-vacuum",
-        ]  # fmt: skip
-        if warm_up := round(seconds / 3):
-            _pgbench(stack, load, *options, "--time", str(warm_up))
-        with _counted_wal(connection) as wal:
-            _pgbench(
-                stack, load, *options, "--time", str(max(1, round(seconds))),
-                "--log", "--log-prefix", str(Path(folder, "log")),
-            )  # fmt: skip
-        ends, microseconds = _read_logs(Path(folder))
-    # From the first end to the last: connecting is not counted, nor is the last second's rest.
-    elapsed = max(ends) - min(ends)
-    p95 = quantiles(microseconds, n=20)[-1] / 1000
+        since, wal, cpu = time.time(), _wal_position(connection), _cpu_seconds(stack)
+        process = _start_pgbench(
+            stack, load, "--file", str(script), "--time", str(warm_up + max(1, round(seconds))),
+            "--client", str(clients), "--jobs", str(min(THREADS, clients)), "--protocol", "prepared",
+            "--no-vacuum", "--log", "--log-prefix", str(Path(folder, "log")),
+        )  # fmt: skip
+        with process:
+            if warm_up:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(warm_up)
+                since, wal, cpu = time.time(), _wal_position(connection), _cpu_seconds(stack)
+            said = process.communicate()[0]
+        wal, cpu = _wal_position(connection) - wal, _cpu_seconds(stack) - cpu
+        if process.returncode != 0 or "aborted" in said:
+            raise RuntimeError(f"pgbench failed at {load.name}\n{said}")
+        ends, microseconds = _read_logs(Path(folder), since)
     events = len(ends) * load.events
-    return Run(events / elapsed, p95, wal.bytes / events, events)
-
-
-@dataclass
-class _Wal:
-    bytes: int = 0
-
-
-@contextmanager
-def _counted_wal(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[_Wal]:
-    wal = _Wal()
-    before = _wal_position(connection)
-    yield wal
-    wal.bytes = _wal_position(connection) - before
+    return Run(
+        # Up to the last end: the last second is not always a whole one.
+        events_per_second=events / (max(ends) - since),
+        p95_milliseconds=quantiles(microseconds, n=20)[-1] / 1000,
+        wal_bytes_per_event=wal / events,
+        events=events,
+        cpu_microseconds_per_event=1e6 * cpu / events,
+    )
 
 
 def _wal_position(connection: psycopg.Connection[tuple[object, ...]]) -> int:
@@ -148,7 +158,24 @@ def _wal_position(connection: psycopg.Connection[tuple[object, ...]]) -> int:
     return row[0]
 
 
-def _pgbench(stack: Stack, load: Load, *arguments: str) -> None:
+def _cpu_seconds(stack: Stack) -> float:
+    """What the server's processes have taken: those that live, and those that have ended."""
+    postmaster = stack.database.pid
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        user, system, children_user, children_system = map(int, fields[11:15])
+        if int(fields[1]) == postmaster:
+            ticks += user + system
+        elif stat.parent.name == str(postmaster):
+            ticks += user + system + children_user + children_system
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _start_pgbench(stack: Stack, load: Load, *arguments: str) -> subprocess.Popen[str]:
     server = complete_server()
     assert server is not None
     url = urlsplit(stack.database.url_of(LOGIN))
@@ -160,15 +187,13 @@ def _pgbench(stack: Stack, load: Load, *arguments: str) -> None:
         PGSSLMODE="disable",
         PGOPTIONS=" ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items()),
     )
-    done = subprocess.run(
+    return subprocess.Popen(
         [server.bin / "pgbench", *arguments, f"--define=ms={time.time() * 1000:.0f}", url.path.removeprefix("/")],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    if done.returncode != 0 or "aborted" in done.stderr:
-        raise RuntimeError(f"pgbench failed at {load.name}\n{done.stdout}\n{done.stderr}")
 
 
 def _escaped(value: str) -> str:
@@ -176,15 +201,17 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
-def _read_logs(folder: Path) -> tuple[list[float], list[int]]:
-    """When each transaction ended, and how many microseconds it took."""
+def _read_logs(folder: Path, since: float) -> tuple[list[float], list[int]]:
+    """Of the transactions that ended since then: when, and how many microseconds each took."""
     ends, microseconds = [], []
     for log in folder.glob("log.*"):
         for line in log.read_text().splitlines():
             # client, number, microseconds, script, and the end's second and microsecond.
             fields = line.split()
-            microseconds.append(int(fields[2]))
-            ends.append(int(fields[4]) + int(fields[5]) / 1e6)
+            end = int(fields[4]) + int(fields[5]) / 1e6
+            if end >= since:
+                microseconds.append(int(fields[2]))
+                ends.append(end)
     if len(ends) < 2:
         raise RuntimeError("too few transactions to say anything: measure for longer")
     return ends, microseconds

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from benchmarks import export_memory, growth, loads, over_http
 from benchmarks.bench import Bench, Plan, conditions, running
 from benchmarks.findings import HEAD, Finding, at_least, at_most, figure, row, spread
-from benchmarks.pgbench import Pair, Run, events_per_second, p95, wal_per_event
+from benchmarks.pgbench import Pair, Run, cpu_per_event, events_per_second, p95, wal_per_event
 
 
 def single_events(bench: Bench) -> Iterator[Finding]:
@@ -32,6 +32,13 @@ def single_events(bench: Bench) -> Iterator[Finding]:
             spread(pair.p95_ratios()),
             *(at_most(pair.p95_ratios(), 1.0) if clients == 16 else ("–", None)),
         )
+        if ratios := pair.cpu_ratios():
+            yield Finding(
+                f"the same: {figure(cpu_per_event(pair.ours))} µs of the server's processors per event",
+                f"the same: {figure(cpu_per_event(pair.other))} µs",
+                spread(ratios),
+                "–",
+            )
         wal = wal_per_event(pair.ours)
         yield Finding(
             "the same: bytes of WAL per event",
@@ -59,6 +66,17 @@ def one_widget(bench: Bench) -> Iterator[Finding]:
     )
     pair = bench.compare(loads.seed_insert(widgets=loads.ONE_WIDGET), loads.seed_insert(), clients=16)
     yield Finding("the seed's insert on one widget", f"spread over {loads.WIDGETS:,}", spread(pair.rate_ratios()), "–")
+
+
+def protections(bench: Bench) -> Iterator[Finding]:
+    """All that is sent comes from one address, so one sender's counters take it all: the worst case."""
+    pair = bench.compare(loads.track_load(), loads.track_load(schema="unprotected"), clients=16)
+    yield Finding(
+        "`track_event` with every protection: door, refusal counts, quotas",
+        "the same function without any",
+        spread(pair.rate_ratios()),
+        *at_least(pair.rate_ratios(), 0.9),
+    )
 
 
 def batches(bench: Bench) -> Iterator[Finding]:
@@ -123,6 +141,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Finding]]] = {
     "track": single_events,
     "own-ids": ids_of_the_database,
     "one-widget": one_widget,
+    "protections": protections,
     "batch": batches,
     "calls": call_events,
     "http": over_http_path,

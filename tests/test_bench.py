@@ -21,6 +21,7 @@ def bench() -> Iterator[Bench]:
     [
         (loads.track_load(), "public.widget_analytics"),
         (loads.track_load(widgets=loads.ONE_WIDGET, with_id=False), "public.widget_analytics"),
+        (loads.track_load(schema="unprotected"), "public.widget_analytics"),
         (loads.track_call(), "public.widget_analytics"),
         (loads.track_no_call(), "public.widget_analytics"),
         (loads.track_batch(), "public.widget_analytics"),
