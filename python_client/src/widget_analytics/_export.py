@@ -22,9 +22,9 @@ from widget_analytics._selection import Totals, utc
 from widget_analytics.models import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from widget_analytics._selection import ExportRow, Selection
+    from widget_analytics._selection import ExportRow, Kind, Selection
     from widget_analytics.client import WidgetAnalytics
     from widget_analytics.periods import Period
 
@@ -67,25 +67,52 @@ def export_rows(
         WidgetAnalyticsError: the rows could not be read.
         OutputError: the file could not be written.
     """
-    kind = selection.kind
-    rows = selection.rows(client)
+    statement = client.statement(selection.month) if with_manifest and selection.month else None
+
+    def write_manifest(facts: FileFacts, totals: Totals, path: Path) -> None:
+        Manifest(
+            file=facts,
+            selection=selection,
+            totals=totals.to_json(),
+            statement=statement.content_hash if statement else None,
+            created_at=utc(datetime.now(UTC)),
+            project=client.host,
+        ).write(manifest_path(path))
+
+    write_rows(
+        selection.rows(client),
+        selection.kind,
+        period=selection.period,
+        file_format=file_format,
+        output=output,
+        then=write_manifest if with_manifest else None,
+    )
+
+
+def write_rows(
+    rows: Iterator[ExportRow],
+    kind: Kind,
+    *,
+    period: Period,
+    file_format: Format,
+    output: Path | None,
+    then: Callable[[FileFacts, Totals, Path], None] | None = None,
+) -> None:
+    """Write rows, wherever they come from, and tell what they add up to; ``then`` is told of the finished file.
+
+    Raises:
+        WidgetAnalyticsError: the rows could not be read.
+        OutputError: the file could not be written.
+    """
     # Asked before anything is written: what goes wrong at once leaves no header without rows.
     rows = chain(list(islice(rows, 1)), rows)
-    statement = client.statement(selection.month) if with_manifest and selection.month else None
     totals = Totals()
     with write_errors(output or "standard output"):
-        with progress_bar(selection.period, "reading") as progress, _open(output) as file:
+        with progress_bar(period, "reading") as progress, _open(output) as file:
             FORMATS[file_format].write(kind.model, counted(rows, totals, progress), file)
-            facts = _facts(file_format, file) if with_manifest else None
-        if facts and output:
-            Manifest(
-                file=facts,
-                selection=selection,
-                totals=totals.to_json(),
-                statement=statement.content_hash if statement else None,
-                created_at=utc(datetime.now(UTC)),
-                project=client.host,
-            ).write(manifest_path(output))
+            facts = _facts(file_format, file) if then else None
+        if facts and output and then:
+            then(facts, totals, output)
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         totals.sentence(kind) + (f" -> {output}" if output else ""), markup=False
     )

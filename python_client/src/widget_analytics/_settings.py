@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _URL = "SUPABASE_URL"
 _SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
 _PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
+_DATABASE_URL = "SUPABASE_DB_URL"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +72,22 @@ class Settings:
             api_key=api_key,
             access_token=_clean_key(access_token, "access_token") or api_key,
         )
+
+
+def database_url() -> str:
+    """Give the database's address with its password, from the environment, else from the nearest ``.env``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found: Mapping[str, str | None] = {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
+    url = (found.get(_DATABASE_URL) or "").strip()
+    if not url:
+        raise ConfigError(
+            f"no database: set {_DATABASE_URL} in the environment or in .env, to the project's direct connection or "
+            "its session pooler (port 5432), as `postgres`."
+        )
+    return url
 
 
 def _clean_url(url: str | None) -> str:
