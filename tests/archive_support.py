@@ -1,32 +1,61 @@
-"""What the tests of the archive share: a ledger with closed months, and the command on it."""
+"""What the tests of the archive share: databases of their own, a ledger with closed months, and the command on it."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import psycopg
+from click.testing import Result
+from psycopg.rows import dict_row
+from typer.testing import CliRunner
+
+from local_stack.stack import Stack
 from tests.support import Connection, Row, record
+from widget_analytics.cli import app
 
 JANUARY = datetime(2026, 1, 10, 12, tzinfo=UTC)
 FEBRUARY = datetime(2026, 2, 10, 12, tzinfo=UTC)
+MARCH = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
-def command(database_url: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `widget-analytics` to its end."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return subprocess.run(
-        [sys.executable, "-m", "widget_analytics", *map(str, arguments)],
-        env=kept | {"SUPABASE_DB_URL": database_url} | environment,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+_MIGRATIONS = Path(__file__).parents[1] / "supabase" / "migrations"
+
+
+@contextmanager
+def new_server() -> Iterator[Stack]:
+    """A server without a scheduler, whose open session would keep its database from being copied."""
+    with Stack(durable=False, gateway=False, scheduler=False, migrate=False) as stack:
+        with psycopg.connect(stack.database_url, autocommit=True) as owner:
+            for migration in sorted(_MIGRATIONS.glob("*.sql")):
+                if not migration.stem.endswith("_widget_cleanup_schedule"):
+                    owner.execute(migration.read_bytes())
+        yield stack
+
+
+@contextmanager
+def database_copy(server: Stack) -> Iterator[str]:
+    """A database as new, for one test: months are archived in order, and stay so."""
+    name = f"archive_{uuid4().hex}"
+    with psycopg.connect(_url(server.database.superuser_url, "template1"), autocommit=True) as platform:
+        platform.execute(f"create database {name} template postgres owner postgres")
+    yield _url(server.database_url, name)
+
+
+def _url(url: str, database: str) -> str:
+    return url.replace("/postgres?", f"/{database}?")
+
+
+def connect(url: str) -> Connection:
+    return psycopg.connect(url, autocommit=True, row_factory=dict_row)
+
+
+def command(database_url: str, *arguments: str | Path, **environment: str) -> Result:
+    """Run `widget-analytics` to its end, in this process."""
+    settings = {"SUPABASE_DB_URL": database_url} | environment
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=settings)
 
 
 def new_widget(db: Connection) -> UUID:
@@ -36,12 +65,15 @@ def new_widget(db: Connection) -> UUID:
     return widget_id
 
 
-def session(db: Connection, widget_id: UUID, at: datetime, seconds: float = 90, name: str = "s") -> list[UUID]:
-    """A load, a call and its end."""
+def session(
+    db: Connection, widget_id: UUID, at: datetime, name: str, *, lasts: timedelta = timedelta(seconds=90)
+) -> list[UUID]:
+    """A load, a call `c` and its end, with whatever a file could stumble on."""
+    odd = {"page_url": 'https://shop.example/a,\n"b"|1', "user_agent": "", "properties": {"é": [1.50, None, "\\N"]}}
     return [
-        record(db, widget_id, name, "widget_load", at, page_url="https://shop.example/a,\n\"b\"", received_at=at),
-        record(db, widget_id, name, "call_start", at, call_id="c", seq=2, received_at=at),
-        record(db, widget_id, name, "call_end", at + timedelta(seconds=seconds), call_id="c", seq=3, received_at=at),
+        record(db, widget_id, name, "widget_load", at, received_at=at, **odd),
+        record(db, widget_id, name, "call_start", at, received_at=at, call_id="c", seq=2),
+        record(db, widget_id, name, "call_end", at + lasts, received_at=at + lasts, call_id="c", seq=3),
     ]
 
 
@@ -50,9 +82,13 @@ def close_months(db: Connection, *months: str) -> None:
         db.execute("select * from public.close_widget_billing_period(%s)", [month])
 
 
+def rows(db: Connection, query: str, *parameters: Any) -> list[Row]:
+    return db.execute(query, parameters).fetchall()
+
+
 def ledger(db: Connection) -> list[Row]:
-    return db.execute("select * from public.widget_analytics order by widget_id, id").fetchall()
+    return rows(db, "select * from public.widget_analytics order by widget_id, id")
 
 
-def rows(db: Connection, query: str, parameters: Iterable[Any] = ()) -> list[Row]:
-    return db.execute(query, list(parameters)).fetchall()
+def session_names(db: Connection) -> set[str]:
+    return {row["session_id"] for row in ledger(db)}
