@@ -1,5 +1,7 @@
 """What the tests of the archive share: databases of their own, a ledger with closed months, and the command on it."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -8,13 +10,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from click.testing import Result
 from psycopg.rows import dict_row
-from typer.testing import CliRunner
 
 from local_stack.stack import Stack
+from tests.client_support import run
 from tests.support import Connection, Row, record
-from widget_analytics.cli import app
 
 JANUARY = datetime(2026, 1, 10, 12, tzinfo=UTC)
 FEBRUARY = datetime(2026, 2, 10, 12, tzinfo=UTC)
@@ -30,7 +30,7 @@ def new_server() -> Iterator[Stack]:
     with Stack(durable=False, gateway=False, scheduler=False, migrate=False) as stack:
         with psycopg.connect(stack.database_url, autocommit=True) as owner:
             for migration in sorted(_MIGRATIONS.glob("*.sql")):
-                if not migration.stem.endswith("_widget_cleanup_schedule"):
+                if not migration.stem.endswith("_schedule"):
                     owner.execute(migration.read_bytes())
         yield stack
 
@@ -52,10 +52,10 @@ def connect(url: str) -> Connection:
     return psycopg.connect(url, autocommit=True, row_factory=dict_row)
 
 
-def command(database_url: str, *arguments: str | Path, **environment: str) -> Result:
-    """Run `widget-analytics` to its end, in this process."""
-    settings = {"SUPABASE_DB_URL": database_url} | environment
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=settings)
+def command(database_url: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `widget-analytics` to its end."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return run(kept | {"SUPABASE_DB_URL": database_url} | environment, Path("/"), *arguments)
 
 
 def new_widget(db: Connection) -> UUID:

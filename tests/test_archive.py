@@ -1,4 +1,4 @@
-"""Months that leave the ledger for Parquet files: what moves, what stays, what comes late, and who is killed meanwhile."""
+"""Months that leave the ledger for Parquet files: what moves, what comes late, and who is killed meanwhile."""
 
 import json
 import multiprocessing
@@ -87,7 +87,7 @@ def test_a_closed_month_leaves_whole_and_its_bill_with_it(
     moved = command(url, "archive", "--month", "2026-01", "--to", tmp_path)
     billed = command(url, "bill", "--archive", tmp_path, "--month", "2026-01", "--format", "jsonl")
 
-    assert moved.exit_code == 0, moved.stderr
+    assert moved.returncode == 0, moved.stderr
     assert "2026-01: 3 events left the database now" in moved.stderr
     assert session_names(db) == {"february"}
     assert rows(db, "select session_id from public.widget_calls") == [{"session_id": "february"}]
@@ -181,7 +181,7 @@ def test_what_comes_late_for_an_archived_session_becomes_an_adjustment(
     move(url, tmp_path, "2026-03")
 
     assert calls_while_it_waits == [{"session_id": "other"}]
-    assert restored.exit_code == 0, restored.stderr
+    assert restored.returncode == 0, restored.stderr
     assert [(row["session_id"], int(row["difference_seconds"])) for row in pending] == [("s", 10)]
     # What no statement shows yet stays.
     assert names_before_it_is_billed == {"s"}
@@ -213,10 +213,12 @@ def test_what_the_company_sends_for_an_archived_session_is_refused(
         db.execute(evidence, [widget_id, JANUARY])
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="this session is in the archive"):
         db.execute(correction, [widget_id])
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="this session is in the archive"):
+        db.execute("select public.erase_widget_session(%s, 's')", [widget_id])
     restored = command(url, "restore", "--widget", str(widget_id), "--session", "s")
     (corrected,) = rows(db, correction, widget_id)
 
-    assert restored.exit_code == 0, restored.stderr
+    assert restored.returncode == 0, restored.stderr
     assert corrected["call"]["duration_seconds"] == 0
     assert rows(db, "select * from public.widget_late_events") == []
 
@@ -340,7 +342,7 @@ def test_a_changed_manifest_releases_nothing(url: str, db: Connection, widget_id
 
     again = command(url, "archive", "--month", "2026-01", "--to", tmp_path)
 
-    assert again.exit_code == 8
+    assert again.returncode == 8
     assert "its SHA-256 is not" in again.stderr
     assert len(ledger(db)) == 3
 
@@ -375,8 +377,9 @@ def test_who_cannot_see_what_was_archived_adds_nothing_old(
     close_months(db, "2026-01")
     move(url, tmp_path, "2026-01")
 
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match=isolation), db.transaction():
-        db.execute(f"set transaction isolation level {isolation}")
+    db.execute(f"set default_transaction_isolation = '{isolation}'")
+
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match=isolation):
         record_late(db, widget_id, "s", JANUARY)
 
 
@@ -399,9 +402,9 @@ def test_an_event_on_its_way_while_its_session_is_marked_is_archived_with_it(
             busy = command(url, "archive", "--month", "2026-01", "--to", tmp_path)
         done = command(url, "archive", "--month", "2026-01", "--to", tmp_path)
 
-    assert busy.exit_code != 0
+    assert busy.returncode != 0
     assert "Try again" in busy.stderr or "lock" in busy.stderr
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "4 events left the database" in done.stderr
 
 
@@ -423,7 +426,7 @@ def test_a_month_that_must_not_leave_is_refused(
 
     done = command(url, "archive", "--month", month, "--to", tmp_path)
 
-    assert done.exit_code == 6
+    assert done.returncode == 6
     assert problem in done.stderr
     assert len(ledger(db)) == 3
 
@@ -448,7 +451,7 @@ def test_mistakes_are_told_in_a_line(url: str, db: Connection, widget_id: UUID, 
         "a statement": command(url, "bill", "--archive", tmp_path, "--month", "2026-01", "--detail", "statements"),
     }
 
-    assert {what: done.exit_code for what, done in told.items()} == {
+    assert {what: done.returncode for what, done in told.items()} == {
         "no setting": 3,
         "no address": 3,
         "nobody there": 4,
@@ -493,7 +496,7 @@ def test_an_s3_compatible_store_holds_an_archive_too(
     finally:
         store.stop()
 
-    assert moved.exit_code == billed.exit_code == restored.exit_code == 0, (moved, billed, restored)
+    assert moved.returncode == billed.returncode == restored.returncode == 0, (moved, billed, restored)
     assert left == []
     assert f"{widget_id},1,90.000000" in billed.stdout
     assert len(ledger(db)) == len(there) + 1

@@ -1,0 +1,14 @@
+"""The bill over the archive, on Apache Spark, is the one that Postgres made. Run by scripts/test-spark."""
+
+from pathlib import Path
+
+from tests.archive_histories import archived_books, assert_files_say_what_postgres_said
+from widget_analytics._archive.engines import EngineName
+
+
+def test_spark_bills_what_postgres_billed(tmp_path: Path) -> None:
+    """The very SQL that DuckDB runs, over the same histories."""
+    with archived_books(tmp_path, histories=300) as books:
+        assert_files_say_what_postgres_said(books, EngineName.SPARK)
+
+    assert sum(map(len, books.calls.values())) > books.histories
