@@ -177,6 +177,7 @@ begin
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';
   end if;
 
+  perform widget_internal.refuse_archived_session(correct_widget_call.widget_id, correct_widget_call.session_id);
   perform widget_internal.lock_sessions(
     array[widget_internal.session_key(correct_widget_call.widget_id, correct_widget_call.session_id)]
   );
@@ -419,6 +420,7 @@ CREATE FUNCTION public.widget_billing_calls(period_start timestamp with time zon
     SET search_path TO ''
     AS $$
 begin
+  perform widget_internal.refuse_archived_period(widget_billing_calls.period_start);
   return query
   select
     c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
@@ -451,6 +453,7 @@ CREATE FUNCTION public.widget_billing_usage(period_start timestamp with time zon
     SET search_path TO ''
     AS $$
 begin
+  perform widget_internal.refuse_archived_period(widget_billing_usage.period_start);
   return query
   with rated as (
     select r.* from widget_internal.rated_calls(
@@ -890,6 +893,49 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.apply_quotas() IS 'After a quota changed: lifts what rested on the old one.';
+
+CREATE FUNCTION widget_internal.archive_sums(first_chunk integer, last_chunk integer, as_of timestamp with time zone) RETURNS TABLE(chunk integer, events bigint, digest_sum text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_bounds record;
+begin
+  -- Known widgets and times make this a walk along an index, however large the ledger is.
+  select min(s.widget_id::text)::uuid as first_widget, max(s.widget_id::text)::uuid as last_widget,
+    min(s.first_at) as first_at, max(s.last_at) as last_at
+  into v_bounds
+  from widget_internal.sessions_to_archive s
+  where s.chunk between archive_sums.first_chunk and archive_sums.last_chunk;
+  return query
+  select e.chunk, count(*),
+    -- The sums of two numbers of 60 bits each: the same rows in any order, and no others, give them.
+    concat_ws(
+      '-', sum(('x0' || substr(e.digest, 1, 15))::bit(64)::bigint), sum(('x0' || substr(e.digest, 16, 15))::bit(64)::bigint)
+    )
+  from widget_internal.events_to_archive e
+  where e.chunk between archive_sums.first_chunk and archive_sums.last_chunk
+    and e.widget_id between v_bounds.first_widget and v_bounds.last_widget
+    and e."timestamp" between v_bounds.first_at and v_bounds.last_at
+    and e.received_at <= archive_sums.as_of
+  group by e.chunk;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.archive_sums(first_chunk integer, last_chunk integer, as_of timestamp with time zone) IS 'How many events the ledger has of each chunk, and the sum of their digests.';
+
+CREATE FUNCTION widget_internal.archived_session_key(widget_id uuid, session_id text) RETURNS uuid
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return substr(
+    sha256(uuid_send(archived_session_key.widget_id) || convert_to(archived_session_key.session_id, 'UTF8'))::text, 3, 32
+  )::uuid;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.archived_session_key(widget_id uuid, session_id text) IS 'The first half of a SHA-256: short, and no two sessions share it.';
 
 CREATE FUNCTION widget_internal.are_bare_hosts(hosts text[]) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
@@ -1618,6 +1664,37 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.cut_off() IS 'A moment by which all that was received is committed: a bill as of it, asked for in a later statement, is final.';
 
+CREATE FUNCTION widget_internal.divert_archived_event() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  -- Such a transaction cannot see what was archived since it began.
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    raise exception 'events of sessions as old as this cannot be added in a % transaction',
+      current_setting('transaction_isolation')
+      using errcode = 'feature_not_supported', hint = 'Use read committed.';
+  end if;
+  -- Held until the transaction ends: who archives waits for those that have looked before it began.
+  perform widget_internal.receipt_time();
+  if not exists (
+    select from widget_internal.archived_sessions a
+    where a.session_key = widget_internal.archived_session_key(new.widget_id, new.session_id)
+  ) then
+    return new;
+  elsif new.source in ('server', 'provider', 'operator') then
+    raise exception 'session_id: this session is in the archive' using errcode = 'invalid_parameter_value',
+      hint = 'Bring it back with `widget-analytics restore`, then send this again.';
+  end if;
+  insert into public.widget_late_events (id, widget_id, session_id, event)
+  values (new.id, new.widget_id, new.session_id, to_jsonb(new))
+  on conflict do nothing;
+  return null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.divert_archived_event() IS 'Before an event of a session that is not young is added: one of an archived session goes to widget_late_events; what the company''s own backend sends of it is refused.';
+
 CREATE FUNCTION widget_internal.door_problem() RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -1684,6 +1761,7 @@ begin
     raise exception 'session_id: must have 1 to 255 characters' using errcode = 'invalid_parameter_value';
   end if;
 
+  perform widget_internal.refuse_archived_session(erase_session.widget_id, erase_session.session_id);
   perform widget_internal.lock_sessions(
     array[widget_internal.session_key(erase_session.widget_id, erase_session.session_id)]
   );
@@ -1752,6 +1830,25 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) IS 'What is wrong with a record of a call: the field, a colon, what it must be; null where nothing is.';
+
+CREATE FUNCTION widget_internal.finish_archive(month date) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+begin
+  if exists (select from widget_internal.sessions_to_archive s where s.chunk > 0) then
+    raise exception 'sessions of % are still to be released', finish_archive.month
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Run `widget-analytics archive` again.';
+  end if;
+  delete from widget_internal.sessions_to_archive;
+  update public.widget_archives a set released_at = clock_timestamp()
+  where a.month = finish_archive.month and a.released_at is null;
+  perform widget_internal.return_late_events();
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.finish_archive(month date) IS 'The last step: nothing of the month is left to release.';
 
 CREATE FUNCTION widget_internal.forget_health_page() RETURNS trigger
     LANGUAGE plpgsql
@@ -1870,6 +1967,19 @@ end
 $_$;
 
 COMMENT ON FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) IS 'Whether a widget''s allowed_domains admit a host: itself, "*.parent" for hosts below it, "*" for any and for none named.';
+
+CREATE FUNCTION widget_internal.is_young_session(session_id text, born_after timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return substr(is_young_session.session_id, 15, 1) = '7' and length(is_young_session.session_id) = 36
+    and translate(left(is_young_session.session_id, 13), '-', '')
+      >= lpad(to_hex((extract(epoch from is_young_session.born_after) * 1000)::bigint), 12, '0');
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.is_young_session(session_id text, born_after timestamp with time zone) IS 'Whether a session id is a UUIDv7 that says that it was made after a moment. Such a session is not archived, whoever made its id.';
 
 CREATE FUNCTION widget_internal.json_event_problem(event jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -1997,11 +2107,23 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.keep_widget_calls() IS 'After a statement that changed the ledger: computes the calls of the sessions concerned again.';
 
+CREATE FUNCTION widget_internal.last_archived_month() RETURNS date
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (select coalesce(max(a.month), '-infinity') from public.widget_archives a where a.manifest_hash is not null);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.last_archived_month() IS 'Sessions that ended by the end of this month may have left the ledger; -infinity: none has.';
+
 CREATE FUNCTION widget_internal.late_changes(before date, as_of timestamp with time zone) RETURNS TABLE(usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric, rule text, billed_as_of timestamp with time zone)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
 declare
+  v_last_archived constant date := widget_internal.last_archived_month();
   v_changed widget_internal.session_name[];
 begin
   -- The calls as they are kept tell which sessions to look at; the ledger, what they were as of that moment.
@@ -2015,6 +2137,14 @@ begin
       union all
       select l.widget_id, l.session_id, l.call_id, l.usage_period, -l.difference_seconds
       from public.widget_statement_lines l
+      where l.usage_period > v_last_archived
+      union all
+      -- A session in the archive was billed in full when it left. Those that are still here, or here again, may change.
+      select l.widget_id, l.session_id, l.call_id, l.usage_period, -l.difference_seconds
+      from public.widget_statement_lines l
+      join (select distinct k.widget_id, k.session_id from public.widget_calls k) k
+        on k.widget_id = l.widget_id and k.session_id = l.session_id
+      where l.usage_period <= v_last_archived
     ) c
     where c.usage_period < late_changes.before
     group by c.widget_id, c.session_id, c.call_id, c.usage_period
@@ -2770,6 +2900,43 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.refuse_addition() IS 'After an insert of charges or lines: refuses those of a closed month.';
 
+CREATE FUNCTION widget_internal.refuse_archived_period(period_start timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_month constant date := widget_internal.last_archived_month();
+begin
+  if isfinite(v_month) and refuse_archived_period.period_start < (widget_internal.month_bounds(v_month)).period_end then
+    raise exception 'period_start: the calls up to the end of % are in the archive, no longer in this database',
+      to_char(v_month, 'YYYY-MM')
+      using errcode = 'invalid_parameter_value', hint = 'The statements of closed months are still here. For all else '
+        'of these months: widget-analytics bill --archive PLACE --month YYYY-MM';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refuse_archived_period(period_start timestamp with time zone) IS 'Raises for a period that begins in the archive: what is left here of it would be too small a bill.';
+
+CREATE FUNCTION widget_internal.refuse_archived_session(widget_id uuid, session_id text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if exists (
+    select from widget_internal.archived_sessions a
+    where a.session_key = widget_internal.archived_session_key(
+      refuse_archived_session.widget_id, refuse_archived_session.session_id
+    )
+  ) then
+    raise exception 'session_id: this session is in the archive' using errcode = 'invalid_parameter_value',
+      hint = 'Bring it back with `widget-analytics restore`, then send this again.';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refuse_archived_session(widget_id uuid, session_id text) IS 'Raises for a session that is in the archive.';
+
 CREATE FUNCTION widget_internal.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2781,6 +2948,39 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.refuse_change() IS 'Before any update, delete or truncate of a statement: refuses it.';
+
+CREATE FUNCTION widget_internal.refuse_to_archive(month date) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_bounds constant record := widget_internal.month_bounds(refuse_to_archive.month);
+  v_next date;
+  v_problem text;
+begin
+  select (max(a.month) + interval '1 month')::date into v_next from public.widget_archives a;
+  if v_next is null then
+    select date_trunc('month', min(e."timestamp") at time zone s.billing_time_zone)::date into v_next
+    from public.widget_analytics e cross join widget_internal.settings s
+    group by s.billing_time_zone;
+  end if;
+  v_problem := case
+    when not exists (select from public.widget_billing_periods p where p.period = refuse_to_archive.month)
+      then 'is not closed; close it first: select * from close_widget_billing_period(''YYYY-MM'')'
+    when v_bounds.period_end > now() - interval '35 days'
+      then 'ended less than 35 days ago; late events of it are still to be expected'
+    when refuse_to_archive.month <> v_next then 'is not the next month to archive, that is ' || to_char(v_next, 'YYYY-MM')
+    when exists (select from public.widget_archives a where a.released_at is null)
+      then 'has to wait: the archive of the month before it is not finished'
+  end;
+  if v_problem is not null then
+    raise exception 'month: % %', to_char(refuse_to_archive.month, 'YYYY-MM'), v_problem
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refuse_to_archive(month date) IS 'Raises unless the month is closed, long over, and the next one to archive.';
 
 CREATE FUNCTION widget_internal.refuse_to_close(month date) RETURNS void
     LANGUAGE plpgsql
@@ -2811,6 +3011,51 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.refuse_to_close(month date) IS 'Raises unless the month is over, and all earlier months that have calls are closed.';
+
+CREATE FUNCTION widget_internal.release_archived_chunk(month date, chunk integer, events bigint, digest_sum text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_archive public.widget_archives;
+  v_deleted bigint;
+begin
+  select a.* into v_archive from public.widget_archives a where a.month = release_archived_chunk.month for share;
+  if v_archive.manifest_hash is null or release_archived_chunk.chunk < 1 then
+    raise exception 'chunk % of % is not to be released', release_archived_chunk.chunk, release_archived_chunk.month
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Run `widget-analytics archive` from its start.';
+  end if;
+  -- Whoever closes a month reads the ledger several times, and must see the same.
+  perform pg_advisory_xact_lock_shared(widget_internal.closing_key());
+  if not exists (
+    select from widget_internal.sessions_to_archive s where s.chunk = release_archived_chunk.chunk
+  ) then
+    return 0;
+  end if;
+  if not exists (
+    select from widget_internal.archive_sums(release_archived_chunk.chunk, release_archived_chunk.chunk, 'infinity') s
+    where s.events = release_archived_chunk.events and s.digest_sum = release_archived_chunk.digest_sum
+  ) then
+    raise exception 'the archive does not hold what the ledger holds of chunk % of %; nothing of it was released',
+      release_archived_chunk.chunk, release_archived_chunk.month using errcode = 'data_corrupted';
+  end if;
+
+  delete from public.widget_analytics e
+  using widget_internal.sessions_to_archive s
+  where s.chunk = release_archived_chunk.chunk and e.widget_id = s.widget_id and e.session_id = s.session_id
+    and e."timestamp" between s.first_at and s.last_at;
+  get diagnostics v_deleted = row_count;
+  if v_deleted <> release_archived_chunk.events then
+    raise exception 'chunk % of % changed while it was released', release_archived_chunk.chunk,
+      release_archived_chunk.month using errcode = 'data_corrupted';
+  end if;
+  delete from widget_internal.sessions_to_archive s where s.chunk = release_archived_chunk.chunk;
+  return v_deleted;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.release_archived_chunk(month date, chunk integer, events bigint, digest_sum text) IS 'Deletes a chunk''s events, and with them their calls, if the files'' count and sum are those of the rows that go. Again: changes nothing.';
 
 CREATE FUNCTION widget_internal.repost_alerts() RETURNS void
     LANGUAGE plpgsql
@@ -2884,6 +3129,61 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) IS 'Within how many milliseconds such a share of a widget''s requests (null: of all widgets'') was answered since then.';
 
+CREATE FUNCTION widget_internal.restore_archived_session(widget_id uuid, session_id text, events jsonb) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_key constant uuid := widget_internal.archived_session_key(
+    restore_archived_session.widget_id, restore_archived_session.session_id
+  );
+  v_restored bigint;
+begin
+  if exists (select from public.widget_archives a where a.released_at is null) then
+    raise exception 'a month is being archived' using errcode = 'object_not_in_prerequisite_state',
+      hint = 'Let `widget-analytics archive` end first.';
+  end if;
+  delete from widget_internal.archived_sessions a where a.session_key = v_key;
+  if not found then
+    return 0;
+  end if;
+  insert into public.widget_analytics
+  select e.* from jsonb_populate_recordset(null::public.widget_analytics, restore_archived_session.events) e
+  on conflict do nothing;
+  get diagnostics v_restored = row_count;
+  perform widget_internal.return_late_events();
+  return v_restored;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.restore_archived_session(widget_id uuid, session_id text, events jsonb) IS 'Puts a session''s events from the archive back into the ledger, and then those that came late. Again: changes nothing.';
+
+CREATE FUNCTION widget_internal.return_late_events() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_returned bigint;
+begin
+  with returned as (
+    delete from public.widget_late_events l
+    where not exists (
+      select from widget_internal.archived_sessions a
+      where a.session_key = widget_internal.archived_session_key(l.widget_id, l.session_id)
+    )
+    returning l.event
+  )
+  insert into public.widget_analytics
+  select e.* from returned r, jsonb_populate_record(null::public.widget_analytics, r.event) e
+  on conflict do nothing;
+  get diagnostics v_returned = row_count;
+  return v_returned;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.return_late_events() IS 'Puts late events whose sessions are not archived, or no longer, into the ledger.';
+
 CREATE FUNCTION widget_internal.scheduled_jobs() RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -2894,6 +3194,40 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.scheduled_jobs() IS 'The names of our own pg_cron jobs: of no other job''s runs is a note ever removed.';
+
+CREATE FUNCTION widget_internal.seal_archive(month date, place text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_end constant timestamptz := (widget_internal.month_bounds(seal_archive.month)).period_end;
+  v_place text;
+begin
+  select a.place into v_place from public.widget_archives a where a.month = seal_archive.month;
+  if not exists (
+    select from pg_trigger t
+    where t.tgrelid = 'public.widget_analytics'::regclass and t.tgname = 'divert_archived_events' and t.tgenabled <> 'D'
+  ) then
+    raise exception 'events of archived sessions would not be noticed' using errcode = 'object_not_in_prerequisite_state',
+      hint = 'alter table public.widget_analytics enable trigger divert_archived_events';
+  elsif v_place is null then
+    perform widget_internal.refuse_to_archive(seal_archive.month);
+    insert into public.widget_archives (month, place) values (seal_archive.month, seal_archive.place);
+    insert into widget_internal.archived_sessions (session_key, month)
+    select widget_internal.archived_session_key(e.widget_id, e.session_id), seal_archive.month
+    from public.widget_analytics e
+    group by e.widget_id, e.session_id
+    having max(e."timestamp") < v_end
+      and not widget_internal.is_young_session(e.session_id, now() - interval '35 days');
+  elsif v_place <> seal_archive.place then
+    raise exception 'place: the archive of % is at %', to_char(seal_archive.month, 'YYYY-MM'), v_place
+      using errcode = 'invalid_parameter_value';
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.seal_archive(month date, place text) IS 'Marks the sessions that may leave with a month: once this is committed, no new transaction adds an event to them.';
 
 CREATE FUNCTION widget_internal.seal_charge() RETURNS trigger
     LANGUAGE plpgsql
@@ -3106,6 +3440,66 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.session_key(widget_id uuid, session_id text) IS 'The key of a session''s advisory lock.';
+
+CREATE FUNCTION widget_internal.settle_archive(month date) RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_bounds constant record := widget_internal.month_bounds(settle_archive.month);
+  v_as_of timestamptz;
+begin
+  select a.as_of into v_as_of from public.widget_archives a where a.month = settle_archive.month;
+  if v_as_of is not null then
+    return v_as_of;
+  end if;
+  perform pg_advisory_xact_lock_shared(widget_internal.closing_key());
+  -- Those who added events before they could see the marks have committed by then.
+  v_as_of := widget_internal.cut_off();
+  delete from widget_internal.sessions_to_archive;
+
+  with sessions as (
+    select e.widget_id, e.session_id, widget_internal.archived_session_key(e.widget_id, e.session_id) as session_key,
+      min(e."timestamp") as first_at, max(e."timestamp") as last_at,
+      max(e.received_at) <= v_as_of and isfinite(min(e.received_at)) as has_settled,
+      bool_or(e."timestamp" >= v_bounds.period_start and e."timestamp" < v_bounds.period_end) as is_of_month
+    from public.widget_analytics e
+    group by e.widget_id, e.session_id
+    having min(e."timestamp") < v_bounds.period_end
+  ),
+  -- What no statement shows yet must stay until one does.
+  unbilled as materialized (
+    select distinct c.widget_id, c.session_id from widget_internal.late_changes('infinity', null) c
+    union
+    select c.widget_id, c.session_id from public.widget_calls c where c.ended_at is null
+  ),
+  judged as (
+    select s.*, s.last_at < v_bounds.period_end and s.has_settled and u.widget_id is null
+      and exists (select from widget_internal.archived_sessions a where a.session_key = s.session_key) as may_go
+    from sessions s
+    left join unbilled u on u.widget_id = s.widget_id and u.session_id = s.session_id
+  )
+  insert into widget_internal.sessions_to_archive (chunk, widget_id, session_id, session_key, first_at, last_at)
+  select
+    case when j.may_go then
+      (row_number() over (partition by j.may_go order by j.widget_id, j.first_at, j.session_id) - 1) / 100 + 1
+    else 0 end,
+    j.widget_id, j.session_id, j.session_key, j.first_at, j.last_at
+  from judged j
+  where j.may_go or j.is_of_month;
+
+  delete from widget_internal.archived_sessions a
+  where a.month = settle_archive.month and not exists (
+    select from widget_internal.sessions_to_archive s where s.session_key = a.session_key and s.chunk > 0
+  );
+  perform widget_internal.return_late_events();
+  update public.widget_archives a set as_of = v_as_of where a.month = settle_archive.month;
+  return v_as_of;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.settle_archive(month date) IS 'Decides, in a transaction after seal_archive(), which sessions leave and which are only copied, and as of when.';
 
 CREATE FUNCTION widget_internal.sha256_hex(content text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -3326,6 +3720,28 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.write_lines(month date, as_of timestamp with time zone) IS 'Writes a statement''s lines: the month''s calls, and the adjustments of earlier months.';
+
+CREATE TABLE public.widget_archives (
+    month date NOT NULL,
+    place text NOT NULL,
+    as_of timestamp with time zone,
+    manifest_hash text,
+    released_at timestamp with time zone,
+    CONSTRAINT a_manifest_tells_of_settled_sessions CHECK (((manifest_hash IS NULL) OR (as_of IS NOT NULL))),
+    CONSTRAINT archives_are_of_months CHECK ((EXTRACT(day FROM month) = (1)::numeric)),
+    CONSTRAINT nothing_is_released_without_a_manifest CHECK (((released_at IS NULL) OR (manifest_hash IS NOT NULL))),
+    CONSTRAINT places_are_named CHECK ((place <> ''::text))
+);
+
+COMMENT ON TABLE public.widget_archives IS 'The months whose sessions were moved to an archive by `widget-analytics archive`, in order and without gaps.';
+
+COMMENT ON COLUMN public.widget_archives.place IS 'Where the archive is: a folder, or a URL such as s3://bucket/folder.';
+
+COMMENT ON COLUMN public.widget_archives.as_of IS 'What was received by then is in the archive; null as long as that is not settled.';
+
+COMMENT ON COLUMN public.widget_archives.manifest_hash IS 'SHA-256 of the archive''s manifest of the month: all its files were read back and are equal to the ledger.';
+
+COMMENT ON COLUMN public.widget_archives.released_at IS 'When the last of these sessions left the ledger; null before.';
 
 CREATE TABLE public.widget_calls (
     widget_id uuid NOT NULL,
@@ -3641,6 +4057,17 @@ COMMENT ON COLUMN public.widget_health.response_ms_p95 IS 'Nineteen of twenty we
 
 COMMENT ON COLUMN public.widget_health.as_of IS 'What was received by then is counted. Good: less than 10 minutes ago.';
 
+CREATE TABLE public.widget_late_events (
+    id uuid NOT NULL,
+    widget_id uuid NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    event jsonb NOT NULL
+);
+
+COMMENT ON TABLE public.widget_late_events IS 'Events that came for sessions in the archive: repeats, or news. `widget-analytics restore` brings their sessions back and puts them into the ledger, where repeats vanish and news become adjustments. Good: no rows.';
+
+COMMENT ON COLUMN public.widget_late_events.event IS 'The row that the ledger would have had.';
+
 CREATE TABLE widget_internal.health_pages (
     widget_id uuid NOT NULL,
     day date NOT NULL,
@@ -3797,6 +4224,15 @@ CREATE TABLE widget_internal.alert_settings (
 
 COMMENT ON TABLE widget_internal.alert_settings IS 'Where alerts go, and when; no row while they are off. The URL is a secret.';
 
+CREATE TABLE widget_internal.archived_sessions (
+    session_key uuid NOT NULL,
+    month date NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.archived_sessions IS 'The sessions that are in the archive and not in the ledger, by archived_session_key(): 76 bytes each, index and all.';
+
+COMMENT ON COLUMN widget_internal.archived_sessions.month IS 'The month whose files hold the session.';
+
 CREATE TABLE widget_internal.event_counts (
     subject uuid NOT NULL,
     window_start timestamp with time zone NOT NULL,
@@ -3807,6 +4243,67 @@ CREATE TABLE widget_internal.event_counts (
 WITH (fillfactor='50');
 
 COMMENT ON TABLE widget_internal.event_counts IS 'Events towards a quota, of a widget and day or of a sender and minute.';
+
+CREATE TABLE widget_internal.sessions_to_archive (
+    chunk integer NOT NULL,
+    widget_id uuid NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    session_key uuid NOT NULL,
+    first_at timestamp with time zone NOT NULL,
+    last_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.sessions_to_archive IS 'The sessions of the month that is being archived. Each chunk from 1 on, of at most 100, leaves the ledger in one transaction; those of chunk 0 are copied and stay.';
+
+CREATE VIEW widget_internal.events_to_archive WITH (security_invoker='true') AS
+ WITH rows_of_files AS (
+         SELECT s.chunk,
+            e.id,
+            e.widget_id,
+            e.event_type,
+            e.session_id,
+            e.page_url,
+            e.user_agent,
+            e."timestamp",
+            e.call_id,
+            e.seq,
+            e.source,
+            e.received_at,
+            (e.properties)::text AS properties,
+            ((EXTRACT(epoch FROM e."timestamp") * (1000000)::numeric))::bigint AS happened_us,
+            ((EXTRACT(epoch FROM e.received_at) * (1000000)::numeric))::bigint AS received_us,
+                CASE
+                    WHEN (((e.event_type)::text = ANY (ARRAY['call_end'::text, 'call_error'::text])) AND ((e.source)::text = ANY (ARRAY['operator'::text, 'provider'::text, 'server'::text])) AND (jsonb_typeof(((e.properties)::jsonb -> 'duration_seconds'::text)) = 'number'::text)) THEN ((EXTRACT(epoch FROM ((LEAST(GREATEST((((e.properties)::jsonb ->> 'duration_seconds'::text))::numeric, (0)::numeric), (1000000000)::numeric))::double precision * '00:00:01'::interval)) * (1000000)::numeric))::bigint
+                    ELSE NULL::bigint
+                END AS stated_us,
+                CASE
+                    WHEN ((e.source)::text = 'operator'::text) THEN ((('; set by '::text || ((e.properties)::jsonb ->> 'corrected_by'::text)) || ': '::text) || ((e.properties)::jsonb ->> 'reason'::text))
+                    ELSE NULL::text
+                END AS note
+           FROM (widget_internal.sessions_to_archive s
+             JOIN public.widget_analytics e ON (((e.widget_id = s.widget_id) AND ((e.session_id)::text = s.session_id))))
+        )
+ SELECT r.chunk,
+    r.id,
+    r.widget_id,
+    r.event_type,
+    r.session_id,
+    r.page_url,
+    r.user_agent,
+    r."timestamp",
+    r.call_id,
+    r.seq,
+    r.source,
+    r.received_at,
+    r.properties,
+    r.happened_us,
+    r.received_us,
+    r.stated_us,
+    r.note,
+    encode(sha256(convert_to(concat_ws('|'::text, r.id, r.widget_id, r.event_type, r.source, r.happened_us, r.received_us, COALESCE((r.seq)::integer, 0), COALESCE(r.stated_us, ('-1'::integer)::bigint), octet_length((r.session_id)::text), r.session_id, COALESCE(octet_length((r.call_id)::text), '-1'::integer), r.call_id, COALESCE(octet_length(r.page_url), '-1'::integer), r.page_url, COALESCE(octet_length(r.user_agent), '-1'::integer), r.user_agent, COALESCE(octet_length(r.properties), '-1'::integer), r.properties, COALESCE(octet_length(r.note), '-1'::integer), r.note), 'UTF8'::name)), 'hex'::text) AS digest
+   FROM rows_of_files r;
+
+COMMENT ON VIEW widget_internal.events_to_archive IS 'The events of sessions_to_archive as the archive''s files hold them, each with the SHA-256 by which it is compared.';
 
 CREATE VIEW widget_internal.plan_validity WITH (security_invoker='true') AS
  SELECT p.widget_id,
@@ -3885,6 +4382,9 @@ COMMENT ON TABLE widget_internal.throttles IS 'Who is over quota, and until when
 ALTER TABLE ONLY public.widget_analytics
     ADD CONSTRAINT widget_analytics_pkey PRIMARY KEY (id, widget_id);
 
+ALTER TABLE ONLY public.widget_archives
+    ADD CONSTRAINT widget_archives_pkey PRIMARY KEY (month);
+
 ALTER TABLE ONLY public.widget_billing_periods
     ADD CONSTRAINT widget_billing_periods_pkey PRIMARY KEY (period);
 
@@ -3899,6 +4399,9 @@ ALTER TABLE ONLY public.widget_cleanup_runs
 
 ALTER TABLE ONLY public.widget_erasures
     ADD CONSTRAINT widget_erasures_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.widget_late_events
+    ADD CONSTRAINT widget_late_events_pkey PRIMARY KEY (id, widget_id);
 
 ALTER TABLE ONLY public.widget_quotas
     ADD CONSTRAINT widget_quotas_pkey PRIMARY KEY (widget_id);
@@ -3917,6 +4420,9 @@ ALTER TABLE ONLY widget_internal.alert_posts
 
 ALTER TABLE ONLY widget_internal.alert_settings
     ADD CONSTRAINT alert_settings_pkey PRIMARY KEY (only_row);
+
+ALTER TABLE ONLY widget_internal.archived_sessions
+    ADD CONSTRAINT archived_sessions_pkey PRIMARY KEY (session_key);
 
 ALTER TABLE ONLY widget_internal.event_counts
     ADD CONSTRAINT event_counts_are_one_row_a_shard PRIMARY KEY (subject, window_start, shard);
@@ -3944,6 +4450,9 @@ ALTER TABLE ONLY widget_internal.refusal_counts
 
 ALTER TABLE ONLY widget_internal.sender_salts
     ADD CONSTRAINT sender_salts_pkey PRIMARY KEY (day);
+
+ALTER TABLE ONLY widget_internal.sessions_to_archive
+    ADD CONSTRAINT sessions_to_archive_pkey PRIMARY KEY (chunk, widget_id, session_id);
 
 ALTER TABLE ONLY widget_internal.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (only_row);
@@ -4006,6 +4515,10 @@ CREATE TRIGGER closed_months_take_no_charges AFTER INSERT ON public.widget_state
 
 CREATE TRIGGER closed_months_take_no_lines AFTER INSERT ON public.widget_statement_lines REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_addition();
 
+CREATE TRIGGER divert_archived_events BEFORE INSERT ON public.widget_analytics FOR EACH ROW WHEN ((NOT widget_internal.is_young_session((new.session_id)::text, (now() - '34 days'::interval)))) EXECUTE FUNCTION widget_internal.divert_archived_event();
+
+ALTER TABLE public.widget_analytics DISABLE TRIGGER divert_archived_events;
+
 CREATE TRIGGER empty_widget_calls_on_truncate AFTER TRUNCATE ON public.widget_analytics FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.empty_widget_calls();
 
 CREATE TRIGGER forget_health_page_on_erasure AFTER INSERT ON public.widget_erasures FOR EACH ROW EXECUTE FUNCTION widget_internal.forget_health_page();
@@ -4066,6 +4579,8 @@ CREATE POLICY "owners see their widgets' quotas" ON public.widget_quotas FOR SEL
 
 ALTER TABLE public.widget_analytics ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.widget_archives ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.widget_billing_periods ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widget_calls ENABLE ROW LEVEL SECURITY;
@@ -4073,6 +4588,8 @@ ALTER TABLE public.widget_calls ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.widget_cleanup_runs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widget_erasures ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE public.widget_late_events ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.widget_plans ENABLE ROW LEVEL SECURITY;
 
@@ -4087,6 +4604,8 @@ ALTER TABLE public.widgets ENABLE ROW LEVEL SECURITY;
 ALTER TABLE widget_internal.alert_posts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.alert_settings ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.archived_sessions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.event_counts ENABLE ROW LEVEL SECURITY;
 
@@ -4115,6 +4634,8 @@ CREATE POLICY "owners see their widgets' response times" ON widget_internal.heal
 ALTER TABLE widget_internal.refusal_counts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.sender_salts ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE widget_internal.sessions_to_archive ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE widget_internal.settings ENABLE ROW LEVEL SECURITY;
 
@@ -4227,6 +4748,10 @@ REVOKE ALL ON FUNCTION widget_internal.alert_body(alarms jsonb, cleared jsonb) F
 
 REVOKE ALL ON FUNCTION widget_internal.apply_quotas() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.archive_sums(first_chunk integer, last_chunk integer, as_of timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.archived_session_key(widget_id uuid, session_id text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.are_bare_hosts(hosts text[]) TO service_role;
 
@@ -4293,6 +4818,8 @@ GRANT ALL ON FUNCTION widget_internal.currency_decimals(currency text) TO servic
 
 REVOKE ALL ON FUNCTION widget_internal.cut_off() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.divert_archived_event() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.door_problem() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.door_refusal(verdict text, widget_id uuid, page_host text) FROM PUBLIC;
@@ -4309,6 +4836,8 @@ REVOKE ALL ON FUNCTION widget_internal.event_problem(event_type text, session_id
 
 REVOKE ALL ON FUNCTION widget_internal.evidence_problem(session_id text, call_id text, source text, record_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.finish_archive(month date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.forget_health_page() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.forget_senders() FROM PUBLIC;
@@ -4317,6 +4846,8 @@ REVOKE ALL ON FUNCTION widget_internal.health_differences() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.is_young_session(session_id text, born_after timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.json_event_problem(event jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.keep_billed_plans() FROM PUBLIC;
@@ -4324,6 +4855,10 @@ REVOKE ALL ON FUNCTION widget_internal.keep_billed_plans() FROM PUBLIC;
 REVOKE ALL ON FUNCTION widget_internal.keep_billing_time_zone() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.keep_widget_calls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.last_archived_month() FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.last_archived_month() TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.last_archived_month() TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.late_changes(before date, as_of timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.late_changes(before date, as_of timestamp with time zone) TO authenticated;
@@ -4397,9 +4932,19 @@ REVOKE ALL ON FUNCTION widget_internal.refusal_answer(status integer, code text,
 
 REVOKE ALL ON FUNCTION widget_internal.refuse_addition() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.refuse_archived_period(period_start timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.refuse_archived_period(period_start timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.refuse_archived_period(period_start timestamp with time zone) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.refuse_archived_session(widget_id uuid, session_id text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.refuse_change() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.refuse_to_archive(month date) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.refuse_to_close(month date) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.release_archived_chunk(month date, chunk integer, events bigint, digest_sum text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.repost_alerts() FROM PUBLIC;
 
@@ -4409,7 +4954,13 @@ REVOKE ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since times
 GRANT ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) TO service_role;
 
+REVOKE ALL ON FUNCTION widget_internal.restore_archived_session(widget_id uuid, session_id text, events jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.return_late_events() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.scheduled_jobs() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.seal_archive(month date, place text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.seal_charge() FROM PUBLIC;
 
@@ -4426,6 +4977,8 @@ GRANT ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id t
 GRANT ALL ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.session_key(widget_id uuid, session_id text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.settle_archive(month date) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.sha256_hex(content text) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.sha256_hex(content text) TO service_role;
@@ -4449,6 +5002,8 @@ REVOKE ALL ON FUNCTION widget_internal.widget_door(widget_id uuid, OUT is_active
 REVOKE ALL ON FUNCTION widget_internal.write_charges(month date) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.write_lines(month date, as_of timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.widget_archives TO service_role;
 
 GRANT SELECT ON TABLE public.widget_calls TO authenticated;
 GRANT SELECT ON TABLE public.widget_calls TO service_role;
@@ -4475,6 +5030,8 @@ GRANT SELECT ON TABLE widget_internal.refusal_counts TO service_role;
 
 GRANT SELECT ON TABLE public.widget_health TO authenticated;
 GRANT SELECT ON TABLE public.widget_health TO service_role;
+
+GRANT SELECT ON TABLE public.widget_late_events TO service_role;
 
 GRANT SELECT ON TABLE widget_internal.health_pages TO authenticated;
 GRANT SELECT ON TABLE widget_internal.health_pages TO service_role;

@@ -12,7 +12,7 @@ create table widget_internal.sessions_to_archive (
 );
 
 comment on table widget_internal.sessions_to_archive is
-  'The sessions of the month that is being archived. Each chunk from 1 on, of at most 500, leaves the ledger in one '
+  'The sessions of the month that is being archived. Each chunk from 1 on, of at most 100, leaves the ledger in one '
   'transaction; those of chunk 0 are copied and stay.';
 
 alter table widget_internal.sessions_to_archive enable row level security;

@@ -145,7 +145,7 @@ begin
   insert into widget_internal.sessions_to_archive (chunk, widget_id, session_id, session_key, first_at, last_at)
   select
     case when j.may_go then
-      (row_number() over (partition by j.may_go order by j.widget_id, j.first_at, j.session_id) - 1) / 500 + 1
+      (row_number() over (partition by j.may_go order by j.widget_id, j.first_at, j.session_id) - 1) / 100 + 1
     else 0 end,
     j.widget_id, j.session_id, j.session_key, j.first_at, j.last_at
   from judged j

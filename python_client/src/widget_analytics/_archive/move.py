@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     # Told of each step before it is taken: what it is, and its place among how many.
     OnStep = Callable[[str, int, int], object]
 
-# Of at most 500 sessions each: about a million events a file.
-CHUNKS_IN_FILE = 400
+# Of at most 100 sessions each: about a million events a file.
+CHUNKS_IN_FILE = 2_000
 _LOCK = "hashtextextended('widget_internal: archive', 0)"
 
 
