@@ -21,17 +21,23 @@ FEBRUARY = datetime(2026, 2, 10, 12, tzinfo=UTC)
 MARCH = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
-_MIGRATIONS = Path(__file__).parents[1] / "supabase" / "migrations"
+_TEMPLATE = "as_new"
 
 
 @contextmanager
 def new_server() -> Iterator[Stack]:
-    """A server without a scheduler, whose open session would keep its database from being copied."""
-    with Stack(durable=False, gateway=False, scheduler=False, migrate=False) as stack:
-        with psycopg.connect(stack.database_url, autocommit=True) as owner:
-            for migration in sorted(_MIGRATIONS.glob("*.sql")):
-                if not migration.stem.endswith("_schedule"):
-                    owner.execute(migration.read_bytes())
+    """A server with a database as new, in which nobody is: it can be copied."""
+    with Stack(durable=False, gateway=False) as stack:
+        with psycopg.connect(_url(stack.database.superuser_url, "template1"), autocommit=True) as platform:
+            for attempts_left in reversed(range(20)):
+                # The scheduler comes back to its database when it is sent away, but not at once.
+                platform.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'postgres'")
+                try:
+                    platform.execute(f"create database {_TEMPLATE} template postgres owner postgres")
+                    break
+                except psycopg.errors.ObjectInUse:
+                    if not attempts_left:
+                        raise
         yield stack
 
 
@@ -40,7 +46,7 @@ def database_copy(server: Stack) -> Iterator[str]:
     """A database as new, for one test: months are archived in order, and stay so."""
     name = f"archive_{uuid4().hex}"
     with psycopg.connect(_url(server.database.superuser_url, "template1"), autocommit=True) as platform:
-        platform.execute(f"create database {name} template postgres owner postgres")
+        platform.execute(f"create database {name} template {_TEMPLATE} owner postgres")
     yield _url(server.database_url, name)
 
 
