@@ -1,5 +1,6 @@
 """`widget-analytics status` and `cleanup`, on a stack of their own: they speak of the project as a whole."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,8 @@ from psycopg.rows import DictRow, dict_row
 
 from local_stack.stack import Stack
 from tests.client_support import LedgerCall, environment, insert_calls, run
+from tests.support import record
+from tests.test_rules_of_cleanup import ago
 
 Connection = psycopg.Connection[DictRow]
 
@@ -66,6 +69,7 @@ def test_cleanup_completes_stale_calls_and_status_is_well(own_stack: Stack, own_
     own_db.execute("select public.track_event(%s, 'widget_load', 's')", [uuid4()])
 
     cleaned = run(environment(own_stack), tmp_path, "cleanup")
+    own_db.execute("select public.refresh_widget_health()")
     status = run(environment(own_stack), tmp_path, "status")
 
     assert (cleaned.returncode, cleaned.stdout) == (0, "checked 1, completed 1, still active 0\n")
@@ -74,8 +78,57 @@ def test_cleanup_completes_stale_calls_and_status_is_well(own_stack: Stack, own_
     assert lines[0].startswith("last cleanup ")
     assert lines[0].endswith(" UTC, 0 minutes ago")
     assert lines[1:3] == ["checked 1, completed 1, still active 0", "open calls 1"]
-    assert lines[3].startswith(f"{row['now']:%Y-%m} so far ")
-    assert lines[4] == "refused in 24 h 1 unknown_widget"
+    assert lines[3] == "arrived in 24 h none of 0 numbered events, 3 events in all"
+    assert lines[4] == "ended in 24 h 0.0 % of 1 calls as observed, 0 ends without a call"
+    assert lines[5].startswith(f"{row['now']:%Y-%m} so far ")
+    assert lines[6] == "refused in 24 h 1 unknown_widget"
+
+
+def test_status_for_programs(own_stack: Stack, tmp_path: Path) -> None:
+    """`--json` is one object with all that the lines tell, decimals and times as text."""
+    done = run(environment(own_stack), tmp_path, "status", "--json")
+
+    told = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told["last_run"]["calls_completed"] == 1
+    assert (told["open_calls"], told["refusals"], told["alarms"]) == (1, {"unknown_widget": 1}, [])
+    assert (told["rates"]["events_received"], told["rates"]["completion_rate"]) == (3, "0.000000")
+
+
+def test_rates_below_their_thresholds_have_codes_of_their_own(
+    own_stack: Stack, own_db: Connection, tmp_path: Path
+) -> None:
+    """11 where too few events arrive, else 12 where too few calls end as observed; limits by option or environment."""
+    row = own_db.execute("insert into public.widgets (name) values ('Lossy') returning id").fetchone()
+    assert row is not None
+    record(own_db, row["id"], "s", "widget_open", ago(minutes=20), seq=40)
+    own_db.execute("select public.refresh_widget_health()")
+
+    lossy = run(environment(own_stack), tmp_path, "status")
+    unfinished = run(environment(own_stack), tmp_path, "status", "--min-delivery", "0.02", "--min-cases", "1")
+    well = run(environment(own_stack, WIDGET_ANALYTICS_MIN_DELIVERY="0"), tmp_path, "status")
+
+    assert lossy.returncode == 11
+    assert lossy.stderr.splitlines() == [
+        "widget-analytics: all widgets: 2.5 % of the events arrived, expected at least 95.0 %",
+        f"widget-analytics: widget {row['id']}: 2.5 % of the events arrived, expected at least 95.0 %",
+    ]
+    assert "arrived in 24 h 2.5 % of 40 numbered events" in " ".join(lossy.stdout.split())
+    assert unfinished.returncode == 12
+    assert unfinished.stderr.startswith("widget-analytics: all widgets: 0.0 % of the calls that are over")
+    assert (well.returncode, well.stderr) == (0, "")
+    own_db.execute("delete from public.widget_analytics where widget_id = %s", [row["id"]])
+    own_db.execute("select widget_internal.rebuild_health()")
+
+
+def test_counts_that_nobody_brings_up_to_date(own_stack: Stack, own_db: Connection, tmp_path: Path) -> None:
+    """Exit code 13: rates that are not counted look well for ever."""
+    own_db.execute("update widget_internal.health_state set counted_to = counted_to - interval '21 minutes'")
+    late = run(environment(own_stack), tmp_path, "status")
+    own_db.execute("update widget_internal.health_state set counted_to = counted_to + interval '21 minutes'")
+
+    assert late.returncode == 13
+    assert "refresh_widget_health() should run every 5 minutes" in late.stderr
 
 
 def test_a_shorter_limit_completes_more(own_stack: Stack, tmp_path: Path) -> None:

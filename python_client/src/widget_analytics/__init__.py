@@ -21,6 +21,7 @@ from widget_analytics.errors import (
     WrongKey,
 )
 from widget_analytics.models import (
+    Alarm,
     BillingMonth,
     Call,
     Charge,
@@ -30,6 +31,7 @@ from widget_analytics.models import (
     EventType,
     Evidence,
     Outcome,
+    Rates,
     Refusal,
     Rejection,
     Statement,
@@ -39,9 +41,10 @@ from widget_analytics.models import (
     Widget,
 )
 from widget_analytics.periods import Period
-from widget_analytics.status import Status
+from widget_analytics.status import Status, Thresholds
 
 __all__ = [
+    "Alarm",
     "BillingMonth",
     "Call",
     "Charge",
@@ -54,12 +57,14 @@ __all__ = [
     "NotMigrated",
     "Outcome",
     "Period",
+    "Rates",
     "Refusal",
     "Refused",
     "Rejection",
     "Statement",
     "StatementLine",
     "Status",
+    "Thresholds",
     "TooManyRequests",
     "Tracked",
     "Unreachable",

@@ -16,13 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-STATUS_IS_BAD = 1
+#: What `status` exits with, by alarm: the first of these that there is.
+STATUS_CODES = {
+    "cleanup_failed": 1,
+    "cleanup_late": 1,
+    "delivery_low": 11,
+    "completion_low": 12,
+    "health_late": 13,
+}
 NOT_EQUAL = 1
 
 CODES_HELP = (
     "Exit codes: 0 done; 1 status: the cleanup is late or failed, verify: not equal; 2 wrong option; "
     "3 wrong or missing key or setting; 4 API not reachable; 5 database not migrated; 6 refused by the database; "
-    "7 file cannot be written; 8 file or manifest cannot be read; 130 and 143 interrupted."
+    "7 file cannot be written; 8 file or manifest cannot be read; status, where the cleanup is well: 11 too few events "
+    "arrive, 12 too few calls end as observed, 13 nobody counts them; 130 and 143 interrupted."
 )
 
 

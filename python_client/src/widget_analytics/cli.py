@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -13,13 +15,14 @@ import typer
 from widget_analytics import __version__
 from widget_analytics._archive import commands as archives
 from widget_analytics._archive.engines import EngineName
-from widget_analytics._exit import CODES_HELP, NOT_EQUAL, STATUS_IS_BAD, UsageError, one_line_errors
+from widget_analytics._exit import CODES_HELP, NOT_EQUAL, STATUS_CODES, UsageError, one_line_errors
 from widget_analytics._export import Format, check_output, export_rows
 from widget_analytics._report import write_report
 from widget_analytics._selection import KINDS, Detail, Selection, utc
 from widget_analytics._verify import MOST_DIFFERENCES, verify_file
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.periods import Period, parse_instant
+from widget_analytics.status import Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,17 +178,58 @@ def cleanup(
 
 
 @app.command()
-def status() -> None:
-    """Tell whether the cleanup is on time, and how the month stands.
+def status(
+    min_delivery: Annotated[
+        float,
+        typer.Option(
+            "--min-delivery",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            envvar="WIDGET_ANALYTICS_MIN_DELIVERY",
+            help="Least share of events to arrive.",
+        ),
+    ] = 0.95,
+    min_completion: Annotated[
+        float,
+        typer.Option(
+            "--min-completion",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            envvar="WIDGET_ANALYTICS_MIN_COMPLETION",
+            help="Least share of calls to end as observed.",
+        ),
+    ] = 0.8,
+    min_cases: Annotated[
+        int,
+        typer.Option(
+            "--min-cases",
+            metavar="N",
+            min=1,
+            envvar="WIDGET_ANALYTICS_MIN_CASES",
+            help="Judge no rate by fewer events or calls.",
+        ),
+    ] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Tell whether the cleanup is on time, how much arrives, and how the month stands.
 
-    Exits with 1 when the last cleanup failed or is more than 35 minutes ago: fit for a monitor.
+    Fit for a monitor. Exits with 1 when the last cleanup failed or is more than 35 minutes ago; else with 11 when fewer
+    events arrived in the last 24 hours than should, with 12 when fewer calls ended as somebody observed, of all widgets
+    or of one, with 13 when nobody counts them. Standard error says which.
     """
+    limits = Thresholds(
+        min_delivery=Decimal(str(min_delivery)), min_completion=Decimal(str(min_completion)), min_cases=min_cases
+    )
     with one_line_errors(), WidgetAnalytics() as client:
-        now = client.status()
-        typer.echo("\n".join(_status_lines(now)))
-        if not now.is_well:
-            typer.echo(f"widget-analytics: {_status_problem(now)}", err=True)
-            raise typer.Exit(STATUS_IS_BAD)
+        now = client.status(limits)
+        typer.echo(json.dumps(asdict(now), default=str, indent=2) if as_json else "\n".join(_status_lines(now)))
+        problems = {alarm.message: alarm.alarm for alarm in now.alarms}
+        for message in problems:
+            typer.echo(f"widget-analytics: {' '.join(message.split())}", err=True)
+        if problems:
+            raise typer.Exit(next(code for alarm, code in STATUS_CODES.items() if alarm in problems.values()))
 
 
 @app.command()
@@ -259,6 +303,17 @@ def _status_lines(now: Status) -> Iterator[str]:
         yield f"last cleanup     {when}"
         yield f"                 {_counts(run)}"
     yield f"open calls       {now.open_calls:,}"
+    rates = now.rates
+    yield (
+        f"arrived in 24 h  {_share(rates.delivery_rate)} of {rates.events_expected:,} numbered events"
+        f", {rates.events_received:,} events in all"
+    )
+    yield (
+        f"ended in 24 h    {_share(rates.completion_rate)} of {rates.calls_started - rates.calls_open:,} calls as observed"
+        f", {rates.orphan_ends:,} ends without a call"
+    )
+    if rates.response_ms_median is not None:
+        yield f"answers in 24 h  half within {rates.response_ms_median:,} ms, 95 % within {rates.response_ms_p95:,} ms"
     calls = f"{now.month_calls:,} call" + ("" if now.month_calls == 1 else "s")
     yield f"{now.month.start:%Y-%m} so far   {calls}, {now.month_seconds:,f} billable seconds"
     refused = ", ".join(f"{count:,} {reason}" for reason, count in now.refusals.items())
@@ -269,13 +324,8 @@ def _counts(run: CleanupResult | CleanupRun) -> str:
     return f"checked {run.calls_checked:,}, completed {run.calls_completed:,}, still active {run.calls_still_active:,}"
 
 
-def _status_problem(now: Status) -> str:
-    if now.last_run and now.last_run.error:
-        return f"the last cleanup failed: {' '.join(now.last_run.error.split())}"
-    return (
-        "the cleanup is late, it should run every 30 minutes: look at cron.job_run_details, "
-        "or at whatever calls the Edge Function"
-    )
+def _share(rate: Decimal | None) -> str:
+    return "none" if rate is None else f"{100 * rate:.1f} %"
 
 
 def _period(month: str | None, start: str | None, end: str | None) -> Period:

@@ -12,12 +12,14 @@ from widget_analytics._settings import Settings
 from widget_analytics._transport import Transport
 from widget_analytics.errors import NotMigrated, Unreachable
 from widget_analytics.models import (
+    Alarm,
     BillingMonth,
     Call,
     Charge,
     CleanupResult,
     CleanupRun,
     Event,
+    Rates,
     Refusal,
     Rejection,
     Statement,
@@ -26,7 +28,7 @@ from widget_analytics.models import (
     Usage,
     Widget,
 )
-from widget_analytics.status import Status, read_status
+from widget_analytics.status import Status, Thresholds, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -360,9 +362,34 @@ class WidgetAnalytics:
             yield from Refusal.read(page)
             seen += len(page)
 
-    def status(self) -> Status:
-        """Tell how things stand: the last cleanup, open calls, this month so far, refusals. Needs the secret key."""
-        return read_status(self)
+    def rates(self, *, since: datetime) -> list[Rates]:
+        """Tell how well tracking has gone since the hour that ``since`` lies in: all widgets together, then each."""
+        rows = self._transport.rows(
+            lambda api: (
+                api.rpc("widget_rates", {"since": since.isoformat()})
+                .select(Rates.select())
+                .order("widget_id", nullsfirst=True)
+                .limit(self._page_size)
+            )
+        )
+        return list(Rates.read(rows))
+
+    def alarms(self, thresholds: Thresholds | None = None) -> list[Alarm]:
+        """Tell what is not well, by the database's clock and counts of the last 24 hours. Needs the secret key."""
+        limits = thresholds or Thresholds()
+        arguments = {
+            "min_delivery_rate": str(limits.min_delivery),
+            "min_completion_rate": str(limits.min_completion),
+            "min_cases": limits.min_cases,
+        }
+        rows = self._transport.rows(
+            lambda api: api.rpc("widget_alarms", arguments).select(Alarm.select()).limit(self._page_size)
+        )
+        return list(Alarm.read(rows))
+
+    def status(self, thresholds: Thresholds | None = None) -> Status:
+        """Tell how things stand: cleanup, open calls, rates, this month so far, refusals. Needs the secret key."""
+        return read_status(self, thresholds)
 
 
 def _wanted(widgets: Iterable[UUID | str] | None) -> frozenset[UUID] | None:

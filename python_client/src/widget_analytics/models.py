@@ -320,6 +320,43 @@ class Refusal(_Row):
     refusals: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates(_Row):
+    """How well tracking went in a period, of one widget, or of all where ``widget_id`` is None.
+
+    Attributes:
+        delivery_rate: which share of the events that senders numbered arrived; None where none was numbered.
+        completion_rate: which share of the calls that are over ended as somebody observed; None where none is over.
+        response_ms_median: how long senders waited for answers, by their own clocks; None where none said.
+    """
+
+    widget_id: UUID | None
+    events_received: int
+    events_numbered: int
+    events_expected: int
+    delivery_rate: Decimal | None
+    calls_started: int
+    calls_open: int
+    calls_observed: int
+    completion_rate: Decimal | None
+    orphan_ends: int
+    refusals: int
+    response_ms_median: int | None
+    response_ms_p95: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alarm(_Row):
+    """Something that is not well; ``widget_id`` is None where it concerns the project, or all widgets together.
+
+    ``alarm`` is ``cleanup_late``, ``cleanup_failed``, ``health_late``, ``delivery_low`` or ``completion_low``.
+    """
+
+    alarm: str
+    widget_id: UUID | None
+    message: str
+
+
 def _decimal(value: str) -> Decimal:
     if not isinstance(value, str):
         raise TypeError(f"a numeric must travel as text, not as {type(value).__name__}")

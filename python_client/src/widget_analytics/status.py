@@ -1,4 +1,4 @@
-"""How things stand: is the cleanup on time, what is open, what was refused."""
+"""How things stand: is the cleanup on time, what arrives, what is open, what was refused."""
 
 from __future__ import annotations
 
@@ -11,10 +11,25 @@ from widget_analytics.periods import Period
 
 if TYPE_CHECKING:
     from widget_analytics.client import WidgetAnalytics
-    from widget_analytics.models import CleanupRun
+    from widget_analytics.models import Alarm, CleanupRun, Rates
 
 #: The cleanup runs every 30 minutes; five more are grace.
 LATE_AFTER = timedelta(minutes=35)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thresholds:
+    """From where on a rate of the last 24 hours is an alarm.
+
+    Attributes:
+        min_delivery: the least share of numbered events that must arrive.
+        min_completion: the least share of calls that must end as somebody observed.
+        min_cases: with fewer events or calls than this, no rate is judged.
+    """
+
+    min_delivery: Decimal = Decimal("0.95")
+    min_completion: Decimal = Decimal("0.8")
+    min_cases: int = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +44,8 @@ class Status:
         month_calls: its calls so far.
         month_seconds: their billable seconds so far.
         refusals: events refused in the last 24 whole hours and this one, by reason, the most frequent first.
+        rates: of all widgets together, of the last 24 whole hours and this one.
+        alarms: what is not well, by the database's clock: the cleanup, the counts behind the rates, the rates.
     """
 
     at: datetime
@@ -38,6 +55,8 @@ class Status:
     month_calls: int
     month_seconds: Decimal
     refusals: dict[str, int]
+    rates: Rates
+    alarms: tuple[Alarm, ...]
 
     @property
     def is_late(self) -> bool:
@@ -51,11 +70,11 @@ class Status:
 
     @property
     def is_well(self) -> bool:
-        """Whether the last cleanup was on time and did not fail."""
-        return not (self.is_late or self.has_failed)
+        """Whether the last cleanup was on time and did not fail, and there is no alarm."""
+        return not (self.is_late or self.has_failed or self.alarms)
 
 
-def read_status(client: WidgetAnalytics) -> Status:
+def read_status(client: WidgetAnalytics, thresholds: Thresholds | None = None) -> Status:
     """Ask for all that a `Status` tells."""
     now = datetime.now(UTC)
     month = Period.month_of(now)
@@ -66,6 +85,7 @@ def read_status(client: WidgetAnalytics) -> Status:
     refusals: dict[str, int] = {}
     for refusal in client.refusals(since=now - timedelta(days=1)):
         refusals[refusal.reason] = refusals.get(refusal.reason, 0) + refusal.refusals
+    since = now - timedelta(days=1)
     return Status(
         at=now,
         last_run=next(iter(client.cleanup_runs(limit=1)), None),
@@ -74,4 +94,6 @@ def read_status(client: WidgetAnalytics) -> Status:
         month_calls=month_calls,
         month_seconds=month_seconds,
         refusals=dict(sorted(refusals.items(), key=lambda entry: (-entry[1], entry[0]))),
+        rates=next(rates for rates in client.rates(since=since) if rates.widget_id is None),
+        alarms=tuple(client.alarms(thresholds)),
     )

@@ -1,0 +1,210 @@
+"""How quick health is over a large ledger: reading it, keeping it up to date, and what its index costs inserts.
+
+scripts/bench-health --events 1000000
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from local_stack.stack import Stack
+
+DAYS = 60
+WIDGETS = 20
+OWNED = 5
+NEW_EVENTS = 1000
+
+# What each session sends, and how many minutes after its first event.
+SESSION = [
+    ("widget_load", 0),
+    ("widget_open", 0.5),
+    ("call_start", 1),
+    ("call_heartbeat", 1),
+    ("call_heartbeat", 1.5),
+    ("call_heartbeat", 2),
+    ("call_heartbeat", 2.5),
+    ("call_end", 3),
+]
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench-health", description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--pairs", type=int, default=9, help="how many pairs of inserts, with the index and without")
+    options = parser.parse_args(arguments)
+
+    with Stack(durable=True, gateway=False) as stack, psycopg.connect(stack.database_url, autocommit=True) as db:
+        # Nothing comes in between by itself.
+        db.execute("select cron.unschedule(jobid) from cron.job")
+        owner_id = uuid4()
+        db.execute("insert into auth.users (id, email) values (%s, 'owner@bench.example')", [owner_id])
+        took = timed(lambda: make_events(db, options.events, owner_id))
+        print(
+            f"{number(db, 'select count(*) from public.widget_analytics'):,} events of {WIDGETS} widgets in {DAYS} days,"
+            f" {number(db, 'select count(*) from public.widget_calls'):,} calls, written in {took:.0f} s",
+            flush=True,
+        )
+
+        took = timed(lambda: db.execute("select public.refresh_widget_health()"))
+        print(f"first count of them all                        {took:10.1f} s", flush=True)
+        db.execute("vacuum analyze")
+
+        print(f"refresh after {NEW_EVENTS:,} new events, median of 5   {1000 * new_events_refresh(db):8.0f} ms")
+        print(f"refresh after none, median of 5                {1000 * median_of(lambda: refresh(db)):8.0f} ms")
+        read(stack, owner_id)
+        print(f"of the index on received_at: {index_cost(db, options.pairs)}")
+    return 0
+
+
+def make_events(db: Connection, events: int, owner_id: object) -> None:
+    """Make sessions with a call each, in the order of their receipt, spread evenly over the days up to now.
+
+    The triggers that keep widget_calls rest meanwhile, as they work session by session: what they would write is
+    written beside the ledger.
+    """
+    db.execute("select setseed(0.5)")
+    db.execute(
+        "insert into public.widgets (owner_id, name, allowed_domains)"
+        " select case when n <= %s then %s::uuid end, 'Widget ' || n, '{*}' from generate_series(1, %s) n",
+        [OWNED, owner_id, WIDGETS],
+    )
+    sessions = events // len(SESSION)
+    db.execute(
+        "create temp table made as"
+        " select w.id as widget_id, n, 'session-' || lpad(n::text, 9, '0') as session_id,"
+        "   now() - %s * interval '1 day' + n * %s * interval '1 second' as began_at"
+        " from generate_series(0, %s - 1) n"
+        " join (select row_number() over (order by name) - 1 as place, id from public.widgets) w on w.place = n %% %s",
+        [DAYS, (DAYS * 86400 - 600) / sessions, sessions, WIDGETS],
+    )
+    db.execute("alter table public.widget_analytics disable trigger user")
+    db.execute(
+        "insert into public.widget_analytics"
+        " (id, widget_id, event_type, session_id, page_url, call_id, seq, timestamp, received_at, properties)"
+        # Like UUIDs of version 7: in the order of time.
+        " select (lpad(to_hex((extract(epoch from e.at) * 1000)::bigint), 12, '0') || substr(md5(random()::text), 13))::uuid,"
+        "   e.widget_id, e.event_type, e.session_id,"
+        "   case when e.seq = 1 then 'https://shop.example/page/' || e.n %% 200 end,"
+        "   case when e.event_type like 'call%%' then 'call-' || e.n end, e.seq, e.at, e.at,"
+        "   case when e.seq > 1 then jsonb_build_object('rtt_ms', (20 + 200 * random() ^ 3)::int) end"
+        " from ("
+        "   select m.*, s.event_type, s.seq, m.began_at + s.after * interval '1 minute' as at"
+        "   from made m, unnest(%s::text[], %s::float[]) with ordinality s (event_type, after, seq)"
+        # One in a hundred is lost on its way.
+        "   where s.event_type = 'call_start' or (m.n * 8 + s.seq) %% 100 <> 17"
+        " ) e order by e.at",
+        [[event_type for event_type, _ in SESSION], [float(after) for _, after in SESSION]],
+    )
+    db.execute(
+        "insert into public.widget_calls (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)"
+        " select widget_id, session_id, 'call-' || n, began_at + interval '1 minute', began_at + interval '3 minutes',"
+        "   'completed', 'observed' from made"
+    )
+    db.execute("alter table public.widget_analytics enable trigger user")
+    db.execute("drop table made")
+    db.execute("analyze")
+
+
+def new_events_refresh(db: Connection) -> float:
+    """Send sessions through the RPC, as browsers do, and time the refresh that counts them."""
+    row = db.execute("select array_agg(id order by name) from public.widgets").fetchone()
+    assert row is not None
+    widgets: list[object] = row[0]  # type: ignore[assignment]  # an array of UUIDs
+    took = []
+    db.execute("""select set_config('request.headers', '{"origin": "https://shop.example"}', false)""")
+    for _ in range(5):
+        events = [
+            {
+                "widget_id": str(widgets[n % WIDGETS]),
+                "event_type": event_type,
+                "session_id": session_id,
+                "seq": seq,
+                "age_ms": round(60_000 * (3 - after)),
+                **({"call_id": "c"} if event_type.startswith("call") else {}),
+            }
+            for n in range(NEW_EVENTS // len(SESSION))
+            for session_id in [str(uuid4())]
+            for seq, (event_type, after) in enumerate(SESSION, start=1)
+        ]
+        answer = db.execute("select public.track_events(%s)", [Jsonb(events)]).fetchone()
+        assert answer is not None
+        assert answer[0]["accepted"] == len(events), answer  # type: ignore[index]  # a JSON object
+        took.append(timed(lambda: refresh(db)))
+    return statistics.median(took)
+
+
+def refresh(db: Connection) -> None:
+    db.execute("select * from public.refresh_widget_health()")
+
+
+def read(stack: Stack, owner_id: object) -> None:
+    """Read as the signed-in owner, through row level security."""
+    with psycopg.connect(stack.database.url_of("authenticator"), autocommit=True) as owner:
+        owner.execute("select set_config('role', 'authenticated', false)")
+        owner.execute(
+            "select set_config('request.jwt.claims', json_build_object('sub', %s::text, 'role', 'authenticated')::text,"
+            " false)",
+            [str(owner_id)],
+        )
+        queries = {
+            "widget_health": "select * from public.widget_health where hour >= now() - interval '30 days'",
+            "widget_rates()": "select * from public.widget_rates(now() - interval '30 days')",
+            "widget_pages": "select * from public.widget_pages where day >= current_date - 30",
+            "widget_busiest_pages()": "select * from public.widget_busiest_pages(current_date - 30, current_date)",
+        }
+        for name, query in queries.items():
+            rows = len(owner.execute(query.encode()).fetchall())
+            took = median_of(lambda query=query: owner.execute(query.encode()).fetchall())  # type: ignore[misc]  # query is bound
+            what = f"{name}, 30 days of {OWNED} widgets, {rows:,} rows"
+            print(f"{what:60} {1000 * took:5.0f} ms", flush=True)
+
+
+def index_cost(db: Connection, pairs: int) -> str:
+    """Insert the same events with the index and without, in turns, and compare."""
+    db.execute("alter table public.widget_analytics disable trigger user")
+    insert = (
+        "insert into public.widget_analytics (widget_id, event_type, session_id)"
+        " select w.id, 'widget_open', 'bench' from public.widgets w, generate_series(1, 2500)"
+    )
+    made = (
+        "create index widget_analytics_received_at_idx on public.widget_analytics using brin (received_at)"
+        " with (pages_per_range = 32, autosummarize = on)"
+    )
+    ratios = []
+    for turn in range(pairs):
+        took = {}
+        for with_index in (True, False) if turn % 2 else (False, True):
+            db.execute("drop index if exists public.widget_analytics_received_at_idx")
+            if with_index:
+                db.execute(made)
+            took[with_index] = timed(lambda: db.execute(insert))
+        ratios.append(took[True] / took[False])
+    return f"inserts take {statistics.median(ratios):.3f} times as long, median of {pairs} pairs ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def number(db: Connection, query: str) -> int:
+    row = db.execute(query.encode()).fetchone()
+    assert row is not None
+    return int(str(row[0]))
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def median_of(work: Callable[[], object]) -> float:
+    return statistics.median(timed(work) for _ in range(5))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
