@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         db.execute("insert into auth.users (id, email) values (%s, 'owner@bench.example')", [owner_id])
         took = timed(lambda: make_events(db, options.events, owner_id))
         print(
-            f"{number(db, 'select count(*) from public.widget_analytics'):,} events of {WIDGETS} widgets in {DAYS} days,"
-            f" {number(db, 'select count(*) from public.widget_calls'):,} calls, written in {took:.0f} s",
+            f"{number(db, 'select count(*) from public.widget_analytics'):,} events of {WIDGETS} widgets in {DAYS} days"
+            f", {number(db, 'select count(*) from public.widget_calls'):,} calls, written in {took:.0f} s",
             flush=True,
         )
 
@@ -90,7 +90,9 @@ def make_events(db: Connection, events: int, owner_id: object) -> None:
         "insert into public.widget_analytics"
         " (id, widget_id, event_type, session_id, page_url, call_id, seq, timestamp, received_at, properties)"
         # Like UUIDs of version 7: in the order of time.
-        " select (lpad(to_hex((extract(epoch from e.at) * 1000)::bigint), 12, '0') || substr(md5(random()::text), 13))::uuid,"
+        " select"
+        "   (lpad(to_hex((extract(epoch from e.at) * 1000)::bigint), 12, '0')"
+        "     || substr(md5(random()::text), 13))::uuid,"
         "   e.widget_id, e.event_type, e.session_id,"
         "   case when e.seq = 1 then 'https://shop.example/page/' || e.n %% 200 end,"
         "   case when e.event_type like 'call%%' then 'call-' || e.n end, e.seq, e.at, e.at,"
@@ -187,7 +189,8 @@ def index_cost(db: Connection, pairs: int) -> str:
                 db.execute(made)
             took[with_index] = timed(lambda: db.execute(insert))
         ratios.append(took[True] / took[False])
-    return f"inserts take {statistics.median(ratios):.3f} times as long, median of {pairs} pairs ({min(ratios):.2f}-{max(ratios):.2f})"
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return f"inserts take {statistics.median(ratios):.3f} times as long, median of {pairs} pairs ({spread})"
 
 
 def number(db: Connection, query: str) -> int:

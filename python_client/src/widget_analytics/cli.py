@@ -308,8 +308,9 @@ def _status_lines(now: Status) -> Iterator[str]:
         f"arrived in 24 h  {_share(rates.delivery_rate)} of {rates.events_expected:,} numbered events"
         f", {rates.events_received:,} events in all"
     )
+    over = rates.calls_started - rates.calls_open
     yield (
-        f"ended in 24 h    {_share(rates.completion_rate)} of {rates.calls_started - rates.calls_open:,} calls as observed"
+        f"ended in 24 h    {_share(rates.completion_rate)} of {over:,} calls as observed"
         f", {rates.orphan_ends:,} ends without a call"
     )
     if rates.response_ms_median is not None:
