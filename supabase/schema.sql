@@ -333,6 +333,7 @@ begin
   refresh_widget_health.counted_to := widget_internal.cut_off();
   refresh_widget_health.events_counted := widget_internal.count_events(v_from, refresh_widget_health.counted_to);
   if refresh_widget_health.events_counted > 0 then
+    perform widget_internal.rank_response_times(v_from, refresh_widget_health.counted_to);
     perform widget_internal.count_sessions(v_from, refresh_widget_health.counted_to);
   end if;
   update widget_internal.health_state s set counted_to = refresh_widget_health.counted_to;
@@ -778,12 +779,13 @@ CREATE FUNCTION public.widget_rates(since timestamp with time zone) RETURNS TABL
 begin
   return query
   select
-    h.widget_id, sum(h.events_received)::bigint, sum(h.events_numbered)::bigint, sum(h.events_expected)::bigint,
+    h.widget_id, coalesce(sum(h.events_received), 0)::bigint, coalesce(sum(h.events_numbered), 0)::bigint,
+    coalesce(sum(h.events_expected), 0)::bigint,
     round(sum(h.events_numbered) / nullif(sum(h.events_expected), 0), 6),
-    sum(h.calls_started)::bigint, sum(h.calls_open)::bigint,
-    sum(h.calls_observed + h.calls_provider + h.calls_operator)::bigint,
+    coalesce(sum(h.calls_started), 0)::bigint, coalesce(sum(h.calls_open), 0)::bigint,
+    coalesce(sum(h.calls_observed + h.calls_provider + h.calls_operator), 0)::bigint,
     round(sum(h.calls_observed + h.calls_provider + h.calls_operator) / nullif(sum(h.calls_started - h.calls_open), 0), 6),
-    sum(h.orphan_ends)::bigint, sum(h.refusals)::bigint,
+    coalesce(sum(h.orphan_ends), 0)::bigint, coalesce(sum(h.refusals), 0)::bigint,
     widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.5),
     widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.95)
   from public.widget_health h
@@ -2590,6 +2592,37 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.quota_refusal(widget_id uuid, until timestamp with time zone, events integer) IS 'Counts so many refused events, and makes the REST answer a 429 with Retry-After, in seconds, in header and body.';
 
+CREATE FUNCTION widget_internal.rank_response_times(received_after timestamp with time zone, received_to timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  update widget_internal.health_hours h
+  set response_ms_median = q.median, response_ms_p95 = q.p95
+  from (
+    select distinct e.widget_id, date_trunc('hour', e."timestamp", 'UTC') as hour
+    from public.widget_analytics e
+    where e.received_at > rank_response_times.received_after
+      and e.received_at <= rank_response_times.received_to
+      and e.properties ? 'rtt_ms'
+  ) d
+  cross join lateral (
+    select
+      min(t.milliseconds) filter (where t.up_to >= 0.5 * t.all_of_them) as median,
+      min(t.milliseconds) filter (where t.up_to >= 0.95 * t.all_of_them) as p95
+    from (
+      select
+        r.milliseconds, sum(r.answers) over (order by r.milliseconds) as up_to, sum(r.answers) over () as all_of_them
+      from public.widget_response_times r
+      where r.widget_id = d.widget_id and r.hour = d.hour
+    ) t
+  ) q
+  where h.widget_id = d.widget_id and h.hour = d.hour;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.rank_response_times(received_after timestamp with time zone, received_to timestamp with time zone) IS 'Median and 95th percentile of the hours of which response times were received in (received_after, received_to].';
+
 CREATE FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, rule text)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -3111,17 +3144,17 @@ CREATE FUNCTION widget_internal.response_time(widget_id uuid, since timestamp wi
     AS $$
 begin
   return (
-    select t.milliseconds
+    select round(power(1.1, t.bucket - 0.5))
     from (
       select
-        r.milliseconds, sum(sum(r.answers)) over (order by r.milliseconds) as up_to, sum(sum(r.answers)) over () as all_of_them
-      from public.widget_response_times r
+        r.bucket, sum(sum(r.answers)) over (order by r.bucket) as up_to, sum(sum(r.answers)) over () as all_of_them
+      from widget_internal.health_response_times r
       where r.hour >= response_time.since
         and (response_time.widget_id is null or r.widget_id = response_time.widget_id)
-      group by r.milliseconds
+      group by r.bucket
     ) t
     where t.up_to >= response_time.share * t.all_of_them
-    order by t.milliseconds
+    order by t.bucket
     limit 1
   );
 end
@@ -3829,24 +3862,6 @@ ALTER TABLE public.widget_erasures ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
-CREATE TABLE widget_internal.health_response_times (
-    widget_id uuid NOT NULL,
-    hour timestamp with time zone NOT NULL,
-    bucket smallint NOT NULL,
-    answers bigint NOT NULL
-);
-
-COMMENT ON TABLE widget_internal.health_response_times IS 'How long senders waited for their answers, in steps of a tenth; read them through the view widget_response_times.';
-
-CREATE VIEW public.widget_response_times WITH (security_invoker='true') AS
- SELECT r.widget_id,
-    r.hour,
-    (round(power(1.1, ((r.bucket)::numeric - 0.5))))::integer AS milliseconds,
-    r.answers
-   FROM widget_internal.health_response_times r;
-
-COMMENT ON VIEW public.widget_response_times IS 'How long widgets waited for the answers to their requests, by their own clocks: by widget and hour, how many answers took about so many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
-
 CREATE TABLE widget_internal.health_hours (
     widget_id uuid NOT NULL,
     hour timestamp with time zone NOT NULL,
@@ -3856,7 +3871,9 @@ CREATE TABLE widget_internal.health_hours (
     sessions bigint DEFAULT 0 NOT NULL,
     events_numbered bigint DEFAULT 0 NOT NULL,
     events_expected bigint DEFAULT 0 NOT NULL,
-    orphan_ends bigint DEFAULT 0 NOT NULL
+    orphan_ends bigint DEFAULT 0 NOT NULL,
+    response_ms_median integer,
+    response_ms_p95 integer
 );
 
 COMMENT ON TABLE widget_internal.health_hours IS 'Events and sessions by widget and hour; read them through the view widget_health.';
@@ -3903,7 +3920,9 @@ CREATE VIEW public.widget_health WITH (security_invoker='true') AS
             (0)::bigint AS calls_heartbeat,
             (0)::bigint AS calls_assumed,
             (0)::bigint AS calls_failed,
-            (0)::bigint AS refusals
+            (0)::bigint AS refusals,
+            h_1.response_ms_median,
+            h_1.response_ms_p95
            FROM widget_internal.health_hours h_1
         UNION ALL
          SELECT c.widget_id,
@@ -3923,7 +3942,9 @@ CREATE VIEW public.widget_health WITH (security_invoker='true') AS
             c.calls_heartbeat,
             c.calls_assumed,
             c.calls_failed,
-            0
+            0,
+            NULL::integer,
+            NULL::integer
            FROM widget_internal.health_calls c
         UNION ALL
          SELECT r.widget_id,
@@ -3943,28 +3964,32 @@ CREATE VIEW public.widget_health WITH (security_invoker='true') AS
             0,
             0,
             0,
-            r.refusals
+            r.refusals,
+            NULL::integer,
+            NULL::integer
            FROM widget_internal.refusal_counts r
           WHERE (r.widget_id IS NOT NULL)
         ), hours AS (
          SELECT c.widget_id,
             c.hour,
-            (sum(c.events_received))::bigint AS events_received,
-            (sum(c.sessions))::bigint AS sessions,
-            (sum(c.events_numbered))::bigint AS events_numbered,
-            (sum(c.events_expected))::bigint AS events_expected,
-            (sum(c.loads))::bigint AS loads,
-            (sum(c.opens))::bigint AS opens,
-            (sum(c.orphan_ends))::bigint AS orphan_ends,
-            (sum(c.calls_started))::bigint AS calls_started,
-            (sum(c.calls_open))::bigint AS calls_open,
-            (sum(c.calls_observed))::bigint AS calls_observed,
-            (sum(c.calls_provider))::bigint AS calls_provider,
-            (sum(c.calls_operator))::bigint AS calls_operator,
-            (sum(c.calls_heartbeat))::bigint AS calls_heartbeat,
-            (sum(c.calls_assumed))::bigint AS calls_assumed,
-            (sum(c.calls_failed))::bigint AS calls_failed,
-            (sum(c.refusals))::bigint AS refusals
+            max(c.events_received) AS events_received,
+            max(c.loads) AS loads,
+            max(c.opens) AS opens,
+            max(c.sessions) AS sessions,
+            max(c.events_numbered) AS events_numbered,
+            max(c.events_expected) AS events_expected,
+            max(c.orphan_ends) AS orphan_ends,
+            max(c.calls_started) AS calls_started,
+            max(c.calls_open) AS calls_open,
+            max(c.calls_observed) AS calls_observed,
+            max(c.calls_provider) AS calls_provider,
+            max(c.calls_operator) AS calls_operator,
+            max(c.calls_heartbeat) AS calls_heartbeat,
+            max(c.calls_assumed) AS calls_assumed,
+            max(c.calls_failed) AS calls_failed,
+            (sum(c.refusals))::bigint AS refusals,
+            max(c.response_ms_median) AS response_ms_median,
+            max(c.response_ms_p95) AS response_ms_p95
            FROM counts c
           GROUP BY c.widget_id, c.hour
         )
@@ -3988,24 +4013,8 @@ CREATE VIEW public.widget_health WITH (security_invoker='true') AS
     round(((((h.calls_observed + h.calls_provider) + h.calls_operator))::numeric / (NULLIF(h.calls_started, 0))::numeric), 6) AS completion_rate,
     h.orphan_ends,
     h.refusals,
-    ( SELECT t.milliseconds
-           FROM ( SELECT r.milliseconds,
-                    sum(r.answers) OVER (ORDER BY r.milliseconds) AS up_to,
-                    sum(r.answers) OVER () AS all_of_them
-                   FROM public.widget_response_times r
-                  WHERE ((r.widget_id = h.widget_id) AND (r.hour = h.hour))) t
-          WHERE (t.up_to >= (0.5 * t.all_of_them))
-          ORDER BY t.milliseconds
-         LIMIT 1) AS response_ms_median,
-    ( SELECT t.milliseconds
-           FROM ( SELECT r.milliseconds,
-                    sum(r.answers) OVER (ORDER BY r.milliseconds) AS up_to,
-                    sum(r.answers) OVER () AS all_of_them
-                   FROM public.widget_response_times r
-                  WHERE ((r.widget_id = h.widget_id) AND (r.hour = h.hour))) t
-          WHERE (t.up_to >= (0.95 * t.all_of_them))
-          ORDER BY t.milliseconds
-         LIMIT 1) AS response_ms_p95,
+    h.response_ms_median,
+    h.response_ms_p95,
     s.counted_to AS as_of
    FROM (hours h
      CROSS JOIN widget_internal.health_state s)
@@ -4135,6 +4144,24 @@ CREATE VIEW public.widget_refusals WITH (security_invoker='true') AS
   GROUP BY r.widget_id, r.reason, r.detail, r.hour;
 
 COMMENT ON VIEW public.widget_refusals IS 'Events refused, by widget, reason and hour (R8). domain_not_allowed: detail is the host to add to allowed_domains, empty where the page named none. invalid_input: the field. unknown_widget: the id sent. over_quota: whose quota, "widget" or "sender"; about as many as there were, as one refusal in sixteen is counted, for sixteen. Good: no rows.';
+
+CREATE TABLE widget_internal.health_response_times (
+    widget_id uuid NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    bucket smallint NOT NULL,
+    answers bigint NOT NULL
+);
+
+COMMENT ON TABLE widget_internal.health_response_times IS 'How long senders waited for their answers, in steps of a tenth; read them through the view widget_response_times.';
+
+CREATE VIEW public.widget_response_times WITH (security_invoker='true') AS
+ SELECT r.widget_id,
+    r.hour,
+    (round(power((1.1)::double precision, (((r.bucket)::numeric - 0.5))::double precision)))::integer AS milliseconds,
+    r.answers
+   FROM widget_internal.health_response_times r;
+
+COMMENT ON VIEW public.widget_response_times IS 'How long widgets waited for the answers to their requests, by their own clocks: by widget and hour, how many answers took about so many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
 
 CREATE TABLE public.widget_statement_lines (
     period date NOT NULL,
@@ -4906,6 +4933,8 @@ REVOKE ALL ON FUNCTION widget_internal.prune() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.quota_refusal(widget_id uuid, until timestamp with time zone, events integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.rank_response_times(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
@@ -5013,12 +5042,6 @@ GRANT SELECT ON TABLE public.widget_cleanup_runs TO service_role;
 GRANT SELECT ON TABLE public.widget_erasures TO authenticated;
 GRANT SELECT ON TABLE public.widget_erasures TO service_role;
 
-GRANT SELECT ON TABLE widget_internal.health_response_times TO authenticated;
-GRANT SELECT ON TABLE widget_internal.health_response_times TO service_role;
-
-GRANT SELECT ON TABLE public.widget_response_times TO authenticated;
-GRANT SELECT ON TABLE public.widget_response_times TO service_role;
-
 GRANT SELECT ON TABLE widget_internal.health_hours TO authenticated;
 GRANT SELECT ON TABLE widget_internal.health_hours TO service_role;
 
@@ -5044,6 +5067,12 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.widget_quotas TO service_role;
 
 GRANT SELECT ON TABLE public.widget_refusals TO authenticated;
 GRANT SELECT ON TABLE public.widget_refusals TO service_role;
+
+GRANT SELECT ON TABLE widget_internal.health_response_times TO authenticated;
+GRANT SELECT ON TABLE widget_internal.health_response_times TO service_role;
+
+GRANT SELECT ON TABLE public.widget_response_times TO authenticated;
+GRANT SELECT ON TABLE public.widget_response_times TO service_role;
 
 GRANT SELECT ON TABLE public.widget_statement_lines TO authenticated;
 GRANT SELECT ON TABLE public.widget_statement_lines TO service_role;
