@@ -1473,7 +1473,7 @@ begin
   ),
   response_times as (
     insert into widget_internal.health_response_times as r (widget_id, hour, bucket, answers)
-    select n.widget_id, n.hour, ceil(ln(greatest(n.response_ms, 1)) / ln(1.1)), count(*)
+    select n.widget_id, n.hour, ceil(ln(greatest(n.response_ms, 1)::double precision) / ln(1.1::double precision)), count(*)
     from new n
     -- Ten minutes: no sender waits longer, and what says so is made up.
     where n.response_ms between 0 and 600000

@@ -176,3 +176,46 @@ begin
   group by grouping sets ((), (h.widget_id));
 end
 $$;
+
+
+-- Logarithms of numerics took a third of the time.
+create or replace function widget_internal.count_events(received_after timestamptz, received_to timestamptz)
+returns bigint
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+  v_events bigint;
+begin
+  with new as materialized (
+    select
+      e.widget_id, e.event_type, date_trunc('hour', e."timestamp", 'UTC') as hour,
+      case when e.source = 'browser' and jsonb_typeof(e.properties -> 'rtt_ms') = 'number'
+        then (e.properties ->> 'rtt_ms')::numeric end as response_ms
+    from public.widget_analytics e
+    where e.received_at > count_events.received_after and e.received_at <= count_events.received_to
+  ),
+  hours as (
+    insert into widget_internal.health_hours as h (widget_id, hour, events_received, loads, opens)
+    select
+      n.widget_id, n.hour, count(*),
+      count(*) filter (where n.event_type = 'widget_load'), count(*) filter (where n.event_type = 'widget_open')
+    from new n
+    group by n.widget_id, n.hour
+    on conflict on constraint health_hours_pkey do update set
+      events_received = h.events_received + excluded.events_received,
+      loads = h.loads + excluded.loads, opens = h.opens + excluded.opens
+  ),
+  response_times as (
+    insert into widget_internal.health_response_times as r (widget_id, hour, bucket, answers)
+    select n.widget_id, n.hour, ceil(ln(greatest(n.response_ms, 1)::double precision) / ln(1.1::double precision)), count(*)
+    from new n
+    -- Ten minutes: no sender waits longer, and what says so is made up.
+    where n.response_ms between 0 and 600000
+    group by 1, 2, 3
+    on conflict on constraint health_response_times_pkey do update set answers = r.answers + excluded.answers
+  )
+  select count(*) into v_events from new;
+  return v_events;
+end
+$$;
