@@ -881,14 +881,14 @@ begin
   -- A sample is a fair estimate of a large number only.
   update widget_internal.settings s set events_per_count = coalesce(
     (
-      select greatest(1, least(16, min(quota.one_in)))
+      select greatest(1, least(64, min(quota.one_in)))
       from (
         select s.events_per_widget_per_day / 4096
         union all select s.events_per_sender_per_minute / 64
         union all select q.events_per_day / 4096 from public.widget_quotas q
       ) quota (one_in)
     ),
-    16
+    64
   );
   return null;
 end
@@ -1425,6 +1425,7 @@ begin
       v_quota.of_widget
         - case when v_quota.weight > 1 then ceil(4 * sqrt(v_quota.weight * v_quota.of_widget))::bigint else 0 end
     );
+    update widget_internal.settings s set widgets_throttled_until = v_until where s.widgets_throttled_until < v_until;
   end if;
 
   -- The company's own backend may speak for many.
@@ -1434,9 +1435,7 @@ begin
       v_until := widget_internal.count_towards_quota(
         v_sender, v_minute, v_minute + interval '1 minute', count_event.events, v_quota.of_sender
       );
-      if v_until is not null then
-        update widget_internal.settings s set senders_throttled_until = v_until where s.senders_throttled_until < v_until;
-      end if;
+      update widget_internal.settings s set senders_throttled_until = v_until where s.senders_throttled_until < v_until;
     end if;
   end if;
   return v_until;
@@ -1993,13 +1992,20 @@ declare
   ];
   v_field record;
 begin
-  for v_field in select f.key, jsonb_typeof(f.value) as type from jsonb_each(json_event_problem.event) f loop
-    if v_field.key <> all (v_fields) then
-      return left(v_field.key, 64) || ': is not a field of an event';
-    elsif v_field.key <> 'properties' and v_field.type in ('object', 'array', 'boolean') then
-      return v_field.key || ': must be a string or a number';
-    end if;
-  end loop;
+  -- One look at all fields; only where one is wrong, which.
+  if event - v_fields <> '{}' or array['object', 'array', 'boolean'] && array[
+    jsonb_typeof(event -> 'widget_id'), jsonb_typeof(event -> 'event_type'), jsonb_typeof(event -> 'session_id'),
+    jsonb_typeof(event -> 'page_url'), jsonb_typeof(event -> 'event_id'), jsonb_typeof(event -> 'call_id'),
+    jsonb_typeof(event -> 'seq'), jsonb_typeof(event -> 'age_ms')
+  ] then
+    for v_field in select f.key, jsonb_typeof(f.value) as type from jsonb_each(json_event_problem.event) f loop
+      if v_field.key <> all (v_fields) then
+        return left(v_field.key, 64) || ': is not a field of an event';
+      elsif v_field.key <> 'properties' and v_field.type in ('object', 'array', 'boolean') then
+        return v_field.key || ': must be a string or a number';
+      end if;
+    end loop;
+  end if;
 
   return case
     when event ->> 'event_id' is not null and widget_internal.to_uuid(event ->> 'event_id') is null
@@ -2078,9 +2084,12 @@ begin
       using errcode = 'feature_not_supported', hint = 'Use read committed or serializable.';
   end if;
   perform widget_internal.lock_sessions(array(
-    select widget_internal.session_key(e.widget_id, e.session_id)
-    from changed_events e
-    where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    select widget_internal.session_key(s.widget_id, s.session_id)
+    from (
+      select distinct e.widget_id, e.session_id
+      from changed_events e
+      where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    ) s
   ));
 
   for v_session in
@@ -2413,18 +2422,22 @@ CREATE FUNCTION widget_internal.over_quota(widget_id uuid, events integer) RETUR
     AS $$
 declare
   v_now constant timestamptz := clock_timestamp();
-  v_until timestamptz;
   v_events_per_count integer;
+  v_widgets_until timestamptz;
   v_senders_until timestamptz;
+  v_until timestamptz;
 begin
-  -- Two look-ups by key take less time than one query that joins.
-  select t.until into v_until from widget_internal.throttles t where t.subject = over_quota.widget_id;
-  if v_until > v_now then
-    return v_until;
-  end if;
-
-  select s.events_per_count, s.senders_throttled_until into v_events_per_count, v_senders_until
+  -- One row tells nearly always all there is to know.
+  select s.events_per_count, s.widgets_throttled_until, s.senders_throttled_until
+  into v_events_per_count, v_widgets_until, v_senders_until
   from widget_internal.settings s;
+
+  if v_widgets_until > v_now then
+    select t.until into v_until from widget_internal.throttles t where t.subject = over_quota.widget_id;
+    if v_until > v_now then
+      return v_until;
+    end if;
+  end if;
   if v_senders_until > v_now then
     select t.until into v_until from widget_internal.throttles t where t.subject = widget_internal.sender();
     if v_until > v_now then
@@ -2733,7 +2746,10 @@ CREATE FUNCTION widget_internal.record_event(widget_id uuid, event_type text, se
     AS $$
 declare
   v_verdict constant text := widget_internal.ask_door(record_event.widget_id);
-  v_properties constant jsonb := widget_internal.unwrap_json(record_event.properties);
+  -- A gateway may pass a form field of JSON on as a string.
+  v_properties constant jsonb := case jsonb_typeof(record_event.properties)
+    when 'string' then widget_internal.unwrap_json(record_event.properties) else record_event.properties
+  end;
   v_problem text;
   v_until timestamptz;
   v_event public.widget_analytics;
@@ -2785,7 +2801,7 @@ declare
   v_item record;
   v_event jsonb;
   v_widget_id uuid;
-  v_asked_for uuid;
+  v_asked_for text;
   v_verdict text;
   v_problem text;
   v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
@@ -2807,11 +2823,11 @@ begin
 
   for v_item in select e.value, e.ordinality - 1 as index from jsonb_array_elements(v_events) with ordinality e loop
     v_event := v_item.value;
-    v_widget_id := widget_internal.to_uuid(v_event ->> 'widget_id');
     -- A batch is mostly one widget's: ask once.
-    if v_widget_id is distinct from v_asked_for then
+    if v_asked_for is distinct from v_event ->> 'widget_id' then
+      v_asked_for := v_event ->> 'widget_id';
+      v_widget_id := widget_internal.to_uuid(v_asked_for);
       v_verdict := widget_internal.ask_door(v_widget_id);
-      v_asked_for := v_widget_id;
     end if;
 
     if v_widget_id is null then
@@ -2860,7 +2876,9 @@ begin
   select n.* from unnest(v_new) n where n.widget_id <> all (v_over_quota)
   on conflict do nothing;
   get diagnostics v_stored = row_count;
-  perform widget_internal.count_refusals(v_refusals);
+  if v_refusals <> '{}' then
+    perform widget_internal.count_refusals(v_refusals);
+  end if;
 
   -- Sent again as a whole once there is room, the events that are stored now are duplicates then.
   v_rejected := v_rejected || coalesce(
@@ -4355,12 +4373,13 @@ CREATE TABLE widget_internal.settings (
     events_per_widget_per_day bigint DEFAULT 1000000,
     events_per_sender_per_minute bigint DEFAULT 3000,
     sender_address_hop integer DEFAULT 1 NOT NULL,
-    events_per_count integer DEFAULT 16 NOT NULL,
+    events_per_count integer DEFAULT 46 NOT NULL,
+    widgets_throttled_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     senders_throttled_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     keep_runs interval DEFAULT '90 days'::interval NOT NULL,
     keep_refusals interval DEFAULT '400 days'::interval NOT NULL,
     CONSTRAINT billing_time_zone_is_known CHECK ((('1970-01-01 00:00:00+00'::timestamp with time zone AT TIME ZONE billing_time_zone) IS NOT NULL)),
-    CONSTRAINT events_per_count_are_1_to_16 CHECK (((events_per_count >= 1) AND (events_per_count <= 16))),
+    CONSTRAINT events_per_count_are_1_to_64 CHECK (((events_per_count >= 1) AND (events_per_count <= 64))),
     CONSTRAINT keep_refusals_is_a_day_at_least CHECK ((keep_refusals >= '1 day'::interval)),
     CONSTRAINT keep_runs_is_a_day_at_least CHECK ((keep_runs >= '1 day'::interval)),
     CONSTRAINT max_call_duration_is_positive CHECK ((max_call_duration > '00:00:00'::interval)),
@@ -4381,7 +4400,9 @@ COMMENT ON COLUMN widget_internal.settings.events_per_sender_per_minute IS 'How 
 
 COMMENT ON COLUMN widget_internal.settings.sender_address_hop IS 'Which address of X-Forwarded-For is the sender''s, counted from its right end, where the nearest proxy writes: 1 is the last. Anyone can write what stands further left than your own proxies do.';
 
-COMMENT ON COLUMN widget_internal.settings.events_per_count IS 'One event in so many is counted, for so many. Kept by a trigger: 16, or less where a quota is small.';
+COMMENT ON COLUMN widget_internal.settings.events_per_count IS 'One event in so many is counted, for so many. Kept by a trigger: 64, or less where a quota is small.';
+
+COMMENT ON COLUMN widget_internal.settings.widgets_throttled_until IS 'Until when some widget is over its quota; kept by the door.';
 
 COMMENT ON COLUMN widget_internal.settings.senders_throttled_until IS 'Until when some sender is over its quota; kept by the door.';
 

@@ -104,9 +104,12 @@ begin
       using errcode = 'feature_not_supported', hint = 'Use read committed or serializable.';
   end if;
   perform widget_internal.lock_sessions(array(
-    select widget_internal.session_key(e.widget_id, e.session_id)
-    from changed_events e
-    where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    select widget_internal.session_key(s.widget_id, s.session_id)
+    from (
+      select distinct e.widget_id, e.session_id
+      from changed_events e
+      where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    ) s
   ));
 
   for v_session in

@@ -1,17 +1,18 @@
 -- Over quota is refused (R8): more events than so many of one widget a day, or of one sender a minute.
 
--- Counting each event would make a queue of a busy widget's senders. Of large quotas only one event in sixteen is
--- counted, for sixteen; and each database connection counts in a row of its own.
+-- Counting each event would make a queue of a busy widget's senders. Of large quotas only one event in 64 is counted,
+-- for 64; and each database connection counts in a row of its own.
 
 alter table widget_internal.settings
   add column events_per_widget_per_day bigint default 1000000,
   add column events_per_sender_per_minute bigint default 3000,
   add column sender_address_hop integer not null default 1,
-  add column events_per_count integer not null default 16,
+  add column events_per_count integer not null default 46,
+  add column widgets_throttled_until timestamptz not null default '-infinity',
   add column senders_throttled_until timestamptz not null default '-infinity',
   add constraint quotas_are_positive check (events_per_widget_per_day > 0 and events_per_sender_per_minute > 0),
   add constraint sender_address_hop_starts_at_1 check (sender_address_hop >= 1),
-  add constraint events_per_count_are_1_to_16 check (events_per_count between 1 and 16);
+  add constraint events_per_count_are_1_to_64 check (events_per_count between 1 and 64);
 
 comment on column widget_internal.settings.events_per_widget_per_day is
   'How many events of a widget are taken in a day (UTC); null: any number. widget_quotas says otherwise for one widget.';
@@ -21,7 +22,8 @@ comment on column widget_internal.settings.sender_address_hop is
   'Which address of X-Forwarded-For is the sender''s, counted from its right end, where the nearest proxy writes: 1 is '
   'the last. Anyone can write what stands further left than your own proxies do.';
 comment on column widget_internal.settings.events_per_count is
-  'One event in so many is counted, for so many. Kept by a trigger: 16, or less where a quota is small.';
+  'One event in so many is counted, for so many. Kept by a trigger: 64, or less where a quota is small.';
+comment on column widget_internal.settings.widgets_throttled_until is 'Until when some widget is over its quota; kept by the door.';
 comment on column widget_internal.settings.senders_throttled_until is 'Until when some sender is over its quota; kept by the door.';
 
 
@@ -188,6 +190,7 @@ begin
       v_quota.of_widget
         - case when v_quota.weight > 1 then ceil(4 * sqrt(v_quota.weight * v_quota.of_widget))::bigint else 0 end
     );
+    update widget_internal.settings s set widgets_throttled_until = v_until where s.widgets_throttled_until < v_until;
   end if;
 
   -- The company's own backend may speak for many.
@@ -197,9 +200,7 @@ begin
       v_until := widget_internal.count_towards_quota(
         v_sender, v_minute, v_minute + interval '1 minute', count_event.events, v_quota.of_sender
       );
-      if v_until is not null then
-        update widget_internal.settings s set senders_throttled_until = v_until where s.senders_throttled_until < v_until;
-      end if;
+      update widget_internal.settings s set senders_throttled_until = v_until where s.senders_throttled_until < v_until;
     end if;
   end if;
   return v_until;
@@ -217,18 +218,22 @@ set search_path = ''
 as $$
 declare
   v_now constant timestamptz := clock_timestamp();
-  v_until timestamptz;
   v_events_per_count integer;
+  v_widgets_until timestamptz;
   v_senders_until timestamptz;
+  v_until timestamptz;
 begin
-  -- Two look-ups by key take less time than one query that joins.
-  select t.until into v_until from widget_internal.throttles t where t.subject = over_quota.widget_id;
-  if v_until > v_now then
-    return v_until;
-  end if;
-
-  select s.events_per_count, s.senders_throttled_until into v_events_per_count, v_senders_until
+  -- One row tells nearly always all there is to know.
+  select s.events_per_count, s.widgets_throttled_until, s.senders_throttled_until
+  into v_events_per_count, v_widgets_until, v_senders_until
   from widget_internal.settings s;
+
+  if v_widgets_until > v_now then
+    select t.until into v_until from widget_internal.throttles t where t.subject = over_quota.widget_id;
+    if v_until > v_now then
+      return v_until;
+    end if;
+  end if;
   if v_senders_until > v_now then
     select t.until into v_until from widget_internal.throttles t where t.subject = widget_internal.sender();
     if v_until > v_now then
@@ -261,14 +266,14 @@ begin
   -- A sample is a fair estimate of a large number only.
   update widget_internal.settings s set events_per_count = coalesce(
     (
-      select greatest(1, least(16, min(quota.one_in)))
+      select greatest(1, least(64, min(quota.one_in)))
       from (
         select s.events_per_widget_per_day / 4096
         union all select s.events_per_sender_per_minute / 64
         union all select q.events_per_day / 4096 from public.widget_quotas q
       ) quota (one_in)
     ),
-    16
+    64
   );
   return null;
 end

@@ -59,7 +59,10 @@ set search_path = ''
 as $$
 declare
   v_verdict constant text := widget_internal.ask_door(record_event.widget_id);
-  v_properties constant jsonb := widget_internal.unwrap_json(record_event.properties);
+  -- A gateway may pass a form field of JSON on as a string.
+  v_properties constant jsonb := case jsonb_typeof(record_event.properties)
+    when 'string' then widget_internal.unwrap_json(record_event.properties) else record_event.properties
+  end;
   v_problem text;
   v_until timestamptz;
   v_event public.widget_analytics;

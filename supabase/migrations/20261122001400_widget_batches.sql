@@ -1,5 +1,41 @@
 -- A batch asks for each widget's quota once, when it is known how many of its events are good.
 
+create or replace function widget_internal.json_event_problem(event jsonb)
+returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_fields constant text[] := array[
+    'widget_id', 'event_type', 'session_id', 'page_url', 'event_id', 'call_id', 'seq', 'age_ms', 'properties'
+  ];
+  v_field record;
+begin
+  -- One look at all fields; only where one is wrong, which.
+  if event - v_fields <> '{}' or array['object', 'array', 'boolean'] && array[
+    jsonb_typeof(event -> 'widget_id'), jsonb_typeof(event -> 'event_type'), jsonb_typeof(event -> 'session_id'),
+    jsonb_typeof(event -> 'page_url'), jsonb_typeof(event -> 'event_id'), jsonb_typeof(event -> 'call_id'),
+    jsonb_typeof(event -> 'seq'), jsonb_typeof(event -> 'age_ms')
+  ] then
+    for v_field in select f.key, jsonb_typeof(f.value) as type from jsonb_each(json_event_problem.event) f loop
+      if v_field.key <> all (v_fields) then
+        return left(v_field.key, 64) || ': is not a field of an event';
+      elsif v_field.key <> 'properties' and v_field.type in ('object', 'array', 'boolean') then
+        return v_field.key || ': must be a string or a number';
+      end if;
+    end loop;
+  end if;
+
+  return case
+    when event ->> 'event_id' is not null and widget_internal.to_uuid(event ->> 'event_id') is null
+      then 'event_id: must be a UUID, or be left out'
+    when event ->> 'seq' !~ '^[0-9]{1,9}$' then 'seq: must be a whole number from 1 to 999999999'
+    when event ->> 'age_ms' !~ '^-?[0-9]{1,15}(\.[0-9]+)?$' then 'age_ms: must be a number of milliseconds'
+  end;
+end
+$$;
+
+
 create or replace function widget_internal.record_events(events jsonb)
 returns jsonb
 language plpgsql volatile
@@ -12,7 +48,7 @@ declare
   v_item record;
   v_event jsonb;
   v_widget_id uuid;
-  v_asked_for uuid;
+  v_asked_for text;
   v_verdict text;
   v_problem text;
   v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
@@ -34,11 +70,11 @@ begin
 
   for v_item in select e.value, e.ordinality - 1 as index from jsonb_array_elements(v_events) with ordinality e loop
     v_event := v_item.value;
-    v_widget_id := widget_internal.to_uuid(v_event ->> 'widget_id');
     -- A batch is mostly one widget's: ask once.
-    if v_widget_id is distinct from v_asked_for then
+    if v_asked_for is distinct from v_event ->> 'widget_id' then
+      v_asked_for := v_event ->> 'widget_id';
+      v_widget_id := widget_internal.to_uuid(v_asked_for);
       v_verdict := widget_internal.ask_door(v_widget_id);
-      v_asked_for := v_widget_id;
     end if;
 
     if v_widget_id is null then
@@ -87,7 +123,9 @@ begin
   select n.* from unnest(v_new) n where n.widget_id <> all (v_over_quota)
   on conflict do nothing;
   get diagnostics v_stored = row_count;
-  perform widget_internal.count_refusals(v_refusals);
+  if v_refusals <> '{}' then
+    perform widget_internal.count_refusals(v_refusals);
+  end if;
 
   -- Sent again as a whole once there is room, the events that are stored now are duplicates then.
   v_rejected := v_rejected || coalesce(
