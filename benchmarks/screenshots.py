@@ -64,7 +64,8 @@ def take(browser: Browser, address: str, picture: Picture, file: Path) -> None:
         expect(page.locator("[aria-busy=true]")).to_have_count(0)
         if picture.of_call:
             page.get_by_label("Which calls").select_option("End: provider")
-            page.get_by_role("table", name="Calls", exact=True).get_by_role("button").nth(1).click()
+            of_providers = page.get_by_role("table", name="Calls", exact=True).locator("tr", has_text="Provider")
+            of_providers.nth(4).get_by_role("button").click()
             expect(page.locator("dialog .reasons")).to_be_visible()
         page.screenshot(path=file)
 
