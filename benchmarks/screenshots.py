@@ -36,6 +36,7 @@ PICTURES = (
 
 
 def main() -> int:
+    expect.set_options(timeout=60_000)
     with Stack(durable=False, seed=True) as stack:
         demo_history.fill(stack.database_url, until=datetime.now(UTC) - timedelta(minutes=5))
         demo_history.count(stack.database_url)
@@ -59,6 +60,7 @@ def take(browser: Browser, address: str, picture: Picture, file: Path) -> None:
         locale="en-GB",
     ) as context:
         page = context.new_page()
+        page.set_default_timeout(60_000)
         sign_in(page, address, demo_history.OWNERS[0], demo_history.PASSWORD)
         expect(page.locator(".figure")).to_have_count(4)
         expect(page.locator("[aria-busy=true]")).to_have_count(0)

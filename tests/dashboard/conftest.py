@@ -19,6 +19,7 @@ from tests.conftest import NewWidget
 from tests.support import record, session_name
 
 PASSWORD = "correct horse battery"
+_PATIENCE = 30_000  # milliseconds: a machine that is busy with other tests is slow
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
@@ -76,15 +77,17 @@ class UsagePage:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # Not for the whole run: while playwright is on, no other test could start an event loop.
+    expect.set_options(timeout=_PATIENCE)
     with sync_playwright() as playwright, launch(playwright) as running:
         yield running
+    expect.set_options(timeout=5_000)
 
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A visitor in Vienna, where bills in UTC are off by an hour or two."""
     with browser.new_context(timezone_id="Europe/Vienna", viewport={"width": 1280, "height": 900}) as visitor:
-        visitor.set_default_timeout(10_000)
+        visitor.set_default_timeout(_PATIENCE)
         yield visitor
 
 
