@@ -23,6 +23,7 @@ for (const name of SETTINGS) {
 rmSync("dist", { recursive: true, force: true });
 mkdirSync("dist");
 await build({
+  absWorkingDir: process.cwd(), // not the folder from which this was called
   entryPoints: { dashboard: "src/main.tsx", style: "src/style.css" },
   bundle: true,
   format: "esm",
