@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,22 +45,38 @@ _CRON_SETTINGS = {
     "cron.use_background_workers": "on",
     "max_worker_processes": "32",
 }
+_EXTENSIONS = ("pgcrypto", "uuid-ossp", "plpgsql_check")
 _THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 class Database:
-    """A running server; `url` is the project owner's, `superuser_url` the platform's."""
+    """A running server; `url` is the project owner's, `superuser_url` the platform's.
 
-    def __init__(self, directory: Path, *, log: Path, port: int | None, durable: bool, scheduler: bool) -> None:
-        self._server = _start(directory, log=log, port=port, durable=durable, scheduler=scheduler)
+    Without an `installation` it is the machine's own that has every extension needed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        log: Path,
+        port: int | None,
+        durable: bool,
+        scheduler: bool,
+        installation: PostgresServer | None = None,
+    ) -> None:
+        self._server = _start(
+            directory, log=log, port=port, durable=durable, scheduler=scheduler, installation=installation
+        )
         try:
             with psycopg.connect(self.superuser_url, autocommit=True) as connection:
                 connection.execute((_HERE / "platform.sql").read_bytes())
                 connection.execute("set role supabase_auth_admin")
                 connection.execute(_auth_tables().encode())
                 connection.execute("reset role")
-                if "plpgsql_check" in self._server.extensions:
-                    connection.execute("create extension plpgsql_check with schema extensions")
+                for name in _EXTENSIONS:
+                    if name in self._server.extensions:
+                        connection.execute(f'create extension "{name}" with schema extensions'.encode())
                 if scheduler:
                     connection.execute((_HERE / "scheduler.sql").read_bytes())
         except BaseException:
@@ -205,10 +222,19 @@ class _Server(Postgresql):
         return {"user": uid, "group": gid, "extra_groups": []}
 
 
-def _start(directory: Path, *, log: Path, port: int | None, durable: bool, scheduler: bool) -> _Server:
-    installation = complete_server() or (None if scheduler else next(installed_servers(), None))
+def _start(
+    directory: Path,
+    *,
+    log: Path,
+    port: int | None,
+    durable: bool,
+    scheduler: bool,
+    installation: PostgresServer | None,
+) -> _Server:
+    installation = installation or complete_server() or (None if scheduler else next(installed_servers(), None))
     if installation is None:
         raise RuntimeError("no PostgreSQL with pg_cron and plpgsql_check: run scripts/demo or scripts/test")
+    installation = _within_reach(installation, directory)
     settings = dict(_SETTINGS)
     if scheduler:
         settings |= _CRON_SETTINGS
@@ -240,6 +266,28 @@ def _account() -> tuple[int, int] | None:
     except KeyError:
         raise RuntimeError(f"running as root needs the system user {_SYSTEM_USER!r}") from None
     return entry.pw_uid, entry.pw_gid
+
+
+def _within_reach(installation: PostgresServer, directory: Path) -> PostgresServer:
+    """The same, or a copy of it where the account that runs the server may not go, as into root's home."""
+    account = _account()
+    if account is None:
+        return installation
+    uid, gid = account
+    try:
+        subprocess.run(
+            [installation.bin / "postgres", "--version"],
+            stdout=subprocess.DEVNULL,
+            user=uid,
+            group=gid,
+            extra_groups=[],
+            check=True,
+        )
+    except PermissionError:
+        copy = directory / "server"
+        shutil.copytree(installation.bin.parent, copy, symlinks=True)
+        return installation._replace(bin=copy / "bin")
+    return installation
 
 
 @cache

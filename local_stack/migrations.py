@@ -1,9 +1,11 @@
 """Applies supabase/migrations with the Supabase CLI."""
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
-from local_stack.places import NODE, ROOT, SUPABASE_CLI, bare_environment
+from local_stack.places import NODE, ROOT, SUPABASE, SUPABASE_CLI, bare_environment
 
 
 def supabase(*arguments: str, home: Path, workdir: Path = ROOT, seconds: float = 120) -> str:
@@ -36,3 +38,17 @@ def push(database_url: str, *, home: Path, workdir: Path = ROOT, seed: bool = Fa
     """Apply what the database has not seen yet, with the rights of the URL's role."""
     arguments = ["db", "push", f"--remote={database_url}", "--yes", "--skip-vault"]
     return supabase(*arguments, *(["--include-seed"] if seed else []), home=home, workdir=workdir)
+
+
+_SCHEDULE = re.compile(r"^select cron\.schedule\([^;]*;$", re.MULTILINE)
+
+
+def without_schedules(workdir: Path) -> Path:
+    """A copy of the migrations in `workdir`, less what a project without pg_cron leaves out."""
+    folder = workdir / "supabase" / "migrations"
+    folder.mkdir(parents=True)
+    for migration in (SUPABASE / "migrations").glob("*.sql"):
+        if not migration.stem.endswith("_schedule"):
+            (folder / migration.name).write_text(_SCHEDULE.sub("", migration.read_text()))
+    shutil.copy(SUPABASE / "config.toml", workdir / "supabase")
+    return workdir

@@ -23,11 +23,9 @@ alter role authenticator set statement_timeout = '8s';
 alter database postgres owner to postgres;
 alter database postgres set timezone = 'UTC';
 
--- Extensions live in a schema of their own.
+-- Extensions live in a schema of their own; database.py makes those that the server has.
 create schema extensions authorization postgres;
 grant usage on schema extensions to anon, authenticated, service_role;
-create extension pgcrypto with schema extensions;
-create extension "uuid-ossp" with schema extensions;
 create extension pg_stat_statements with schema extensions;
 
 -- Supabase's default grants: what `postgres` makes in public, the API roles may use.

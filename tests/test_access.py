@@ -308,8 +308,8 @@ def test_r10_over_rest_too(stack: Stack, http: httpx.Client, two_owners: list[tu
 @pytest.mark.parametrize(
     "statement",
     [
-        "select cron.schedule('x', '* * * * *', 'select 1')",
-        "select * from cron.job",
+        pytest.param("select cron.schedule('x', '* * * * *', 'select 1')", marks=pytest.mark.pg_cron),
+        pytest.param("select * from cron.job", marks=pytest.mark.pg_cron),
         "select * from widget_internal.widget_calls_differences()",
         "select widget_internal.refresh_session_calls(gen_random_uuid(), 's')",
         "insert into widget_internal.settings (max_call_duration) values ('1 hour')",

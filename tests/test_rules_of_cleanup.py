@@ -232,6 +232,7 @@ def test_r7_its_work_follows_the_open_calls(db: Connection) -> None:
     assert "widget_calls_open_idx" in str(plan)
 
 
+@pytest.mark.pg_cron
 def test_pg_cron_runs_the_cleanup(fresh_database: FreshDatabase) -> None:
     """The migrations schedule it every 30 minutes, and the job, set to each minute, completes a stale call."""
     with psycopg.connect(fresh_database().database_url, autocommit=True, row_factory=dict_row) as db:
