@@ -1,4 +1,4 @@
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { Api, Selection } from "./api";
 import { CallList } from "./CallList";
 import { Controls } from "./Controls";
@@ -75,13 +75,25 @@ function Report({ api, widgets, zone }: ReportProps) {
   const names = useMemo(() => new Map(widgets.map(({ id, name }) => [id, name || "Unnamed widget"])), [widgets]);
   const inName = `${firstDay}-to-${lastDay}`;
 
-  const daily = useLoaded(key, () => api.daily(selection));
+  // What the page is opened for comes first; sums over more calls wait for it, as they would slow it down.
+  const first = useRef<Promise<unknown>>(Promise.resolve());
+  const after = async <T,>(ask: () => Promise<T>) => {
+    await first.current.catch(() => undefined);
+    return ask();
+  };
+  const daily = useLoaded(key, () => {
+    const asked = api.daily(selection);
+    first.current = asked;
+    return asked;
+  });
   const traffic = useLoaded(key, () => api.traffic(selection));
-  const months = useLoaded(String(only?.id), () => api.months(only?.id ?? null));
+  const months = useLoaded(String(only?.id), () => after(() => api.months(only?.id ?? null)));
   const pages = useLoaded(key, () => api.places(selection, "page"));
   const hosts = useLoaded(key, () => api.places(selection, "host"));
   const refusals = useLoaded(key, () => api.refusals(selection));
-  const usage = useLoaded(key, async () => (await api.usage(selection)).filter((row) => !only || row.widget_id === only.id));
+  const usage = useLoaded(key, async () =>
+    (await after(() => api.usage(selection))).filter((row) => !only || row.widget_id === only.id),
+  );
 
   useEffect(() => {
     document.title = `Usage: ${only ? names.get(only.id) : "all widgets"}`;

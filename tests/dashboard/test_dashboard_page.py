@@ -251,12 +251,13 @@ def test_loading_and_failing(usage_page: UsagePage, played: Owner) -> None:
     panel = usage_page.panel("Day by day")
     expect(panel.get_by_role("status")).to_have_text("Loading…")
     expect(panel).to_have_attribute("aria-busy", "true")
-    expect(usage_page.panel("By widget")).to_contain_text(played.widget_name)
+    expect(usage_page.panel("Calls")).to_contain_text(played.widget_name)
 
     held[0].abort()
 
     expect(panel.get_by_role("alert")).to_contain_text("This could not be loaded: The project cannot be reached.")
     expect(usage_page.figure("Calls")).to_contain_text("could not be loaded")
+    expect(usage_page.panel("By widget")).to_contain_text(played.widget_name)
     usage_page.page.unroute("**/rpc/widget_daily_usage")
     panel.get_by_role("button", name="Try again").click()
     expect(usage_page.figure("Calls")).to_contain_text("11")
