@@ -1524,6 +1524,8 @@ CREATE FUNCTION widget_internal.count_sessions(received_after timestamp with tim
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
+declare
+  v_archived_to constant timestamptz := widget_internal.health_archived_to();
 begin
   with after as materialized (
     select * from widget_internal.changed_health_sessions(count_sessions.received_after, count_sessions.received_to)
@@ -1567,6 +1569,7 @@ begin
   insert into widget_internal.health_calls as k
   select k.* from (
     select distinct c.widget_id, hour from changes c cross join lateral unnest(c.call_hours) hour
+    where hour >= v_archived_to
   ) d
   cross join lateral widget_internal.calls_of_hour(d.widget_id, d.hour) k
   on conflict on constraint health_calls_pkey do update set
@@ -1905,32 +1908,56 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.forget_senders() IS 'Deletes past days'' salts, without which no hash can be traced to an address, and counts that no quota needs.';
 
+CREATE FUNCTION widget_internal.health_archived_to() RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_month constant date := widget_internal.last_archived_month();
+begin
+  if isfinite(v_month) then
+    return (widget_internal.month_bounds(v_month)).period_end;
+  end if;
+  return '-infinity';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.health_archived_to() IS 'Hours before this moment may have lost events to the archive; -infinity: none has.';
+
 CREATE FUNCTION widget_internal.health_differences() RETURNS TABLE(counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
+declare
+  v_archived_to constant timestamptz := widget_internal.health_archived_to();
 begin
   return query
   with kept as (
     select 'events' as counted, h.widget_id, h.hour::text as at, array[h.events_received, h.loads, h.opens] as numbers
     from widget_internal.health_hours h
+    where h.hour >= v_archived_to
     union all
     select 'sessions', h.widget_id, h.hour::text, array[h.sessions, h.events_numbered, h.events_expected, h.orphan_ends]
     from widget_internal.health_hours h
+    where h.hour >= v_archived_to
     union all
     select 'calls', c.widget_id, c.hour::text, array[
       c.calls_started, c.calls_open, c.calls_observed, c.calls_provider, c.calls_operator, c.calls_heartbeat,
       c.calls_assumed, c.calls_failed
     ]
     from widget_internal.health_calls c
+    where c.hour >= v_archived_to
     union all
     select 'pages', p.widget_id, p.day || ' ' || p.page_url, array[p.sessions, p.loads, p.opens, p.calls]
     from widget_internal.health_pages p
+    where p.day > (v_archived_to at time zone 'UTC')::date
   ),
   computed as (
     select c.counted, c.widget_id, c.hour::text as at, c.numbers from widget_internal.computed_health() c
+    where c.hour >= v_archived_to
     union all
     select 'pages', p.widget_id, p.day || ' ' || p.page_url, p.numbers from widget_internal.computed_health_pages() p
+    where p.day > (v_archived_to at time zone 'UTC')::date
   )
   select
     coalesce(k.counted, c.counted), coalesce(k.widget_id, c.widget_id), coalesce(k.at, c.at)::text, k.numbers, c.numbers
@@ -2695,6 +2722,12 @@ CREATE FUNCTION widget_internal.rebuild_health() RETURNS bigint
     SET search_path TO ''
     AS $$
 begin
+  if isfinite(widget_internal.health_archived_to()) then
+    raise exception 'health cannot be counted anew: events up to % are in the archive, and their counts would be lost',
+      widget_internal.health_archived_to()
+      using errcode = 'object_not_in_prerequisite_state', hint = 'What is counted of archived months stays as it is.';
+  end if;
+
   perform from widget_internal.health_state for update;
   delete from widget_internal.health_sessions;
   delete from widget_internal.health_hours;
@@ -4889,6 +4922,8 @@ REVOKE ALL ON FUNCTION widget_internal.finish_archive(month date) FROM PUBLIC;
 REVOKE ALL ON FUNCTION widget_internal.forget_health_page() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.forget_senders() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.health_archived_to() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.health_differences() FROM PUBLIC;
 

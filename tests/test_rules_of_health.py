@@ -319,3 +319,27 @@ def test_r9_an_erased_session_leaves_no_page(db: Connection, widget_id: UUID) ->
     assert differences(db, widget_id) == []
     record(db, widget_id, "a", "widget_open", at(2), page_url=SHOP)
     assert differences(db, widget_id) == []
+
+
+def test_r9_archived_months_keep_their_counts(db: Connection, widget_id: UUID) -> None:
+    """What left the ledger stays counted, a session that comes back takes nothing away, and nothing is rebuilt."""
+    for session in ("a", "b"):
+        record(db, widget_id, session, "call_start", at(1), call_id="c")
+        record(db, widget_id, session, "call_end", at(2), call_id="c")
+    (before,) = health(db, widget_id)
+
+    with db.transaction(force_rollback=True):
+        db.execute(
+            "insert into public.widget_archives (month, place, as_of, manifest_hash) values ('2026-03-01', 'x', now(), 'x')"
+        )
+        db.execute("delete from public.widget_analytics where widget_id = %s and session_id = 'b'", [widget_id])
+        record(db, widget_id, "a", "call_end", at(3), call_id="c", source="operator")
+        (after,) = health(db, widget_id)
+        differing = differences(db, widget_id)
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="in the archive"), db.transaction():
+            db.execute("select widget_internal.rebuild_health()")
+
+    counted = ("calls_started", "calls_observed", "sessions")
+    assert named(before, *counted) == named(after, *counted) == [2, 2, 2]
+    assert after["events_received"] == 5
+    assert differing == []
