@@ -165,3 +165,15 @@ def test_bills_and_ledger(db: Connection, widget_id: UUID) -> None:
     db.execute("select widget_internal.refresh_session_calls(%s, 's')", [widget_id])
 
     assert "call" in found
+
+
+def test_who_is_over_quota(db: Connection, widget_id: UUID) -> None:
+    """A widget of which events were refused for its quota."""
+    db.execute(
+        "select widget_internal.count_refusals(array_fill((%s, 'over_quota', '')::widget_internal.refusal, array[3]))",
+        [widget_id],
+    )
+
+    row = row_of(run(db, "who_is_over_quota"), widget_id, key="widget_id")
+
+    assert (row["refused"], row["hours"]) == (3, 1)
