@@ -1918,7 +1918,7 @@ begin
   if isfinite(v_month) then
     return (widget_internal.month_bounds(v_month)).period_end;
   end if;
-  return '-infinity';
+  return timestamptz '-infinity';
 end
 $$;
 

@@ -330,7 +330,8 @@ def test_r9_archived_months_keep_their_counts(db: Connection, widget_id: UUID) -
 
     with db.transaction(force_rollback=True):
         db.execute(
-            "insert into public.widget_archives (month, place, as_of, manifest_hash) values ('2026-03-01', 'x', now(), 'x')"
+            "insert into public.widget_archives (month, place, as_of, manifest_hash)"
+            " values ('2026-03-01', 'x', now(), 'x')"
         )
         db.execute("delete from public.widget_analytics where widget_id = %s and session_id = 'b'", [widget_id])
         record(db, widget_id, "a", "call_end", at(3), call_id="c", source="operator")
