@@ -10,6 +10,7 @@ import pytest
 from local_stack.stack import Stack
 from tests.conftest import Connect, NewWidget
 from tests.support import Browser, Connection, event, events_of
+from tests.torture.floods import flood
 
 DAY = 86_400
 
@@ -225,3 +226,13 @@ def test_r8_counts_that_no_quota_needs_are_deleted(quotas: Connection, new_widge
     ).fetchone()
     assert left is not None
     assert (left["n"] <= 3, left["today"]) == (True, True)
+
+
+def test_r8_a_flood_of_one_widget_is_no_other_widgets_matter(stack: Stack) -> None:
+    """Flooded tenfold over HTTP, a widget stores no more than its quota, and its neighbours' events are all taken."""
+    result = flood(stack, seconds=3, quota=60)
+
+    assert result.before.acceptance == 1
+    assert result.during.acceptance >= 0.999
+    assert 0 < result.stored <= result.quota
+    assert result.flooded.statuses == {200: result.stored, 429: 150 - result.stored}
