@@ -1,7 +1,8 @@
 """Events sent through the real API: stored once, refused with a reason, retried without harm."""
 
+import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -208,6 +209,28 @@ def test_a_server_that_takes_no_writes_is_tried_again(
 
         assert (tracked.accepted, len(network.seen)) == (1, 2)
     assert len(stored(db, widget_id)) == 1
+
+
+def test_sending_again_after_an_error_does_not_shift_the_event(
+    stack: Stack, db: Connection, new_widget: NewWidget
+) -> None:
+    """The same event, sent again by its caller after an outage, is dated by when it was made."""
+    widget_id = new_widget()
+    with (
+        UnreliableProxy(stack.api_url) as network,
+        WidgetAnalytics(url=network.url, publishable_key=stack.publishable_key, origin=SHOP, attempts=1) as client,
+    ):
+        event = Event(widget_id=widget_id, event_type="call_end", session_id="s", call_id="c", age_ms=1_000)
+        made_at = datetime.now(UTC)
+        network.next_faults = [answering(503)]
+        with pytest.raises(Unreachable):
+            client.track(event)
+        time.sleep(1.5)  # the outage
+
+        client.track(event)
+
+    (row,) = stored(db, widget_id)
+    assert abs(row["timestamp"] - made_at + timedelta(seconds=1)) < timedelta(seconds=1)
 
 
 def test_a_long_wait_is_the_callers_to_decide(stack: Stack) -> None:

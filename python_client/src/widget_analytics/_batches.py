@@ -19,16 +19,17 @@ MAX_BYTES = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An event on its way: its place in the caller's list, and when the client was handed it."""
+    """An event on its way: its place in the caller's list, and when it was made."""
 
     index: int
     body: dict[str, Any]
     size: int
-    handed_over: float
+    made_at: float
 
     def to_send(self) -> dict[str, Any]:
-        """Give the event's fields, its age as of now: the time that it waited here must not shift the call."""
-        waited_ms = round((time.monotonic() - self.handed_over) * 1_000)
+        """Give the event's fields, its age as of now: the time that it waited to be sent must not shift the call."""
+        # Never less than nothing: an event that another machine has made brings that machine's clock.
+        waited_ms = max(0, round((time.monotonic() - self.made_at) * 1_000))
         return self.body | {"age_ms": self.body["age_ms"] + waited_ms}
 
 
@@ -47,7 +48,7 @@ def item(index: int, event: Event) -> Item:
     }
     body = {name: value for name, value in body.items() if value is not None}
     size = len(json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()) + len(",")
-    return Item(index=index, body=body, size=size, handed_over=time.monotonic())
+    return Item(index=index, body=body, size=size, made_at=event._made_at)
 
 
 def batches(events: Iterable[Event]) -> Iterator[list[Item]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -61,8 +62,8 @@ class Event:
         session_id: groups the events of one page view, 1 to 255 characters.
         call_id: which call of the session, where the sender knows.
         seq: the sender's running number in its session, from 1.
-        age_ms: how long ago it happened when the client is handed it, in milliseconds; waiting time in the client is
-            added. At most seven days.
+        age_ms: how long before this object was made it happened, in milliseconds; the time until it is sent, and sent
+            again after an error, is added. At most seven days.
         page_url: where the widget was embedded; stored without query and fragment.
         properties: small extras, at most 4,096 bytes as JSON.
         event_id: the event's name for ever; a UUIDv7 unless given.
@@ -77,6 +78,7 @@ class Event:
     page_url: str | None = None
     properties: Mapping[str, Any] | None = None
     event_id: UUID = field(default_factory=uuid7)
+    _made_at: float = field(default_factory=time.monotonic, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
