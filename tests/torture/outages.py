@@ -25,6 +25,7 @@ _BATCH = 10
 _LONGEST_WAIT = 30.0
 # The browser waits longer after each failure, up to five minutes.
 _BROWSER_SECONDS = 240.0
+_CATCH_UP_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def outage(stack: Stack, kind: str, *, seconds: float, seed: int, browser: Brows
 
         clients = _Clients(stack, proxy, widget_id, seed=seed)
         clients.start()
-        await_true(lambda: clients.delivered >= _BATCH * CLIENTS, seconds=30, what="a first batch of each client")
+        opened.callback(clients.stop)
+        await_true(lambda: clients.delivered >= _BATCH * CLIENTS, seconds=120, what="a first batch of each client")
         with TROUBLES[kind](stack, proxy, random.Random(seed)):  # noqa: S311 a simulation, not a secret
             began = time.monotonic()
             if page is not None:
@@ -105,6 +107,7 @@ class _Clients:
         self._widget_id = widget_id
         self._seed = seed
         self._finishing = threading.Event()
+        self._given_up = threading.Event()
         self._lock = threading.Lock()
         self._broken: list[BaseException] = []
         self.events: dict[UUID, tuple[Event, float]] = {}
@@ -119,12 +122,23 @@ class _Clients:
     def finish(self) -> None:
         """Let each deliver what it has begun."""
         self._finishing.set()
+        deadline = time.monotonic() + _CATCH_UP_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0, deadline - time.monotonic()))
+        late = any(thread.is_alive() for thread in self._threads)
+        self.stop()
         if self._broken:
             raise self._broken[0]
+        assert not late, f"not delivered {_CATCH_UP_SECONDS:g} s after the trouble"
 
-    def check(self, db: Connection, *) -> None:
+    def stop(self) -> None:
+        """Give up what is not delivered."""
+        self._finishing.set()
+        self._given_up.set()
+        for thread in self._threads:
+            thread.join()
+
+    def check(self, db: Connection) -> None:
         rows = db.execute(
             'select id, "timestamp" from public.widget_analytics where widget_id = %s', [self._widget_id]
         ).fetchall()
@@ -136,12 +150,12 @@ class _Clients:
 
     def _run(self, name: int) -> None:
         try:
-            # Few attempts and little patience: what the client gives up, this script begins again.
+            # Few attempts and some patience: what the client gives up, this script begins again.
             with WidgetAnalytics(
                 url=self._proxy.url,
                 publishable_key=self._stack.publishable_key,
                 origin=PAGE,
-                timeout=5,
+                timeout=15,
                 attempts=2,
             ) as client:
                 number = 0
@@ -162,7 +176,7 @@ class _Clients:
         return batch
 
     def _deliver(self, client: WidgetAnalytics, batch: list[Event]) -> None:
-        while True:
+        while not self._given_up.is_set():
             try:
                 tracked = client.track_many(batch)
             except Unreachable:
