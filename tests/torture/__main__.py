@@ -107,7 +107,7 @@ def _run(torture: str, stack: Stack, options: argparse.Namespace, progress: Prog
                     met = outage(stack, kind, seconds=options.outage, seed=seed, browser=browser)
                     progress.advance(task)
                     yield f"{kind} for {met.seconds:g} s", "events delivered, each once", f"{met.events:,}"
-                    yield "", "attempts given up and begun again", f"{met.failures:,}"
+                    yield "", "requests sent again", f"{met.sent_again:,}"
                     yield "", "all there after", f"{met.caught_up_after:.0f} s"
         case "full disk":
             if os.geteuid() != 0:

@@ -17,7 +17,7 @@ from local_stack.unreliable_proxy import Answer, Fault, Seen, UnreliableProxy, a
 from tests.torture.crashes import connect
 from tests.torture.traffic import PAGE, Connection, await_true, check_kept_calls
 from tests.tracker.ledger import Ledger
-from widget_analytics import Event, Unreachable, WidgetAnalytics
+from widget_analytics import Event, TooManyRequests, Unreachable, WidgetAnalytics
 
 CLIENTS = 4
 _BATCH = 10
@@ -35,8 +35,8 @@ class Outage:
     kind: str
     seconds: float
     events: int
-    failures: int
-    """Attempts that the Python clients gave up, and began again."""
+    sent_again: int
+    """Requests beyond one for each of the Python clients' batches."""
     caught_up_after: float
     """Seconds from the end of the trouble until the last of it was there."""
 
@@ -87,7 +87,8 @@ def outage(stack: Stack, kind: str, *, seconds: float, seed: int, browser: Brows
             if browser is not None:
                 _check_browser(ledger, lasted=over - began)
             check_kept_calls(db_after)
-        return Outage(kind, seconds, len(clients.events), clients.failures, caught_up_after)
+        requests = sum("track_events" in request.path for request in proxy.seen)
+        return Outage(kind, seconds, len(clients.events), requests - len(clients.events) // _BATCH, caught_up_after)
 
 
 def _check_browser(ledger: Ledger, *, lasted: float) -> None:
@@ -112,7 +113,6 @@ class _Clients:
         self._broken: list[BaseException] = []
         self.events: dict[UUID, tuple[Event, float]] = {}
         self.delivered = 0
-        self.failures = 0
 
     def start(self) -> None:
         self._threads = [threading.Thread(target=self._run, args=[name]) for name in range(CLIENTS)]
@@ -179,9 +179,7 @@ class _Clients:
         while not self._given_up.is_set():
             try:
                 tracked = client.track_many(batch)
-            except Unreachable:
-                with self._lock:
-                    self.failures += 1
+            except (Unreachable, TooManyRequests):
                 continue
             assert tracked.rejected == ()
             with self._lock:
@@ -227,28 +225,8 @@ def _connections_cut(stack: Stack, proxy: UnreliableProxy, dice: random.Random) 
         yield
 
 
-@contextmanager
-def _statements_cut(stack: Stack, proxy: UnreliableProxy, dice: random.Random) -> Iterator[None]:
-    """The gateway's connections to the database end in the middle of what they do."""
-    over = threading.Event()
-
-    def cut() -> None:
-        with connect(stack) as db:
-            while not over.wait(dice.uniform(0.02, 0.2)):
-                db.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'authenticator'")
-
-    thread = threading.Thread(target=cut)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 TROUBLES = {
     "database gone": _database_gone,
     "gateway killed": _gateway_killed,
     "connections cut": _connections_cut,
-    "statements cut": _statements_cut,
 }
