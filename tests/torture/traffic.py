@@ -53,7 +53,7 @@ class Sender:
         self._http = httpx.Client(
             base_url=stack.api_url,
             headers={"apikey": stack.publishable_key, "origin": PAGE},
-            timeout=30,
+            timeout=10,
         )
 
     def close(self) -> None:
