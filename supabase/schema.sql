@@ -3278,7 +3278,10 @@ CREATE FUNCTION widget_internal.scheduled_jobs() RETURNS text[]
     SET search_path TO ''
     AS $$
 begin
-  return array['widget_complete_stale_sessions', 'widget_refresh_health', 'widget_send_alerts', 'widget_prune'];
+  return array[
+    'widget_complete_stale_sessions', 'widget_refresh_health', 'widget_send_alerts', 'widget_forget_senders',
+    'widget_prune'
+  ];
 end
 $$;
 
