@@ -25,8 +25,8 @@ AS_IT_IS = "as_it_is"
 PARTITIONS = 24
 _SESSION = ("widget_load", "widget_open", "call_start", "call_heartbeat", "call_end")
 _HEAD = (
-    "| variant | inserts per second, as it is = 1 | WAL per event | bytes per event"
-    " | a session's call events | a widget's latest 50 |\n|---|---|---|---|---|---|"
+    "| variant | inserts per second, as it is = 1 | processor time, as it is = 1 | WAL per event | bytes per event"
+    " | a session's call events | a widget's latest 50 |\n|---|---|---|---|---|---|---|"
 )
 
 
@@ -73,6 +73,23 @@ def brin_for_time(bench: Bench, schema: str) -> None:
 def lz4(bench: Bench, schema: str) -> None:
     for column in ("page_url", "user_agent", "properties"):
         bench.execute(f"alter table {schema}.ledger alter column {column} set compression lz4")
+
+
+def check_constraints(bench: Bench, schema: str) -> None:
+    """The checks of the columns' domains as constraints of the table."""
+    domains = bench.execute(
+        "select a.attname, format_type(t.typbasetype, t.typtypmod), t.oid"
+        " from pg_attribute a join pg_type t on t.oid = a.atttypid"
+        " where a.attrelid = %s::regclass and a.attnum > 0 and t.typtype = 'd'",
+        [f"{schema}.ledger"],
+    )
+    for column, base, domain in domains:
+        collation = ' collate "C"' if base == "text" else ""
+        bench.execute(f'alter table {schema}.ledger alter column "{column}" type {base}{collation}')
+        checks = bench.execute("select pg_get_constraintdef(oid) from pg_constraint where contypid = %s", [domain])
+        for (check,) in checks:
+            definition = str(check).replace("VALUE", f'"{column}"')
+            bench.execute(f"alter table {schema}.ledger add {definition}")
 
 
 def side_table(bench: Bench, schema: str) -> None:
@@ -124,6 +141,7 @@ VARIANTS = (
     Variant("no_session_index", "without the index on sessions", drop_session_index),
     Variant("whole_session_index", "with it over all events, not call events alone", whole_session_index),
     Variant("brin", "BRIN for `(widget_id, timestamp)`", brin_for_time),
+    Variant("checks", "check constraints in place of domains", check_constraints),
     Variant("partitions", f"partitioned by month of the key, {PARTITIONS} months", monthly_partitions),
     Variant("every_row", "page and browser on every event", as_it_is, texts="every event"),
     Variant("side_table", "page and browser in a table of sessions", side_table, texts="side table"),
@@ -223,6 +241,7 @@ def _line(bench: Bench, variant: Variant, pair: Pair | None, rows: int) -> str:
     )
     figures = [
         spread(pair.rate_ratios(), "") if pair else "1",
+        spread(pair.cpu_ratios(), "") if pair and pair.cpu_ratios() else "1",
         figure(wal_per_event(pair.ours)) if pair else "",
         figure(weight),
         _milliseconds(

@@ -456,46 +456,60 @@ CREATE FUNCTION public.widget_billing_usage(period_start timestamp with time zon
 begin
   perform widget_internal.refuse_archived_period(widget_billing_usage.period_start);
   return query
-  with rated as (
-    select r.* from widget_internal.rated_calls(
+  with parts as (
+    select r.widget_id, r.month, r.plan_from, r.outcome, r.evidence, count(*) as calls, sum(r.billable_seconds) as seconds
+    from widget_internal.priced_calls(
       widget_billing_usage.period_start, widget_billing_usage.period_end,
       widget_internal.counted_as_of(widget_billing_usage.as_of)
     ) r
+    group by r.widget_id, r.month, r.plan_from, r.outcome, r.evidence
   ),
   months as (
-    select r.widget_id, r.plan, sum(r.billable_seconds) as seconds from rated r group by r.widget_id, r.month, r.plan
+    select r.widget_id, r.plan_from, sum(r.seconds) as seconds from parts r group by r.widget_id, r.month, r.plan_from
   ),
   charges as (
     select
       m.widget_id,
-      sum(greatest(m.seconds - coalesce((m.plan).included_seconds, 0), 0)) as charged_seconds,
-      sum(widget_internal.charge(m.seconds, m.plan)) as amount,
-      min((m.plan).currency) as currency,
+      sum(greatest(m.seconds - coalesce(p.included_seconds, 0), 0)) as charged_seconds,
+      sum(widget_internal.charge(m.seconds, p)) as amount,
+      min(p.currency) as currency,
       -- A month without a plan has no amount, and euros are not added to dollars.
-      count((m.plan).currency) = count(*) and min((m.plan).currency) = max((m.plan).currency) as has_amount
+      count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount
     from months m
+    left join public.widget_plans p on p.widget_id = m.widget_id and p.valid_from = m.plan_from
     group by m.widget_id
+  ),
+  sums as (
+    select
+      r.widget_id, sum(r.calls) as calls, sum(r.seconds) as seconds,
+      sum(r.calls) filter (where r.evidence = 'observed') as observed_calls,
+      sum(r.seconds) filter (where r.evidence = 'observed') as observed_seconds,
+      sum(r.calls) filter (where r.evidence = 'provider') as provider_calls,
+      sum(r.seconds) filter (where r.evidence = 'provider') as provider_seconds,
+      sum(r.calls) filter (where r.evidence = 'operator') as operator_calls,
+      sum(r.seconds) filter (where r.evidence = 'operator') as operator_seconds,
+      sum(r.calls) filter (where r.evidence = 'heartbeat') as heartbeat_calls,
+      sum(r.seconds) filter (where r.evidence = 'heartbeat') as heartbeat_seconds,
+      sum(r.calls) filter (where r.evidence = 'assumed') as assumed_calls,
+      sum(r.seconds) filter (where r.evidence = 'assumed') as assumed_seconds,
+      sum(r.calls) filter (where r.outcome = 'open') as open_calls,
+      sum(r.calls) filter (where r.outcome = 'failed') as failed_calls
+    from parts r
+    group by r.widget_id
   )
   select
-    r.widget_id, count(*), sum(r.billable_seconds),
-    count(*) filter (where r.evidence = 'observed'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'observed'), 0),
-    count(*) filter (where r.evidence = 'provider'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'provider'), 0),
-    count(*) filter (where r.evidence = 'operator'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'operator'), 0),
-    count(*) filter (where r.evidence = 'heartbeat'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'heartbeat'), 0),
-    count(*) filter (where r.evidence = 'assumed'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'assumed'), 0),
-    count(*) filter (where r.outcome = 'open'),
-    count(*) filter (where r.outcome = 'failed'),
+    s.widget_id, s.calls::bigint, s.seconds,
+    coalesce(s.observed_calls, 0)::bigint, coalesce(s.observed_seconds, 0),
+    coalesce(s.provider_calls, 0)::bigint, coalesce(s.provider_seconds, 0),
+    coalesce(s.operator_calls, 0)::bigint, coalesce(s.operator_seconds, 0),
+    coalesce(s.heartbeat_calls, 0)::bigint, coalesce(s.heartbeat_seconds, 0),
+    coalesce(s.assumed_calls, 0)::bigint, coalesce(s.assumed_seconds, 0),
+    coalesce(s.open_calls, 0)::bigint, coalesce(s.failed_calls, 0)::bigint,
     c.charged_seconds,
     case when c.has_amount then c.amount end,
     case when c.has_amount then c.currency end
-  from rated r
-  join charges c on c.widget_id = r.widget_id
-  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.has_amount;
+  from sums s
+  join charges c on c.widget_id = s.widget_id;
 end
 $$;
 
@@ -2572,6 +2586,69 @@ $_$;
 
 COMMENT ON FUNCTION widget_internal.post_alert(body jsonb) IS 'Hands a message for the webhook to pg_net, which sends it after commit.';
 
+CREATE FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan_from date, billable_seconds numeric, why_not text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
+begin
+  if priced_calls.period_start is null or priced_calls.period_end is null
+    or priced_calls.period_end <= priced_calls.period_start
+  then
+    raise exception 'period_end: must be after period_start' using errcode = 'invalid_parameter_value';
+  end if;
+
+  -- One expression over all calls, as a function for each would take ten times as long.
+  return query
+  with calls as (
+    -- As calls_as_of() has them, but not handed through a function: these are the many.
+    select c.widget_id, c.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
+      c.duration_seconds
+    from public.widget_calls c
+    where priced_calls.as_of is null
+      and c.started_at >= priced_calls.period_start
+      and c.started_at < priced_calls.period_end
+    union all
+    select a.*
+    from widget_internal.calls_as_of(
+      priced_calls.period_start, priced_calls.period_end, priced_calls.as_of, priced_calls.only_sessions
+    ) a
+    where priced_calls.as_of is not null
+  ),
+  planned as (
+    select
+      c.*, (v.plan).valid_from as plan_from,
+      coalesce((v.plan).minimum_seconds, 0) as minimum, coalesce((v.plan).increment_seconds, 0) as increment,
+      case
+        when c.outcome = 'open' then 'open calls are not billed yet'
+        -- Before any minimum: an operator who sets a call to nothing means that it costs nothing.
+        when c.evidence = 'operator' and c.duration_seconds = 0 then 'void'
+        when c.outcome = 'failed' and (v.plan).bills_failed_calls is not true then 'failed calls are not billed'
+        when c.evidence = 'assumed' and (v.plan).assumed_calls = 'none' then 'assumed ends are not billed'
+      end as why_not
+    from (
+      select b.*, date_trunc('month', b.started_at at time zone v_zone)::date as month from calls b
+      offset 0 -- once for each call
+    ) c
+    left join widget_internal.plan_validity v
+      on v.widget_id = c.widget_id and c.month >= v.valid_from and c.month < v.valid_until
+  )
+  select
+    p.widget_id, p.session_id, p.call_id, p.started_at, p.ended_at, p.outcome, p.evidence, p.duration_seconds,
+    p.month, p.plan_from,
+    case
+      when p.why_not is not null then 0
+      when p.increment > 0 then ceil(greatest(p.duration_seconds, p.minimum) / p.increment) * p.increment
+      else greatest(p.duration_seconds, p.minimum)
+    end,
+    p.why_not
+  from planned p;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'calls_as_of(), each with its billing month, the first month of the plan that holds then, what that plan makes of it, and why that is nothing.';
+
 CREATE FUNCTION widget_internal.prune() RETURNS TABLE(cleanup_runs bigint, refusal_counts bigint, job_runs bigint)
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2672,55 +2749,35 @@ CREATE FUNCTION widget_internal.rated_calls(period_start timestamp with time zon
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
-declare
-  v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
 begin
-  -- One expression over all calls, as a function for each would take ten times as long.
   return query
-  with calls as (
-    select
-      a.*, v.plan, date_trunc('month', a.started_at at time zone v_zone)::date as month,
-      case
-        when a.outcome = 'open' then 'open calls are not billed yet'
-        -- Before any minimum: an operator who sets a call to nothing means that it costs nothing.
-        when a.evidence = 'operator' and a.duration_seconds = 0 then 'void'
-        when a.outcome = 'failed' and (v.plan).bills_failed_calls is not true then 'failed calls are not billed'
-        when a.evidence = 'assumed' and (v.plan).assumed_calls = 'none' then 'assumed ends are not billed'
-      end as why_not,
-      coalesce((v.plan).minimum_seconds, 0) as minimum,
-      coalesce((v.plan).increment_seconds, 0) as increment
-    from widget_internal.calls_as_of(
-      rated_calls.period_start, rated_calls.period_end, rated_calls.as_of, rated_calls.only_sessions
-    ) a
-    left join widget_internal.plan_validity v
-      on v.widget_id = a.widget_id
-      and date_trunc('month', a.started_at at time zone v_zone)::date >= v.valid_from
-      and date_trunc('month', a.started_at at time zone v_zone)::date < v.valid_until
-  )
   select
     c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
-    c.month, c.plan,
-    case
-      when c.why_not is not null then 0
-      when c.increment > 0 then ceil(greatest(c.duration_seconds, c.minimum) / c.increment) * c.increment
-      else greatest(c.duration_seconds, c.minimum)
-    end,
+    c.month, p.plan, c.billable_seconds,
     case
       when c.why_not is not null then c.why_not
-      when c.minimum = 0 and c.increment = 0 then 'exact duration'
+      when coalesce((p.plan).minimum_seconds, 0) = 0 and coalesce((p.plan).increment_seconds, 0) = 0
+        then 'exact duration'
       else concat_ws(
-        ', ', 'at least ' || nullif(c.minimum, 0) || ' s', 'in steps of ' || nullif(c.increment, 0) || ' s'
+        ', ', 'at least ' || nullif((p.plan).minimum_seconds, 0) || ' s',
+        'in steps of ' || nullif((p.plan).increment_seconds, 0) || ' s'
       )
     end
-    || coalesce(' (plan "' || (c.plan).name || '" from ' || left((c.plan).valid_from::text, 7) || ')', '')
+    || coalesce(' (plan "' || (p.plan).name || '" from ' || left((p.plan).valid_from::text, 7) || ')', '')
     || case when c.evidence = 'operator' then coalesce(
       widget_internal.correction_note(c.widget_id, c.session_id, c.call_id, rated_calls.as_of), ''
     ) else '' end
-  from calls c;
+  from widget_internal.priced_calls(
+    rated_calls.period_start, rated_calls.period_end, rated_calls.as_of, rated_calls.only_sessions
+  ) c
+  -- One by one, so that the calls stay in their order.
+  left join lateral (
+    select w as plan from public.widget_plans w where w.widget_id = c.widget_id and w.valid_from = c.plan_from offset 0
+  ) p on true;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'calls_as_of(), each with its billing month, the plan that holds then, and what that plan makes of it.';
+COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'priced_calls(), each with the whole plan, and the rule that says how the plan came to its seconds.';
 
 CREATE FUNCTION widget_internal.rebuild_health() RETURNS bigint
     LANGUAGE plpgsql
@@ -4992,6 +5049,10 @@ REVOKE ALL ON FUNCTION widget_internal.period_content(period public.widget_billi
 GRANT ALL ON FUNCTION widget_internal.period_content(period public.widget_billing_periods) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.post_alert(body jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.prune() FROM PUBLIC;
 

@@ -87,6 +87,7 @@ FUNCTIONS: dict[str, set[str]] = {
     "widget_internal.session_calls": {"authenticated", "service_role"},
     "widget_internal.calls_as_of": {"authenticated", "service_role"},
     "widget_internal.rated_calls": {"authenticated", "service_role"},
+    "widget_internal.priced_calls": {"authenticated", "service_role"},
     "widget_internal.counted_as_of": {"authenticated", "service_role"},
     "widget_internal.correction_note": {"authenticated", "service_role"},
     "widget_internal.charge": {"authenticated", "service_role"},

@@ -68,7 +68,7 @@ def test_other_designs_are_made_and_measured(bench: Bench) -> None:
 
     lines = list(decisions.measure(bench, chosen, 1000))
 
-    assert [line.count(" | ") for line in lines] == [5, 5, 5]
+    assert [line.count(" | ") for line in lines] == [6, 6, 6]
     assert not bench.execute("select from pg_namespace where nspname in ('partitions', 'side_table')")
 
 

@@ -1,0 +1,196 @@
+-- The bill of a month took twenty times as long as reading its calls. What a call costs is now computed apart from the
+-- text that says why, which only a list of calls needs, and sums are made before the plans come in (docs/performance.md).
+
+create function widget_internal.priced_calls(
+  period_start timestamptz, period_end timestamptz, as_of timestamptz,
+  only_sessions widget_internal.session_name[] default null
+)
+returns table (
+  widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
+  evidence text, duration_seconds numeric, month date, plan_from date, billable_seconds numeric, why_not text
+)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
+begin
+  if priced_calls.period_start is null or priced_calls.period_end is null
+    or priced_calls.period_end <= priced_calls.period_start
+  then
+    raise exception 'period_end: must be after period_start' using errcode = 'invalid_parameter_value';
+  end if;
+
+  -- One expression over all calls, as a function for each would take ten times as long.
+  return query
+  with calls as (
+    -- As calls_as_of() has them, but not handed through a function: these are the many.
+    select c.widget_id, c.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
+      c.duration_seconds
+    from public.widget_calls c
+    where priced_calls.as_of is null
+      and c.started_at >= priced_calls.period_start
+      and c.started_at < priced_calls.period_end
+    union all
+    select a.*
+    from widget_internal.calls_as_of(
+      priced_calls.period_start, priced_calls.period_end, priced_calls.as_of, priced_calls.only_sessions
+    ) a
+    where priced_calls.as_of is not null
+  ),
+  planned as (
+    select
+      c.*, (v.plan).valid_from as plan_from,
+      coalesce((v.plan).minimum_seconds, 0) as minimum, coalesce((v.plan).increment_seconds, 0) as increment,
+      case
+        when c.outcome = 'open' then 'open calls are not billed yet'
+        -- Before any minimum: an operator who sets a call to nothing means that it costs nothing.
+        when c.evidence = 'operator' and c.duration_seconds = 0 then 'void'
+        when c.outcome = 'failed' and (v.plan).bills_failed_calls is not true then 'failed calls are not billed'
+        when c.evidence = 'assumed' and (v.plan).assumed_calls = 'none' then 'assumed ends are not billed'
+      end as why_not
+    from (
+      select b.*, date_trunc('month', b.started_at at time zone v_zone)::date as month from calls b
+      offset 0 -- once for each call
+    ) c
+    left join widget_internal.plan_validity v
+      on v.widget_id = c.widget_id and c.month >= v.valid_from and c.month < v.valid_until
+  )
+  select
+    p.widget_id, p.session_id, p.call_id, p.started_at, p.ended_at, p.outcome, p.evidence, p.duration_seconds,
+    p.month, p.plan_from,
+    case
+      when p.why_not is not null then 0
+      when p.increment > 0 then ceil(greatest(p.duration_seconds, p.minimum) / p.increment) * p.increment
+      else greatest(p.duration_seconds, p.minimum)
+    end,
+    p.why_not
+  from planned p;
+end
+$$;
+
+comment on function widget_internal.priced_calls(timestamptz, timestamptz, timestamptz, widget_internal.session_name[]) is
+  'calls_as_of(), each with its billing month, the first month of the plan that holds then, what that plan makes of it, '
+  'and why that is nothing.';
+
+
+create or replace function widget_internal.rated_calls(
+  period_start timestamptz, period_end timestamptz, as_of timestamptz,
+  only_sessions widget_internal.session_name[] default null
+)
+returns table (
+  widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
+  evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, rule text
+)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
+    c.month, p.plan, c.billable_seconds,
+    case
+      when c.why_not is not null then c.why_not
+      when coalesce((p.plan).minimum_seconds, 0) = 0 and coalesce((p.plan).increment_seconds, 0) = 0
+        then 'exact duration'
+      else concat_ws(
+        ', ', 'at least ' || nullif((p.plan).minimum_seconds, 0) || ' s',
+        'in steps of ' || nullif((p.plan).increment_seconds, 0) || ' s'
+      )
+    end
+    || coalesce(' (plan "' || (p.plan).name || '" from ' || left((p.plan).valid_from::text, 7) || ')', '')
+    || case when c.evidence = 'operator' then coalesce(
+      widget_internal.correction_note(c.widget_id, c.session_id, c.call_id, rated_calls.as_of), ''
+    ) else '' end
+  from widget_internal.priced_calls(
+    rated_calls.period_start, rated_calls.period_end, rated_calls.as_of, rated_calls.only_sessions
+  ) c
+  -- One by one, so that the calls stay in their order.
+  left join lateral (
+    select w as plan from public.widget_plans w where w.widget_id = c.widget_id and w.valid_from = c.plan_from offset 0
+  ) p on true;
+end
+$$;
+
+comment on function widget_internal.rated_calls(timestamptz, timestamptz, timestamptz, widget_internal.session_name[]) is
+  'priced_calls(), each with the whole plan, and the rule that says how the plan came to its seconds.';
+
+
+create or replace function public.widget_billing_usage(
+  period_start timestamptz, period_end timestamptz, as_of timestamptz default null
+)
+returns table (
+  widget_id uuid, calls bigint, billable_seconds numeric,
+  observed_calls bigint, observed_seconds numeric, provider_calls bigint, provider_seconds numeric,
+  operator_calls bigint, operator_seconds numeric, heartbeat_calls bigint, heartbeat_seconds numeric,
+  assumed_calls bigint, assumed_seconds numeric, open_calls bigint, failed_calls bigint,
+  charged_seconds numeric, amount numeric, currency text
+)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  perform widget_internal.refuse_archived_period(widget_billing_usage.period_start);
+  return query
+  with parts as (
+    select r.widget_id, r.month, r.plan_from, r.outcome, r.evidence, count(*) as calls, sum(r.billable_seconds) as seconds
+    from widget_internal.priced_calls(
+      widget_billing_usage.period_start, widget_billing_usage.period_end,
+      widget_internal.counted_as_of(widget_billing_usage.as_of)
+    ) r
+    group by r.widget_id, r.month, r.plan_from, r.outcome, r.evidence
+  ),
+  months as (
+    select r.widget_id, r.plan_from, sum(r.seconds) as seconds from parts r group by r.widget_id, r.month, r.plan_from
+  ),
+  charges as (
+    select
+      m.widget_id,
+      sum(greatest(m.seconds - coalesce(p.included_seconds, 0), 0)) as charged_seconds,
+      sum(widget_internal.charge(m.seconds, p)) as amount,
+      min(p.currency) as currency,
+      -- A month without a plan has no amount, and euros are not added to dollars.
+      count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount
+    from months m
+    left join public.widget_plans p on p.widget_id = m.widget_id and p.valid_from = m.plan_from
+    group by m.widget_id
+  ),
+  sums as (
+    select
+      r.widget_id, sum(r.calls) as calls, sum(r.seconds) as seconds,
+      sum(r.calls) filter (where r.evidence = 'observed') as observed_calls,
+      sum(r.seconds) filter (where r.evidence = 'observed') as observed_seconds,
+      sum(r.calls) filter (where r.evidence = 'provider') as provider_calls,
+      sum(r.seconds) filter (where r.evidence = 'provider') as provider_seconds,
+      sum(r.calls) filter (where r.evidence = 'operator') as operator_calls,
+      sum(r.seconds) filter (where r.evidence = 'operator') as operator_seconds,
+      sum(r.calls) filter (where r.evidence = 'heartbeat') as heartbeat_calls,
+      sum(r.seconds) filter (where r.evidence = 'heartbeat') as heartbeat_seconds,
+      sum(r.calls) filter (where r.evidence = 'assumed') as assumed_calls,
+      sum(r.seconds) filter (where r.evidence = 'assumed') as assumed_seconds,
+      sum(r.calls) filter (where r.outcome = 'open') as open_calls,
+      sum(r.calls) filter (where r.outcome = 'failed') as failed_calls
+    from parts r
+    group by r.widget_id
+  )
+  select
+    s.widget_id, s.calls::bigint, s.seconds,
+    coalesce(s.observed_calls, 0)::bigint, coalesce(s.observed_seconds, 0),
+    coalesce(s.provider_calls, 0)::bigint, coalesce(s.provider_seconds, 0),
+    coalesce(s.operator_calls, 0)::bigint, coalesce(s.operator_seconds, 0),
+    coalesce(s.heartbeat_calls, 0)::bigint, coalesce(s.heartbeat_seconds, 0),
+    coalesce(s.assumed_calls, 0)::bigint, coalesce(s.assumed_seconds, 0),
+    coalesce(s.open_calls, 0)::bigint, coalesce(s.failed_calls, 0)::bigint,
+    c.charged_seconds,
+    case when c.has_amount then c.amount end,
+    case when c.has_amount then c.currency end
+  from sums s
+  join charges c on c.widget_id = s.widget_id;
+end
+$$;
+
+revoke all on function widget_internal.priced_calls(timestamptz, timestamptz, timestamptz, widget_internal.session_name[])
+  from public, anon, authenticated, service_role;
+grant execute on function widget_internal.priced_calls(timestamptz, timestamptz, timestamptz, widget_internal.session_name[])
+  to authenticated, service_role;
