@@ -33,7 +33,8 @@ def after(**past: float) -> datetime:
 
 def bill(db: Connection, widget_id: UUID, as_of: datetime | None = None) -> list[Row]:
     return db.execute(
-        "select * from public.widget_billing_calls(%s, %s, %s) where widget_id = %s order by started_at, call_id, session_id",
+        "select * from public.widget_billing_calls(%s, %s, %s) where widget_id = %s"
+        " order by started_at, call_id, session_id",
         [*MAY, as_of, widget_id],
     ).fetchall()
 
