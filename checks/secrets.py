@@ -18,6 +18,8 @@ EXCEPTIONS = (
     (r"SUPABASE_SECRET_KEY", "the name of the variable, not its value"),
     (r"sb_(secret|publishable)_[a-z_]*(\\ndef)?", "a made-up key of tests: real ones are longer and have digits"),
     (r"correct horse battery( staple)?", "a made-up password of tests"),
+    (r"demo-password", "of accounts with made-up data, on this machine alone"),
+    (r"testing", "what the archive's tests give a store of their own"),
     (r"(cron-)?secret", "a made-up CRON_SECRET of tests"),
     (r"eyJhbGciOiJub25lIn0\.e30\.", "a token with the algorithm `none`, which a test sees refused"),
     (r"eyJhbGciOiJIUzI1NiJ9\.eyJyb2xlIjoi\w+\.", "tokens of tests: their signature is the word `signature`"),

@@ -67,9 +67,7 @@ def flood(stack: Stack, *, seconds: float, quota: int) -> Flood:
     return Flood(before, during, flooded, stored[0], quota)
 
 
-async def _play(
-    stack: Stack, neighbours: list[UUID], victim: UUID | None, seconds: float
-) -> tuple[Answers, Answers]:
+async def _play(stack: Stack, neighbours: list[UUID], victim: UUID | None, seconds: float) -> tuple[Answers, Answers]:
     ordinary, flooded = Answers(), Answers()
     headers = {"apikey": stack.publishable_key, "origin": "https://shop.example"}
     async with httpx.AsyncClient(base_url=stack.api_url, headers=headers, timeout=30) as client:
