@@ -8,7 +8,7 @@ from widget_analytics._archive.engines import EngineName
 
 def test_spark_bills_what_postgres_billed(tmp_path: Path) -> None:
     """The very SQL that DuckDB runs, over the same histories."""
-    with archived_books(tmp_path, histories=300) as books:
+    with archived_books(tmp_path, histories=200) as books:
         assert_files_say_what_postgres_said(books, EngineName.SPARK)
 
     assert sum(map(len, books.calls.values())) > books.histories
