@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.archive_histories import archived_books, assert_files_say_what_postgres_said
 from widget_analytics._archive.engines import EngineName
 
 
+@pytest.mark.timeout(3600)
 def test_spark_bills_what_postgres_billed(tmp_path: Path) -> None:
     """The very SQL that DuckDB runs, over the same histories."""
-    with archived_books(tmp_path, histories=200) as books:
+    with archived_books(tmp_path, histories=40) as books:
         assert_files_say_what_postgres_said(books, EngineName.SPARK)
 
     assert sum(map(len, books.calls.values())) > books.histories
