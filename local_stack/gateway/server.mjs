@@ -72,10 +72,19 @@ process.on("uncaughtException", (error) => {
   ({ app, connection } = open());
 });
 
+// JSON nested deeper than its parser's stack is the sender's fault: the parser here calls it an error of its own.
+async function blameSender(response) {
+  if (response.status !== 500) return response;
+  const { message } = await response.clone().json().catch(() => ({}));
+  if (!/^RangeError: Maximum call stack/.test(message)) return response;
+  const refusal = { code: "PGRST102", details: null, hint: null, message: "Invalid json: nested too deeply" };
+  return Response.json(refusal, { status: 400 });
+}
+
 async function answer(request, env) {
-  const response = await app.fetch(request, {
-    peerAddress: env.incoming.socket.remoteAddress ?? null,
-  });
+  const response = await blameSender(
+    await app.fetch(request, { peerAddress: env.incoming.socket.remoteAddress ?? null }),
+  );
   // A page may read any answer, an error as well: without this it sees only "failed to fetch".
   if (response.headers.has("Access-Control-Allow-Origin")) return response;
   const headers = new Headers(response.headers);
