@@ -43,4 +43,4 @@ def test_no_statement_sees_or_changes_what_is_anothers(own_db: Connection) -> No
     seen = roam(own_db, world, count=300, seed=6)
 
     assert seen["answers with rows"] > 50
-    assert seen["refused (42501)"] > 100
+    assert seen["refused (42501)"] > 50
