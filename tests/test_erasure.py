@@ -90,7 +90,9 @@ def test_what_tells_of_a_visitor_is_gone_from_every_table(own_db: Connection) ->
     widget_id = a_widget(own_db)
     a_session(own_db, widget_id)
     facts = [{name: row[name] for name in FACTS} for row in events_of(own_db, widget_id)]
+    own_db.execute("select public.refresh_widget_health()")
     assert all("widget_analytics" in where_it_stands(own_db, text) for text in ("cart-of-jane", "Jane's", EXTRA))
+    assert "widget_pages" in where_it_stands(own_db, "cart-of-jane")
 
     erased = erase(own_db, widget_id)
 

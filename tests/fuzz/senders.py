@@ -208,9 +208,17 @@ def catalog(db: psycopg.Connection[Any]) -> dict[str, list[str]]:
 
 def broken_rows(db: psycopg.Connection[Any]) -> list[str]:
     """Constraints of ours that some row does not keep, asked anew of every row."""
+    # Of tables, and of the domains that their columns are of.
     checks = db.execute(
         "select conrelid::regclass::text, conname, pg_get_expr(conbin, conrelid) from pg_constraint"
         " where contype = 'c' and connamespace in ('public'::regnamespace, 'widget_internal'::regnamespace)"
+        " and conrelid <> 0"
+        " union all "
+        "select r.oid::regclass::text, c.conname,"
+        " regexp_replace(pg_get_expr(c.conbin, 0), '\\mVALUE\\M', quote_ident(a.attname), 'g')"
+        " from pg_constraint c join pg_attribute a on a.atttypid = c.contypid and a.attnum > 0"
+        " join pg_class r on r.oid = a.attrelid and r.relkind = 'r' where c.contype = 'c' and c.contypid <> 0"
+        " and c.connamespace in ('public'::regnamespace, 'widget_internal'::regnamespace)"
     ).fetchall()
     return [
         f"{table}.{name}"

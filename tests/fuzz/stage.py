@@ -32,6 +32,8 @@ class Stage:
 @contextmanager
 def stage(stack: Stack) -> Iterator[Stage]:
     with psycopg.connect(stack.database_url, autocommit=True) as db:
+        # A 429 is another matter: here every good event must be taken.
+        db.execute("update widget_internal.settings set events_per_sender_per_minute = null")
         target = Target(
             api_url=stack.api_url,
             key=stack.publishable_key,
@@ -41,7 +43,10 @@ def stage(stack: Stack) -> Iterator[Stage]:
                 closed=(_widget(db, is_active=False), _widget(db, "other.example")),
             ),
         )
-        yield Stage(stack, db, target)
+        try:
+            yield Stage(stack, db, target)
+        finally:
+            db.execute("update widget_internal.settings set events_per_sender_per_minute = default")
 
 
 def _widget(db: psycopg.Connection[Any], *hosts: str, is_active: bool = True) -> UUID:
@@ -51,4 +56,5 @@ def _widget(db: psycopg.Connection[Any], *hosts: str, is_active: bool = True) ->
     ).fetchone()
     assert row is not None
     widget_id: UUID = row[0]
+    db.execute("insert into public.widget_quotas (widget_id, events_per_day) values (%s, null)", [widget_id])
     return widget_id

@@ -46,6 +46,7 @@ def make_world(db: Connection) -> World:
         for widget_id in owner.widget_ids:
             db.execute("select public.erase_widget_session(%s, %s)", [widget_id, f"{owner.marks[0]}-forgotten"])
     db.execute("select public.complete_stale_sessions('1 minute')")
+    db.execute("select public.refresh_widget_health()")
     return World((*owners, _owner(db, 3, widgets=0)))
 
 
@@ -72,6 +73,7 @@ def _widget(db: Connection, owner_id: UUID, mark: str) -> UUID:
         " values (%s, '2000-01-01', %s, 0.1, 'EUR')",
         [widget_id, mark],
     )
+    db.execute("insert into public.widget_quotas values (%s, 1000)", [widget_id])
     db.execute(
         "select widget_internal.count_refusals(array[(%s, 'domain_not_allowed', %s)::widget_internal.refusal])",
         [widget_id, f"{mark}.evil.example"],
