@@ -43,6 +43,8 @@ class Relation:
     columns: tuple[tuple[str, str], ...]
     values: dict[str, tuple[str, ...]]
     """What stands in each column, of all owners."""
+    is_kept_in_public: bool
+    """A table, not a view."""
 
     @property
     def own_rows(self) -> str | None:
@@ -91,11 +93,12 @@ def read_catalog(db: Connection) -> Catalog:
     """Every table, view and function of ours that there is, whether or not a role may use it."""
     relations = {}
     for row in db.execute(
-        "select n.nspname, c.relname, array_agg(a.attname::text order by a.attnum) as names,"
+        "select n.nspname, c.relname, c.relkind = 'r' and n.nspname = 'public' as is_kept_in_public,"
+        " array_agg(a.attname::text order by a.attnum) as names,"
         " array_agg(format_type(a.atttypid, null) order by a.attnum) as types"
         " from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid"
         " where n.nspname in ('public', 'widget_internal') and c.relkind in ('r', 'v', 'm', 'p')"
-        " and a.attnum > 0 and not a.attisdropped group by 1, 2"
+        " and a.attnum > 0 and not a.attisdropped group by 1, 2, 3"
     ).fetchall():
         name = sql.Identifier(row["nspname"], row["relname"])
         values = {
@@ -112,7 +115,7 @@ def read_catalog(db: Connection) -> Catalog:
         }
         full_name = f"{row['nspname']}.{row['relname']}"
         columns = tuple(zip(row["names"], row["types"], strict=True))
-        relations[full_name] = Relation(full_name, columns, values)
+        relations[full_name] = Relation(full_name, columns, values, row["is_kept_in_public"])
     functions = tuple(
         Function(row["name"], tuple(row["types"]), row["provolatile"] == "v", row["gives_widget_ids"])
         for row in db.execute(
@@ -286,8 +289,7 @@ class Tenants:
         self._db = db
         self.world = world
         self.catalog = read_catalog(db)
-        self._tables = [name for name in self.catalog.relations if name in TABLES and name.startswith("public.")]
-        self._before: dict[str, str] = {}
+        self._tables = [name for name, relation in self.catalog.relations.items() if relation.is_kept_in_public]
         self.seen: Counter[str] = Counter()
 
     def empty(self) -> list[str]:
