@@ -1,1 +1,1 @@
-"""Bad input and foreign eyes: made-up requests and queries, which may break nothing and see nothing of others."""
+"""Bad input: made-up requests, which may break nothing."""
