@@ -56,7 +56,8 @@ def repository() -> list[Path]:
 
 
 def _settings() -> dict[str, object]:
-    plugins: list[str] = [plugin.__name__ for plugin in get_mapping_from_secret_type_to_class().values()]
+    classes: Iterable[type] = get_mapping_from_secret_type_to_class().values()
+    plugins = [plugin.__name__ for plugin in classes]
     return {"plugins_used": [{"name": name} for name in sorted(plugins) if name not in _NOT_USED]}
 
 

@@ -354,7 +354,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'Takes one event of a widget (R1, R3, R8). age_ms: how long ago it happened, by the sender''s own clock. Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message names the field. 429 (53400): over quota; Retry-After and retry_after say for how many seconds. What is refused is counted in widget_refusals.';
+COMMENT ON FUNCTION public.track_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'Takes one event of a widget (R1, R3, R8). age_ms: how long ago it happened, by the sender''s own clock. Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message names the field. 429 (53400): over quota; Retry-After and retry_after say for how many seconds. 503 (25006): the database is read-only just now. What is refused is counted in widget_refusals.';
 
 CREATE FUNCTION public.track_events(events jsonb) RETURNS jsonb
     LANGUAGE plpgsql
@@ -2015,6 +2015,17 @@ $_$;
 
 COMMENT ON FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) IS 'Whether a widget''s allowed_domains admit a host: itself, "*.parent" for hosts below it, "*" for any and for none named.';
 
+CREATE FUNCTION widget_internal.is_read_only() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return current_setting('transaction_read_only')::boolean and current_setting('request.method', true) = 'POST';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.is_read_only() IS 'Whether a request that means to write cannot: the server is read-only, as a full disk makes it.';
+
 CREATE FUNCTION widget_internal.is_young_session(session_id text, born_after timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
@@ -2779,6 +2790,18 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'priced_calls(), each with the whole plan, and the rule that says how the plan came to its seconds.';
 
+CREATE FUNCTION widget_internal.read_only_answer() RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  -- Left to itself the answer would be a 405, which tells a sender to give up.
+  return widget_internal.refusal_answer(503, '25006', 'the database is read-only just now', 'Send the same again later.');
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.read_only_answer() IS 'Makes the REST answer a 503: the sender is to keep its events.';
+
 CREATE FUNCTION widget_internal.rebuild_health() RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -2849,7 +2872,9 @@ declare
   v_until timestamptz;
   v_event public.widget_analytics;
 begin
-  if v_verdict not in ('open', 'demo') then
+  if widget_internal.is_read_only() then
+    return widget_internal.read_only_answer();
+  elsif v_verdict not in ('open', 'demo') then
     perform widget_internal.count_refusals(
       array[widget_internal.door_refusal(v_verdict, record_event.widget_id, widget_internal.page_host())]
     );
@@ -2910,7 +2935,9 @@ declare
   v_stored integer := 0;
   v_demos integer := 0;
 begin
-  if jsonb_typeof(v_events) is distinct from 'array' then
+  if widget_internal.is_read_only() then
+    return widget_internal.read_only_answer();
+  elsif jsonb_typeof(v_events) is distinct from 'array' then
     return widget_internal.refusal_answer(400, '22023', 'events: must be a JSON array of events');
   elsif jsonb_array_length(v_events) > 1000 then
     return widget_internal.refusal_answer(413, '54000', 'events: must be at most 1000 in one call');
@@ -4994,6 +5021,8 @@ REVOKE ALL ON FUNCTION widget_internal.health_differences() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.is_host_allowed(host text, allowed_domains text[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.is_read_only() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.is_young_session(session_id text, born_after timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.json_event_problem(event jsonb) FROM PUBLIC;
@@ -5063,6 +5092,8 @@ REVOKE ALL ON FUNCTION widget_internal.rank_response_times(received_after timest
 REVOKE ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
+
+REVOKE ALL ON FUNCTION widget_internal.read_only_answer() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.rebuild_health() FROM PUBLIC;
 

@@ -98,7 +98,6 @@ def test_a_read_only_database(stack: Stack) -> None:
         assert stored_of(db, widget_id) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the door does not ask whether the database is read-only; PostgREST says 405")
 def test_a_read_only_database_is_the_servers_fault(stack: Stack) -> None:
     """Over REST it is a 5xx: at a 4xx many senders drop what they have."""
     with connect(stack) as db:

@@ -323,5 +323,3 @@ create trigger apply_quotas_on_change
 create trigger apply_quotas_on_change
   after update of events_per_widget_per_day, events_per_sender_per_minute on widget_internal.settings
   for each statement execute function widget_internal.apply_quotas();
-
-select cron.schedule('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()');

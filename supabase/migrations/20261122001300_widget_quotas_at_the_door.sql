@@ -43,8 +43,38 @@ $$;
 comment on function widget_internal.quota_refusal(uuid, timestamptz, integer) is
   'Counts so many refused events, and makes the REST answer a 429 with Retry-After, in seconds, in header and body.';
 
+
+create function widget_internal.is_read_only()
+returns boolean
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return current_setting('transaction_read_only')::boolean and current_setting('request.method', true) = 'POST';
+end
+$$;
+
+comment on function widget_internal.is_read_only() is
+  'Whether a request that means to write cannot: the server is read-only, as a full disk makes it.';
+
+
+create function widget_internal.read_only_answer()
+returns jsonb
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+  -- Left to itself the answer would be a 405, which tells a sender to give up.
+  return widget_internal.refusal_answer(503, '25006', 'the database is read-only just now', 'Send the same again later.');
+end
+$$;
+
+comment on function widget_internal.read_only_answer() is 'Makes the REST answer a 503: the sender is to keep its events.';
+
 revoke all on function widget_internal.quota_refusal(uuid, timestamptz, integer)
   from public, anon, authenticated, service_role;
+revoke all on function widget_internal.is_read_only() from public, anon, authenticated, service_role;
+revoke all on function widget_internal.read_only_answer() from public, anon, authenticated, service_role;
 
 
 create or replace function widget_internal.record_event(
@@ -67,7 +97,9 @@ declare
   v_until timestamptz;
   v_event public.widget_analytics;
 begin
-  if v_verdict not in ('open', 'demo') then
+  if widget_internal.is_read_only() then
+    return widget_internal.read_only_answer();
+  elsif v_verdict not in ('open', 'demo') then
     perform widget_internal.count_refusals(
       array[widget_internal.door_refusal(v_verdict, record_event.widget_id, widget_internal.page_host())]
     );
@@ -107,5 +139,5 @@ comment on function public.track_event(uuid, text, text, text, uuid, text, integ
   'Takes one event of a widget (R1, R3, R8). age_ms: how long ago it happened, by the sender''s own clock. '
   'Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. '
   'HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message '
-  'names the field. 429 (53400): over quota; Retry-After and retry_after say for how many seconds. What is refused is '
-  'counted in widget_refusals.';
+  'names the field. 429 (53400): over quota; Retry-After and retry_after say for how many seconds. 503 (25006): the '
+  'database is read-only just now. What is refused is counted in widget_refusals.';

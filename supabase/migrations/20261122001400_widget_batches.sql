@@ -62,7 +62,9 @@ declare
   v_stored integer := 0;
   v_demos integer := 0;
 begin
-  if jsonb_typeof(v_events) is distinct from 'array' then
+  if widget_internal.is_read_only() then
+    return widget_internal.read_only_answer();
+  elsif jsonb_typeof(v_events) is distinct from 'array' then
     return widget_internal.refusal_answer(400, '22023', 'events: must be a JSON array of events');
   elsif jsonb_array_length(v_events) > 1000 then
     return widget_internal.refusal_answer(413, '54000', 'events: must be at most 1000 in one call');

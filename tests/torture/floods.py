@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import quantiles
 from uuid import UUID
 
@@ -83,13 +84,13 @@ async def _play(stack: Stack, neighbours: list[UUID], victim: UUID | None, secon
 
         async with asyncio.TaskGroup() as senders:
             for widget_id in neighbours:
-                senders.create_task(_steadily(lambda w=widget_id: send(w, ordinary), EVENTS_PER_SECOND, seconds))
+                senders.create_task(_steadily(partial(send, widget_id, ordinary), EVENTS_PER_SECOND, seconds))
             if victim is not None:
-                senders.create_task(_steadily(lambda: send(victim, flooded), EVENTS_PER_SECOND * TIMES, seconds))
+                senders.create_task(_steadily(partial(send, victim, flooded), EVENTS_PER_SECOND * TIMES, seconds))
     return ordinary, flooded
 
 
-async def _steadily(send: Callable[[], Awaitable[None]], per_second: float, seconds: float) -> None:
+async def _steadily(send: Callable[[], Coroutine[None, None, None]], per_second: float, seconds: float) -> None:
     """Sends at its times, whether the answer before has come or not: a flood does not wait."""
     began = time.perf_counter()
     async with asyncio.TaskGroup() as sent:
