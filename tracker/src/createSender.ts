@@ -71,7 +71,7 @@ export const createSender = (
     if (names[0]) {
       // Offline, refused, blocked, or a fetch that the page has replaced and broken.
       if (!status) beacon(body);
-      if (!status || status > 499 || /40[^03]|42[59]/.test(`${status}`)) {
+      if (!status || status > 499 || /40[^039]|42[59]/.test(`${status}`)) {
         clearTimeout(timer);
         timer = setTimeout(flush, (wait || Math.min(2 ** failures++, 300)) * (1e3 + 500 * Math.random()));
       } else {
