@@ -18,6 +18,9 @@ Connection = psycopg.Connection[DictRow]
 
 # Of two workers none may be left with a long file when the other has nothing more to do.
 LONG_FILES = (
+    "test_torture.py",
+    "test_archive.py",
+    "test_dashboard_page.py",
     "test_accuracy.py",
     "test_rules_of_cleanup.py",
     "test_local_stack.py",

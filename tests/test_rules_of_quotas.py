@@ -232,7 +232,5 @@ def test_r8_a_flood_of_one_widget_is_no_other_widgets_matter(stack: Stack) -> No
     """Flooded tenfold over HTTP, a widget stores no more than its quota, and its neighbours' events are all taken."""
     result = flood(stack, seconds=3, quota=60)
 
-    assert result.before.acceptance == 1
-    assert result.during.acceptance >= 0.999
-    assert 0 < result.stored <= result.quota
+    result.check()
     assert result.flooded.statuses == {200: result.stored, 429: 150 - result.stored}

@@ -18,12 +18,13 @@ from local_stack.chromium import launch
 from local_stack.stack import Stack
 from tests.torture.crashes import crashes
 from tests.torture.disks import full_disk
+from tests.torture.floods import flood
 from tests.torture.outages import TROUBLES, outage
 from tests.torture.schedules import compare
 from tests.torture.storms import killed_cleanups, storms
 
 STORMS_A_ROUND = 50
-TORTURES = ("crashes", "storms", "killed cleanups", "schedule", "outages", "full disk")
+TORTURES = ("crashes", "storms", "killed cleanups", "schedule", "outages", "full disk", "flood")
 
 Row = tuple[str, str, str]
 T = TypeVar("T")
@@ -116,6 +117,14 @@ def _run(torture: str, stack: Stack, options: argparse.Namespace, progress: Prog
             disk = full_disk(stack)
             yield "a full disk", "answer", f"HTTP {disk.status}, {disk.code}"
             yield "", f"of the {disk.refused} events refused half-written", "0"
+        case "flood":
+            met_flood = flood(stack, seconds=rounds * 3, quota=rounds * 50)
+            met_flood.check()
+            yield "a flood of one widget, ten times its neighbours'", "seconds", f"{rounds * 3}"
+            yield "", "neighbours' events taken", f"{met_flood.during.acceptance:.2%}"
+            yield "", "99 of 100 answered within, before", f"{met_flood.before.p99 * 1000:.0f} ms"
+            yield "", "and during the flood", f"{met_flood.during.p99 * 1000:.0f} ms"
+            yield "", "stored of the flood, of its quota", f"{met_flood.stored:,}, {met_flood.quota:,}"
 
 
 def _counted(progress: Progress, what: str, steps: Iterable[T], total: int) -> Iterator[T]:

@@ -45,6 +45,13 @@ class Flood:
     stored: int
     quota: int
 
+    def check(self) -> None:
+        """Raise if a neighbour noticed, or the flood stored more than its quota."""
+        if self.before.acceptance < 1 or self.during.acceptance < 0.999:
+            raise AssertionError(f"neighbours were refused: {self.during.statuses}")
+        if not 0 < self.stored <= self.quota or self.stored != self.flooded.statuses[200]:
+            raise AssertionError(f"{self.stored} events are stored of a quota of {self.quota}")
+
 
 def flood(stack: Stack, *, seconds: float, quota: int) -> Flood:
     """Nine widgets send five events a second each, through the gateway; then a tenth sends ten times as many."""
