@@ -118,7 +118,7 @@ def _run(torture: str, stack: Stack, options: argparse.Namespace, progress: Prog
             yield "a full disk", "answer", f"HTTP {disk.status}, {disk.code}"
             yield "", f"of the {disk.refused} events refused half-written", "0"
         case "flood":
-            met_flood = flood(stack, seconds=rounds * 3, quota=rounds * 50)
+            met_flood = flood(stack, seconds=rounds * 3, quota=rounds * 20)
             met_flood.check()
             yield "a flood of one widget, ten times its neighbours'", "seconds", f"{rounds * 3}"
             yield "", "neighbours' events taken", f"{met_flood.during.acceptance:.2%}"

@@ -15,7 +15,7 @@ import psycopg
 from local_stack.stack import Stack
 
 NEIGHBOURS = 9
-EVENTS_PER_SECOND = 5
+EVENTS_PER_SECOND = 2
 TIMES = 10
 
 
@@ -54,7 +54,7 @@ class Flood:
 
 
 def flood(stack: Stack, *, seconds: float, quota: int) -> Flood:
-    """Nine widgets send five events a second each, through the gateway; then a tenth sends ten times as many."""
+    """Nine widgets send two events a second each, through the gateway; then a tenth sends ten times as many."""
     with psycopg.connect(stack.database_url, autocommit=True) as db:
         *neighbours, victim = [
             row[0]
