@@ -26,6 +26,7 @@ LONG_FILES = (
     "test_local_stack.py",
     "test_tracker_delivery.py",
     "test_oracle.py",
+    "test_tenants.py",
 )
 
 

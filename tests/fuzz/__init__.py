@@ -1,1 +1,1 @@
-"""Bad input: made-up requests, which may break nothing."""
+"""Made-up requests, which may break nothing, and made-up statements, which may tell nothing of others."""

@@ -1,4 +1,4 @@
-"""Bad input over HTTP, much of it: `scripts/fuzz --help`."""
+"""Bad input over HTTP, and statements as every tenant, many of them: `scripts/fuzz --help`."""
 
 import argparse
 import multiprocessing
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from math import inf
 
+import psycopg
+from psycopg.rows import dict_row
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -19,6 +21,8 @@ from rich.table import Table
 from local_stack.stack import Stack
 from tests.fuzz.senders import Target, fuzz, nothing_else_changes, reach_the_limits
 from tests.fuzz.stage import stage
+from tests.fuzz.tenants import roam
+from tests.fuzz.world import make_world
 
 # A process plays so many and comes back: so the whole run is told by its seed, whatever the number of processes.
 LOT = 1000
@@ -27,27 +31,33 @@ LOT = 1000
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz",
-        description="Sends made-up requests over HTTP and checks that nothing breaks.",
+        description="Sends made-up requests over HTTP and checks that nothing breaks; or, with --tenants, asks made-up "
+        "statements as every role and checks that none is told, or changes, what is another owner's.",
     )
     any_seed = random.SystemRandom().randrange(1_000_000)
     jobs = max(2, os.cpu_count() or 1)
-    parser.add_argument("--count", type=int, help="how many (100000)")
+    parser.add_argument("--tenants", action="store_true", help="statements as every role instead of bad input")
+    parser.add_argument("--count", type=int, help="how many (100000; 10000 with --tenants)")
     parser.add_argument("--seed", type=int, default=any_seed, help="which; random if left out")
     parser.add_argument("--jobs", type=int, default=jobs, help=f"how many processes ({jobs}); changes nothing sent")
     parser.add_argument(
         "--minutes", type=float, default=inf, help="stops early after so many, and says how many it were"
     )
     options = parser.parse_args()
-    count = options.count or 100_000
+    count = options.count or (10_000 if options.tenants else 100_000)
 
     print(f"seed {options.seed}, count {count}", flush=True)
     started = time.monotonic()
     ends_at = started + options.minutes * 60
     try:
-        seen = _bad_input(count, options.seed, options.jobs, ends_at)
+        if options.tenants:
+            seen = _tenants(count, options.seed, ends_at)
+        else:
+            seen = _bad_input(count, options.seed, options.jobs, ends_at)
     except Exception as error:
         print("".join(traceback.format_exception(error)))
-        print(f"The whole run again: scripts/fuzz --seed {options.seed} --count {count}")
+        which = "--tenants " if options.tenants else ""
+        print(f"The whole run again: scripts/fuzz {which}--seed {options.seed} --count {count}")
         return 1
 
     table = Table("what came of it", "")
@@ -100,6 +110,25 @@ def _lots(target: Target, *, count: int, seed: int, jobs: int, ends_at: float) -
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _tenants(count: int, seed: int, ends_at: float) -> Counter[str]:
+    with (
+        Stack(durable=False, gateway=False) as stack,
+        psycopg.connect(stack.superuser_url, autocommit=True, row_factory=dict_row) as db,
+        _progress() as progress,
+    ):
+        db.execute("select cron.unschedule(jobid) from cron.job")
+        world = make_world(db)
+        task = progress.add_task("asked", total=count)
+        seen: Counter[str] = Counter()
+        for done in range(0, count, LOT):
+            lot = min(LOT, count - done)
+            seen += roam(db, world, count=lot, seed=seed + done, on_progress=lambda: progress.advance(task))
+            if time.monotonic() > ends_at:
+                break
+        seen["told, or changed, of another owner's"] = 0
+        return seen
 
 
 def _progress() -> Progress:
