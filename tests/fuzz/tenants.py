@@ -6,8 +6,9 @@ get the same answer, errors included: so nothing that others have can be told fr
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 from psycopg import sql
+from psycopg.rows import tuple_row
+from psycopg.types.string import TextLoader
 
 from tests.fuzz.world import Owner, World
 from tests.support import Connection
@@ -52,7 +55,8 @@ class Relation:
 @dataclass(frozen=True)
 class Function:
     name: str
-    types: tuple[str, ...]
+    parameters: tuple[tuple[str, str], ...]
+    """Names and types."""
     is_volatile: bool
 
 
@@ -137,9 +141,10 @@ def read_catalog(db: Connection) -> Catalog:
         columns = tuple(zip(row["names"], row["types"], strict=True))
         relations[full_name] = Relation(full_name, columns, values, row["is_table"])
     functions = tuple(
-        Function(row["name"], tuple(row["types"]), row["provolatile"] == "v")
+        Function(row["name"], tuple(zip(row["names"], row["types"], strict=True)), row["provolatile"] == "v")
         for row in db.execute(
-            "select n.nspname || '.' || p.proname as name, p.provolatile::text, array("
+            "select n.nspname || '.' || p.proname as name, p.provolatile::text,"
+            " coalesce(p.proargnames[1:p.pronargs], '{}') as names, array("
             "   select format_type(t, null) from unnest(p.proargtypes) with ordinality a (t, n) order by n) as types"
             " from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
             " where n.nspname in ('public', 'widget_internal') and p.prorettype <> 'trigger'::regtype"
@@ -215,9 +220,11 @@ def _reads(draw: st.DrawFn, catalog: Catalog) -> Statement:
     return Statement(f"select {projection} from {{0}} t where {condition}", (first.name,))
 
 
-def _mostly_open(names: Collection[str], granted: Collection[str]) -> list[str]:
-    """All of them, and those twice that some role may use."""
-    return sorted([*names, *(name for name in names if name in granted and (granted is FUNCTIONS or TABLES[name]))])
+def _mostly_open(names: Collection[str], granted: Mapping[str, Collection[str]]) -> list[str]:
+    """All of them, those that an owner may use several times, and most often those that REST exposes."""
+    is_open = [name for name in names if "authenticated" in granted.get(name, ())]
+    is_exposed = [name for name in is_open if name.startswith("public.")]
+    return sorted([*names, *is_open * 3, *is_exposed * 5])
 
 
 def _both_have_widgets(first: Relation, second: Relation) -> bool:
@@ -226,7 +233,7 @@ def _both_have_widgets(first: Relation, second: Relation) -> bool:
 
 @st.composite
 def _writes(draw: st.DrawFn, catalog: Catalog) -> Statement:
-    more = [LEDGER, LEDGER, LEDGER] if LEDGER in catalog.relations else []
+    more = [LEDGER] * len(catalog.relations) if LEDGER in catalog.relations else []
     relation = catalog.relations[draw(st.sampled_from([*sorted(catalog.relations), *more]))]
     name = f'"{draw(st.sampled_from(relation.columns))[0]}"'
     condition = draw(_conditions(relation, "t"))
@@ -281,22 +288,46 @@ def _argument(kind: str, world: World) -> st.SearchStrategy[Any]:
     return st.sampled_from([None, *pools.get(kind, [])])
 
 
+def _fitting_argument(name: str, kind: str, world: World) -> st.SearchStrategy[Any]:
+    """What the parameter is meant for, of whichever owner."""
+    marks = [owner.marks[0] for owner in world.owners]
+    widget_ids = [widget_id for owner in world.owners for widget_id in owner.widget_ids]
+    first, tomorrow = f"{world.months[0]}-01", f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
+    pools: dict[str, list[Any]] = {
+        "period_start": [first], "since": [first], "first_day": [first], "from": [first],
+        "period_end": [tomorrow], "last_day": [tomorrow], "to": [tomorrow], "as_of": [None, tomorrow],
+        "period": [*world.months], "month": [f"{month}-01" for month in world.months],
+        "widget_id": widget_ids, "only_widget": [None, *widget_ids], "only_widget_id": [None, *widget_ids],
+        "session_id": [f"{mark}-{end}" for mark in marks for end in ("open", *(m[-2:] for m in world.months))],
+        "call_id": [f"{mark}-{end}" for mark in marks for end in ("x", "y", "open")],
+        "by": ["page", "host"], "after_cursor": [None], "row_limit": [1, 100], "max_pages": [1, 100],
+        "source": ["browser"], "event_type": ["call_end", "widget_load"],
+        "only_calls": [None], "only_sessions": [None], "page_size": [1, 100], "before": [tomorrow],
+    }  # fmt: skip
+    is_row = kind.startswith("widget_") and not kind.endswith("[]")
+    return st.sampled_from(pools[name]) if name in pools and not is_row else _argument(kind, world)
+
+
 @st.composite
 def _calls(draw: st.DrawFn, catalog: Catalog, world: World) -> Statement:
     by_name = {function.name: function for function in catalog.functions}
     name = draw(st.sampled_from(_mostly_open(by_name, FUNCTIONS)))
     function = draw(st.sampled_from([function for function in catalog.functions if function.name == name]))
-    arguments = tuple(draw(_argument(kind, world)) for kind in function.types)
-    marks = ", ".join(f"%({place})s::{kind}" for place, kind in enumerate(function.types))
+    fitting = draw(st.sampled_from([True, True, False]))
+    arguments = tuple(
+        draw(_fitting_argument(name, kind, world) if fitting else _argument(kind, world))
+        for name, kind in function.parameters
+    )
+    marks = ", ".join(f"%({place})s::{kind}" for place, (_, kind) in enumerate(function.parameters))
     return Statement(f"select * from {function.name}({marks}) t", function=function, arguments=arguments)
 
 
 def statements(catalog: Catalog, world: World) -> st.SearchStrategy[Statement]:
     kinds: list[st.SearchStrategy[Statement]] = []
     if catalog.relations:
-        kinds += [_reads(catalog)] * 6 + [_writes(catalog)] * 2
+        kinds += [_reads(catalog)] * 5 + [_writes(catalog)] * 2
     if catalog.functions:
-        kinds += [_calls(catalog, world)] * 4
+        kinds += [_calls(catalog, world)] * 8
     out_of_reach = _OUT_OF_REACH + (_OF_THE_SCHEDULER if catalog.has_scheduler else ())
     kinds.append(st.sampled_from([Statement(text, verb="NOTHING") for text in out_of_reach]))
     return st.sampled_from(range(len(kinds))).flatmap(lambda kind: kinds[kind])
@@ -324,6 +355,10 @@ class Tenants:
         self.world = world
         self.catalog = read_catalog(db)
         self.seen: Counter[str] = Counter()
+        self._cursor = db.cursor(row_factory=tuple_row)
+        # Python has no infinite dates.
+        for kind in ("date", "timestamp", "timestamptz", "interval"):
+            self._cursor.adapters.register_loader(kind, TextLoader)
 
     def empty(self) -> list[str]:
         """Open to some role, and without a row: so they prove nothing."""
@@ -379,13 +414,13 @@ class Tenants:
         try:
             with self._db.transaction():
                 self._db.execute(sql.SQL("set local role {}").format(sql.Identifier(caller.role)))
-                done = self._db.execute(statement.text.format(*statement.relations).encode(), arguments)
+                done = self._cursor.execute(statement.text.format(*statement.relations).encode(), arguments)
                 rows = done.fetchall() if done.description else []
                 self._db.execute("reset role")
-                return Answer(tuple(sorted(str(list(row.values())) for row in rows)))
+                return Answer(tuple(sorted(map(str, rows))))
         except psycopg.Error as error:
-            code = error.sqlstate or ""
-            if code[:2] in ("XX", "P0", "08"):
+            code = error.sqlstate
+            if code is None or code[:2] in ("XX", "P0", "08"):
                 raise
             # All that REST hands on of it.
             told = (error.diag.message_primary, error.diag.message_detail, error.diag.message_hint)
