@@ -25,6 +25,7 @@ def test_no_preflight_by_default(
     ledger.wait_for(*WHOLE_VISIT)
     by_fetch = list(proxy.seen)
     page.evaluate("() => { widgetUsage.callStart(); }")
+    ledger.wait_for(*WHOLE_VISIT, "call_start")
 
     page.close()
 
