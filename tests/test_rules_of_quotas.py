@@ -208,7 +208,7 @@ def test_r8_counts_that_no_quota_needs_are_deleted(quotas: Connection, new_widge
     quotas.execute(
         """
         insert into widget_internal.event_counts
-        select %s, moment, 0, 1
+        select distinct %s::uuid, moment, 0, 1
         from unnest(array[
           date_trunc('day', now(), 'UTC'), date_trunc('day', now(), 'UTC') - interval '1 day',
           date_trunc('minute', now()) - interval '2 hours 1 minute', date_trunc('minute', now())
