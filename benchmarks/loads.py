@@ -42,10 +42,12 @@ _NEXT_MILLISECOND = "\\set ms :ms + random(1, 3)\n"
 
 def uuid_v7(random_part: str, number: int = 0) -> str:
     """The SQL of a UUIDv7."""
-    return f"('0' || to_hex(:ms::bigint) || '7{number:03x}' || to_hex(:{random_part}::bigint))::uuid"
+    return f"format('0%s7{number:03x}%s', to_hex(:ms::bigint), to_hex(:{random_part}::bigint))::uuid"
 
 
 SESSION_ID = f"{uuid_v7('s')}::text"
+# As the seed's trackers would draw it, at random; made of as many function calls as ours.
+_RANDOM_SESSION_ID = "format('%s%s', to_hex(:r::bigint), to_hex(:s::bigint))::uuid::text"
 
 
 def widget() -> str:
@@ -82,9 +84,9 @@ def seed_insert(*, widgets: str = ANY_WIDGET) -> Load:
     """The same event as a bare insert into the seed's table, by the company's backend."""
     return Load(
         "bare insert, the seed's table",
-        f"\\set w {widgets}\n"
-        "insert into seed_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent)\n"
-        f"values ({widget()}, 'widget_load', gen_random_uuid()::text, '{PAGE_URL}', '{USER_AGENT}');\n",
+        with_ids(widgets)
+        + "insert into seed_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent)\n"
+        f"values ({widget()}, 'widget_load', {_RANDOM_SESSION_ID}, '{PAGE_URL}', '{USER_AGENT}');\n",
         role="service_role",
     )
 

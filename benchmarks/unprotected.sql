@@ -13,14 +13,25 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_event public.widget_analytics;
+  v_received_at timestamptz;
+  v_is_new boolean;
 begin
-  v_event := widget_internal.new_event(
-    record_event.widget_id, record_event.event_type, record_event.session_id, record_event.page_url,
-    record_event.event_id, record_event.call_id, record_event.seq, record_event.age_ms, record_event.properties
-  );
-  insert into public.widget_analytics values (v_event.*) on conflict do nothing;
-  if not found then
+  perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
+  v_received_at := clock_timestamp();
+  perform set_config('widget_internal.door_stores', 'yes', true);
+  insert into public.widget_analytics (
+    id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, source, received_at, properties
+  )
+  values (
+    record_event.event_id, record_event.widget_id, record_event.event_type, record_event.session_id, record_event.page_url,
+    case when event_type = 'widget_load' or seq = 1 then widget_internal.request_header('user-agent') end,
+    v_received_at - record_event.age_ms * interval '1 millisecond',
+    record_event.call_id, record_event.seq, 'browser', v_received_at, record_event.properties
+  )
+  on conflict do nothing;
+  v_is_new := found;
+  perform set_config('widget_internal.door_stores', '', true);
+  if not v_is_new then
     return '{"accepted": 0, "duplicates": 1, "rejected": []}'::jsonb;
   end if;
   return '{"accepted": 1, "duplicates": 0, "rejected": []}'::jsonb;

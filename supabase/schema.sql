@@ -985,15 +985,11 @@ CREATE FUNCTION widget_internal.ask_door(widget_id uuid) RETURNS text
     AS $$
 declare
   v_door constant record := widget_internal.widget_door(ask_door.widget_id);
-  v_origin constant text := widget_internal.request_header('origin');
 begin
   return case
     when v_door.is_active is null then 'unknown_widget'
     when not v_door.is_active then 'widget_inactive'
     when v_door.is_demo then 'demo'
-    -- Most pages: https, no port, a host that the widget names as it is. Nothing needs to be taken apart.
-    when starts_with(v_origin, 'https://') and substr(v_origin, 9) = any (v_door.allowed_domains)
-      and position('*' in v_origin) = 0 then 'open'
     when widget_internal.is_host_allowed(widget_internal.page_host(), v_door.allowed_domains) then 'open'
     else 'domain_not_allowed'
   end;
@@ -1001,6 +997,35 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.ask_door(widget_id uuid) IS 'Whether this request''s page may store an event of the widget: open, demo (taken, not stored), or the reason why not.';
+
+CREATE FUNCTION widget_internal.bare_page_url(page_url text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
+  -- that bills may fail on a field that does not.
+  return left(
+    regexp_replace(
+      substring(bare_page_url.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'
+    ),
+    2048
+  );
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.bare_page_url(page_url text) IS 'A page''s address without query string, fragment, user and password, of 2048 characters at most.';
+
+CREATE FUNCTION widget_internal.bare_user_agent() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return nullif(left(widget_internal.request_header('user-agent'), 512), '');
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.bare_user_agent() IS 'The User-Agent of this request, 512 characters of it at most; null where it names none.';
 
 CREATE FUNCTION widget_internal.billing_facts(source text, properties jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
@@ -1098,6 +1123,94 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.calls_of_hour(widget_id uuid, hour timestamp with time zone) IS 'One widget''s calls that started in one hour, counted.';
+
+CREATE FUNCTION widget_internal.calls_of_sessions(widget_ids uuid[], session_ids text[], as_of timestamp with time zone DEFAULT 'infinity'::timestamp with time zone) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, last_heartbeat_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, ended_by uuid)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  return query
+  -- R4: among the events that name no call, each start opens one. On equal times the sender's running number
+  -- decides; without one the start comes first, as no end precedes its own start.
+  with numbered as (
+    select e.*, count(*) filter (where e.event_type = 'call_start') over (
+      partition by e.widget_id, e.session_id, e.call_id is null
+      order by e."timestamp", coalesce(e.seq, 0), e.event_type <> 'call_start', e.id
+    ) as starts_so_far
+    from unnest(calls_of_sessions.widget_ids, calls_of_sessions.session_ids) s (widget_id, session_id)
+    join public.widget_analytics e on e.widget_id = s.widget_id and e.session_id = s.session_id
+    where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+      and e.received_at <= calls_of_sessions.as_of
+  ),
+  named as (
+    select e.widget_id, e.session_id, e.id, e.event_type, e.source, e."timestamp", e.properties, coalesce(
+      e.call_id,
+      case when e.starts_so_far > 0 then first_value(e.id) over (
+        partition by e.widget_id, e.session_id, e.call_id is null, e.starts_so_far
+        order by e.event_type <> 'call_start'
+      )::text end
+    ) as call_id
+    from numbered e
+  ),
+  -- R5: of the events that say that a call is over, one is believed.
+  ranked as (
+    select e.*, e.event_type in ('call_end', 'call_error') and 1 = row_number() over (
+      partition by e.widget_id, e.session_id, e.call_id
+      order by
+        e.event_type not in ('call_end', 'call_error'),
+        array_position(array['operator', 'provider', 'server', 'browser', 'inferred'], e.source),
+        e.event_type = 'call_error', e."timestamp" desc, e.id
+    ) as is_believed
+    from named e
+    where e.call_id is not null
+  ),
+  calls as (
+    select
+      e.widget_id, e.session_id, e.call_id,
+      min(e."timestamp") filter (where e.event_type = 'call_start') as started_at,
+      max(e."timestamp") filter (where e.event_type = 'call_heartbeat') as last_heartbeat_at,
+      max(e."timestamp") filter (where e.is_believed) as said_to_end_at,
+      max(e.event_type) filter (where e.is_believed) as end_type,
+      max(e.source) filter (where e.is_believed) as end_source,
+      (array_agg(e.id) filter (where e.is_believed))[1] as ended_by,
+      -- Who is trusted with it may know how long the call was, whatever the browser took for its start.
+      max(case when e.is_believed and e.source in ('operator', 'provider', 'server')
+        and jsonb_typeof(e.properties -> 'duration_seconds') = 'number'
+        then (e.properties ->> 'duration_seconds')::numeric end) as stated_seconds
+    from ranked e
+    group by e.widget_id, e.session_id, e.call_id
+  )
+  select
+    c.widget_id, c.session_id::text, c.call_id, c.started_at, c.last_heartbeat_at,
+    -- An inferred end knows only that the call is over; its last sign of life says when.
+    case when c.end_type is not null then least(
+      greatest(
+        c.started_at,
+        case
+          when c.stated_seconds is not null
+            then c.started_at
+              + greatest(least(c.stated_seconds, extract(epoch from s.max_call_duration)), 0) * interval '1 second'
+          when c.end_source = 'inferred' then coalesce(c.last_heartbeat_at, c.said_to_end_at)
+          else c.said_to_end_at
+        end
+      ),
+      c.started_at + s.max_call_duration
+    ) end,
+    case c.end_type when 'call_end' then 'completed' when 'call_error' then 'failed' else 'open' end,
+    case
+      when c.end_source in ('browser', 'server') then 'observed'
+      when c.end_source = 'inferred' then case when c.last_heartbeat_at is null then 'assumed' else 'heartbeat' end
+      else c.end_source
+    end,
+    c.ended_by
+  from calls c
+  cross join widget_internal.settings s
+  where c.started_at is not null;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.calls_of_sessions(widget_ids uuid[], session_ids text[], as_of timestamp with time zone) IS 'The one definition of how sessions'' events, as received by a moment, make calls (R4, R5, R6). The arrays are parallel, and name no session twice. ended_by: the event that is believed. Where that is of source operator, provider or server and its properties state duration_seconds, the call ends that long after its start.';
 
 CREATE TABLE widget_internal.health_sessions (
     widget_id uuid NOT NULL,
@@ -1298,19 +1411,30 @@ CREATE FUNCTION widget_internal.complete_stale_calls(stale_after interval, OUT c
 #variable_conflict use_column
 declare
   v_horizon constant timestamptz := now() - complete_stale_calls.stale_after;
-  v_stale public.widget_calls[];
+  v_widget_ids uuid[];
+  v_session_ids text[];
 begin
-  select array_agg(c) into v_stale from public.widget_calls c where c.ended_at is null and c.started_at < v_horizon;
+  select array_agg(s.widget_id), array_agg(s.session_id) into v_widget_ids, v_session_ids
+  from (
+    select distinct c.widget_id, c.session_id
+    from public.widget_calls c
+    where c.ended_at is null and c.started_at < v_horizon
+  ) s;
+  if v_widget_ids is null then
+    calls_checked := 0;
+    calls_completed := 0;
+    return;
+  end if;
   perform widget_internal.lock_sessions(array(
-    select widget_internal.session_key(s.widget_id, s.session_id) from unnest(v_stale) s
+    select widget_internal.session_key(s.widget_id, s.session_id)
+    from unnest(v_widget_ids, v_session_ids) s (widget_id, session_id)
   ));
 
-  -- Only now, with their sessions held, is it certain which of them are still open.
+  -- Only now, with their sessions held, is it certain which of the calls are still open.
   with checked as materialized (
-    select s.widget_id, s.session_id, s.call_id, c.started_at, c.last_heartbeat_at
-    from unnest(v_stale) s
-    cross join lateral widget_internal.session_calls(s.widget_id, s.session_id) c
-    where c.call_id = s.call_id and c.ended_at is null and c.started_at < v_horizon
+    select c.widget_id, c.session_id, c.call_id, c.started_at, c.last_heartbeat_at
+    from widget_internal.calls_of_sessions(v_widget_ids, v_session_ids) c
+    where c.ended_at is null and c.started_at < v_horizon
   ),
   inferred as (
     insert into public.widget_analytics (widget_id, event_type, session_id, call_id, source, "timestamp")
@@ -2122,16 +2246,89 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.keep_billing_time_zone() IS 'After billing_time_zone changed: refuses that once a month has been closed.';
 
+CREATE FUNCTION widget_internal.keep_calls(widget_ids uuid[], session_ids text[], have_only_heartbeats boolean[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  if cardinality(keep_calls.widget_ids) = 1 then
+    perform widget_internal.keep_calls(
+      keep_calls.widget_ids[1], keep_calls.session_ids[1], keep_calls.have_only_heartbeats[1]
+    );
+    return;
+  end if;
+
+  perform widget_internal.lock_sessions(array(
+    select widget_internal.session_key(s.widget_id, s.session_id)
+    from unnest(keep_calls.widget_ids, keep_calls.session_ids) s (widget_id, session_id)
+  ));
+  select array_agg(s.widget_id), array_agg(s.session_id) into keep_calls.widget_ids, keep_calls.session_ids
+  from unnest(keep_calls.widget_ids, keep_calls.session_ids, keep_calls.have_only_heartbeats)
+    s (widget_id, session_id, has_only_heartbeats)
+  where not s.has_only_heartbeats or exists (
+    select from public.widget_calls c
+    where c.widget_id = s.widget_id and c.session_id = s.session_id and c.evidence in ('heartbeat', 'assumed')
+  );
+  if keep_calls.widget_ids is not null then
+    perform widget_internal.refresh_calls(keep_calls.widget_ids, keep_calls.session_ids);
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.keep_calls(widget_ids uuid[], session_ids text[], have_only_heartbeats boolean[]) IS 'The same for many sessions, in parallel arrays that name none twice.';
+
+CREATE FUNCTION widget_internal.keep_calls(widget_id uuid, session_id text, has_only_heartbeats boolean) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform widget_internal.lock_sessions(
+    array[widget_internal.session_key(keep_calls.widget_id, keep_calls.session_id)]
+  );
+  -- A heartbeat moves a call's end only where that end was inferred; most heartbeats change nothing.
+  if not keep_calls.has_only_heartbeats or exists (
+    select from public.widget_calls c
+    where c.widget_id = keep_calls.widget_id
+      and c.session_id = keep_calls.session_id
+      and c.evidence in ('heartbeat', 'assumed')
+  ) then
+    perform widget_internal.refresh_calls(array[keep_calls.widget_id], array[keep_calls.session_id]);
+  end if;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.keep_calls(widget_id uuid, session_id text, has_only_heartbeats boolean) IS 'Holds a session to which call events were added, and brings its calls up to date.';
+
 CREATE FUNCTION widget_internal.keep_widget_calls() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
-  v_session record;
+  v_widget_ids uuid[];
+  v_session_ids text[];
+  v_have_only_heartbeats boolean[];
 begin
-  if not exists (
-    select from changed_events e where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
-  ) then
+  -- In place of a foreign key (keep_widgets_with_events()): whose widget is gone, or about to go, cannot stay.
+  if tg_name in ('keep_widget_calls_on_insert', 'keep_widget_calls_on_update_to_new') then
+    perform from public.widgets w where w.id in (select e.widget_id from changed_events e) for key share;
+    if exists (
+      select from changed_events e where not exists (select from public.widgets w where w.id = e.widget_id)
+    ) then
+      raise exception 'widget_id: there is no such widget' using errcode = 'foreign_key_violation',
+        schema = 'public', table = 'widget_analytics', constraint = 'events_belong_to_a_widget';
+    end if;
+  end if;
+
+  select array_agg(s.widget_id), array_agg(s.session_id), array_agg(s.has_only_heartbeats)
+  into v_widget_ids, v_session_ids, v_have_only_heartbeats
+  from (
+    select e.widget_id, e.session_id, bool_and(e.event_type = 'call_heartbeat') as has_only_heartbeats
+    from changed_events e
+    where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    group by e.widget_id, e.session_id
+  ) s;
+  if v_widget_ids is null then
     return null;
   end if;
 
@@ -2140,40 +2337,61 @@ begin
     raise exception 'call events cannot be added in a repeatable read transaction'
       using errcode = 'feature_not_supported', hint = 'Use read committed or serializable.';
   end if;
-  perform widget_internal.lock_sessions(array(
-    select widget_internal.session_key(s.widget_id, s.session_id)
-    from (
-      select distinct e.widget_id, e.session_id
-      from changed_events e
-      where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
-    ) s
-  ));
-
-  for v_session in
-    select e.widget_id, e.session_id, bool_and(e.event_type = 'call_heartbeat') as only_heartbeats
-    from changed_events e
-    where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
-    group by e.widget_id, e.session_id
-  loop
-    if tg_op <> 'INSERT' then
-      delete from public.widget_calls c
-      where c.widget_id = v_session.widget_id and c.session_id = v_session.session_id;
-    -- A heartbeat moves a call's end only where that end was inferred; most heartbeats change nothing.
-    elsif v_session.only_heartbeats and not exists (
-      select from public.widget_calls c
-      where c.widget_id = v_session.widget_id
-        and c.session_id = v_session.session_id
-        and c.evidence in ('heartbeat', 'assumed')
-    ) then
-      continue;
-    end if;
-    perform widget_internal.refresh_session_calls(v_session.widget_id, v_session.session_id);
-  end loop;
+  if tg_op <> 'INSERT' then
+    perform widget_internal.lock_sessions(array(
+      select widget_internal.session_key(s.widget_id, s.session_id)
+      from unnest(v_widget_ids, v_session_ids) s (widget_id, session_id)
+    ));
+    delete from public.widget_calls c
+    using unnest(v_widget_ids, v_session_ids) s (widget_id, session_id)
+    where c.widget_id = s.widget_id and c.session_id = s.session_id;
+    v_have_only_heartbeats := array_fill(false, array[cardinality(v_widget_ids)]);
+  end if;
+  perform widget_internal.keep_calls(v_widget_ids, v_session_ids, v_have_only_heartbeats);
   return null;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.keep_widget_calls() IS 'After a statement that changed the ledger: computes the calls of the sessions concerned again.';
+COMMENT ON FUNCTION widget_internal.keep_widget_calls() IS 'After a statement that changed the ledger: looks for the events'' widgets, and computes the calls of the sessions concerned again.';
+
+CREATE FUNCTION widget_internal.keep_widgets_with_events() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_lock_timeout constant text := current_setting('lock_timeout');
+  v_is_left_behind boolean;
+begin
+  if tg_op = 'TRUNCATE' then
+    v_is_left_behind := exists (select from public.widget_analytics);
+  else
+    if tg_argv[0] = 'at the end' then
+      -- An older snapshot would not show what the door has stored since.
+      if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'widgets can only be deleted in a read committed transaction'
+          using errcode = 'feature_not_supported';
+      end if;
+      perform set_config('lock_timeout', '2s', true);
+      perform pg_advisory_xact_lock(widget_internal.receipts_key());
+      perform set_config('lock_timeout', v_lock_timeout, true);
+    end if;
+    v_is_left_behind := exists (select from public.widget_analytics e where e.widget_id = old.id)
+      and not exists (select from public.widgets w where w.id = old.id);
+  end if;
+
+  if v_is_left_behind then
+    raise exception 'a widget that has events cannot be deleted' using errcode = 'foreign_key_violation',
+      schema = 'public', table = 'widget_analytics', constraint = 'events_belong_to_a_widget',
+      hint = 'Its bills rest on them. To end it: update widgets set is_active = false.';
+  end if;
+  return null;
+exception when lock_not_available then
+  raise exception 'a transaction that writes events has been running for more than 2 seconds; nothing was deleted'
+    using errcode = 'lock_not_available', hint = 'Try again when it is over.';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.keep_widgets_with_events() IS 'Raises (23503) where a widget goes, or changes its id, whose events are in the ledger.';
 
 CREATE FUNCTION widget_internal.last_archived_month() RETURNS date
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2323,111 +2541,6 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.month_bounds(month date, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone) IS 'When a month begins and ends, in the billing time zone: [start, end).';
 
-CREATE FUNCTION widget_internal.receipt_time() RETURNS timestamp with time zone
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-  v_microseconds bigint := nullif(current_setting('widget_internal.receipt_time', true), '')::bigint;
-begin
-  -- One moment for the whole transaction: the ages in a batch count from the same receipt.
-  if v_microseconds is null then
-    perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
-    v_microseconds := date_part('epoch', clock_timestamp()) * 1000000;
-    perform set_config('widget_internal.receipt_time', v_microseconds::text, true);
-  end if;
-  return timestamptz 'epoch' + v_microseconds * interval '1 microsecond';
-end
-$$;
-
-COMMENT ON FUNCTION widget_internal.receipt_time() IS 'The moment at which the database takes an event in: later than every cut_off() that the event is not counted in.';
-
-CREATE FUNCTION widget_internal.uuid_v7() RETURNS uuid
-    LANGUAGE plpgsql PARALLEL SAFE
-    SET search_path TO ''
-    AS $$
-declare
-  v_milliseconds constant bigint := date_part('epoch', clock_timestamp()) * 1000;
-begin
-  -- 12 hexadecimal digits of time and the version, over a random UUID, which brings the variant.
-  return overlay(gen_random_uuid()::text placing lpad(to_hex(v_milliseconds), 12, '0') || '7' from 1 for 15)::uuid;
-end
-$$;
-
-COMMENT ON FUNCTION widget_internal.uuid_v7() IS 'A UUID version 7 (RFC 9562): milliseconds first, so that new keys land at the right edge of an index.';
-
-CREATE TABLE public.widget_analytics (
-    id uuid DEFAULT widget_internal.uuid_v7() NOT NULL,
-    widget_id uuid NOT NULL,
-    event_type widget_internal.event_type NOT NULL,
-    session_id widget_internal.session_id NOT NULL,
-    page_url text,
-    user_agent text,
-    "timestamp" widget_internal.event_timestamp DEFAULT now() NOT NULL,
-    call_id widget_internal.call_id,
-    seq widget_internal.event_seq,
-    source widget_internal.event_source DEFAULT 'browser'::text NOT NULL,
-    received_at timestamp with time zone DEFAULT widget_internal.receipt_time() NOT NULL,
-    properties widget_internal.event_properties
-);
-
-COMMENT ON TABLE public.widget_analytics IS 'The ledger of events, append-only (R2). A correction is a new event of a higher source (R5), never a change.';
-
-COMMENT ON COLUMN public.widget_analytics.id IS 'The sender''s event_id, or one made here: sent again, it is the same row (R1).';
-
-COMMENT ON COLUMN public.widget_analytics.session_id IS 'Groups the events of one widget load; the sender''s choice, best a UUIDv7.';
-
-COMMENT ON COLUMN public.widget_analytics.page_url IS 'The page that embeds the widget, without query string and fragment. On the session''s first event.';
-
-COMMENT ON COLUMN public.widget_analytics.user_agent IS 'The request''s User-Agent header. On the session''s widget_load and first event (seq 1), and where there is no seq.';
-
-COMMENT ON COLUMN public.widget_analytics."timestamp" IS 'When it happened: receipt less the age that the sender gave (R3).';
-
-COMMENT ON COLUMN public.widget_analytics.call_id IS 'Which call of the session; null when the sender has none (R4).';
-
-COMMENT ON COLUMN public.widget_analytics.seq IS 'The sender''s running number in its session, from 1; null when it has none (R9).';
-
-COMMENT ON COLUMN public.widget_analytics.source IS 'Who says so: operator, provider, server, browser, or inferred by the cleanup; the earlier in this list outranks (R5).';
-
-COMMENT ON COLUMN public.widget_analytics.received_at IS 'When the database took it in.';
-
-COMMENT ON COLUMN public.widget_analytics.properties IS 'Small extras, such as an error code.';
-
-CREATE FUNCTION widget_internal.new_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) RETURNS public.widget_analytics
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-  v_event public.widget_analytics;
-begin
-  v_event.id := coalesce(new_event.event_id, widget_internal.uuid_v7());
-  v_event.widget_id := new_event.widget_id;
-  v_event.event_type := new_event.event_type;
-  v_event.session_id := new_event.session_id;
-  -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
-  -- that bills may fail on a field that does not.
-  if new_event.page_url is not null then
-    v_event.page_url := left(
-      regexp_replace(substring(new_event.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
-    );
-  end if;
-  -- It is the longest field: a session has it once.
-  if new_event.event_type = 'widget_load' or coalesce(new_event.seq, 1) = 1 then
-    v_event.user_agent := nullif(left(widget_internal.request_header('user-agent'), 512), '');
-  end if;
-  v_event.received_at := widget_internal.receipt_time();
-  v_event."timestamp" :=
-    v_event.received_at - greatest(coalesce(new_event.age_ms, 0), 0) * interval '1 millisecond';
-  v_event.call_id := new_event.call_id;
-  v_event.seq := new_event.seq;
-  v_event.source := 'browser';
-  v_event.properties := nullif(new_event.properties, 'null');
-  return v_event;
-end
-$$;
-
-COMMENT ON FUNCTION widget_internal.new_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) IS 'The ledger row of an event that a browser reports now (R3).';
-
 CREATE FUNCTION widget_internal.numbers_seen(seqs int4multirange) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
@@ -2473,43 +2586,41 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.orphan_ends(widget_id uuid, session_id text) IS 'How many ends of a session belong to no call (R4).';
 
-CREATE FUNCTION widget_internal.over_quota(widget_id uuid, events integer) RETURNS timestamp with time zone
+CREATE FUNCTION widget_internal.over_quota(widget_id uuid, events integer, are_counted boolean) RETURNS timestamp with time zone
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 declare
   v_now constant timestamptz := clock_timestamp();
-  v_events_per_count integer;
-  v_widgets_until timestamptz;
-  v_senders_until timestamptz;
+  v_settings record;
   v_until timestamptz;
 begin
-  -- One row tells nearly always all there is to know.
-  select s.events_per_count, s.widgets_throttled_until, s.senders_throttled_until
-  into v_events_per_count, v_widgets_until, v_senders_until
+  select s.events_per_count, s.widgets_throttled_until, s.senders_throttled_until into v_settings
   from widget_internal.settings s;
 
-  if v_widgets_until > v_now then
+  if v_settings.widgets_throttled_until > v_now then
     select t.until into v_until from widget_internal.throttles t where t.subject = over_quota.widget_id;
     if v_until > v_now then
       return v_until;
     end if;
   end if;
-  if v_senders_until > v_now then
+  if v_settings.senders_throttled_until > v_now then
     select t.until into v_until from widget_internal.throttles t where t.subject = widget_internal.sender();
     if v_until > v_now then
       return v_until;
     end if;
   end if;
 
-  if random() * v_events_per_count >= over_quota.events then
+  if not over_quota.are_counted then
     return null;
   end if;
-  return widget_internal.count_event(over_quota.widget_id, greatest(over_quota.events, v_events_per_count));
+  return widget_internal.count_event(
+    over_quota.widget_id, greatest(over_quota.events, v_settings.events_per_count)
+  );
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.over_quota(widget_id uuid, events integer) IS 'Until when so many more events of a widget are refused by its quota or the sender''s; null where they may be stored, and are then counted.';
+COMMENT ON FUNCTION widget_internal.over_quota(widget_id uuid, events integer, are_counted boolean) IS 'Until when so many more events of a widget are refused by its quota or the sender''s; null where they may be stored. are_counted: whether these are of the sample that is counted, for all (settings.events_per_count).';
 
 CREATE FUNCTION widget_internal.owned_widget_ids() RETURNS SETOF uuid
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2826,6 +2937,25 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.rebuild_health() IS 'Counts the whole ledger anew. Needed only after somebody changed or deleted events by hand, or gave new ones a received_at of their own that lies in the past: those the refresh cannot notice.';
 
+CREATE FUNCTION widget_internal.receipt_time() RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_microseconds bigint := nullif(current_setting('widget_internal.receipt_time', true), '')::bigint;
+begin
+  -- One moment for the whole transaction: the ages in a batch count from the same receipt.
+  if v_microseconds is null then
+    perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
+    v_microseconds := date_part('epoch', clock_timestamp()) * 1000000;
+    perform set_config('widget_internal.receipt_time', v_microseconds::text, true);
+  end if;
+  return timestamptz 'epoch' + v_microseconds * interval '1 microsecond';
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.receipt_time() IS 'The moment at which the database takes an event in: later than every cut_off() that the event is not counted in.';
+
 CREATE FUNCTION widget_internal.receipts_key() RETURNS bigint
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
@@ -2842,16 +2972,17 @@ CREATE FUNCTION widget_internal.recompute_capped_calls() RETURNS trigger
     SET search_path TO ''
     AS $$
 declare
-  v_session record;
+  v_widget_ids uuid[];
+  v_session_ids text[];
 begin
   perform widget_internal.lock_sessions(null);
-  for v_session in
+  select array_agg(s.widget_id), array_agg(s.session_id) into v_widget_ids, v_session_ids
+  from (
     select distinct c.widget_id, c.session_id
     from public.widget_calls c
     where c.ended_at - c.started_at >= least(old.max_call_duration, new.max_call_duration)
-  loop
-    perform widget_internal.refresh_session_calls(v_session.widget_id, v_session.session_id);
-  end loop;
+  ) s;
+  perform widget_internal.refresh_calls(v_widget_ids, v_session_ids);
   return null;
 end
 $$;
@@ -2863,48 +2994,120 @@ CREATE FUNCTION widget_internal.record_event(widget_id uuid, event_type text, se
     SET search_path TO ''
     AS $$
 declare
-  v_verdict constant text := widget_internal.ask_door(record_event.widget_id);
-  -- A gateway may pass a form field of JSON on as a string.
-  v_properties constant jsonb := case jsonb_typeof(record_event.properties)
-    when 'string' then widget_internal.unwrap_json(record_event.properties) else record_event.properties
-  end;
+  v_headers constant text := current_setting('request.headers', true);
+  v_page_host text;
+  v_user_agent text;
+  v_door record;
+  v_verdict text := 'open';
+  v_is_plain boolean;
   v_problem text;
+  v_received_at timestamptz;
+  v_happened_at timestamptz;
+  v_may_be_throttled boolean;
+  v_is_counted boolean;
   v_until timestamptz;
-  v_event public.widget_analytics;
+  v_keeps_calls boolean;
+  v_is_new boolean;
 begin
-  if widget_internal.is_read_only() then
-    return widget_internal.read_only_answer();
-  elsif v_verdict not in ('open', 'demo') then
-    perform widget_internal.count_refusals(
-      array[widget_internal.door_refusal(v_verdict, record_event.widget_id, widget_internal.page_host())]
-    );
-    return widget_internal.refusal_answer(403, '42501', widget_internal.door_problem());
+  if current_setting('transaction_read_only') = 'on' then
+    if widget_internal.is_read_only() then
+      return widget_internal.read_only_answer();
+    end if;
   end if;
 
-  v_problem := widget_internal.event_problem(
-    record_event.event_type, record_event.session_id, record_event.call_id, record_event.seq, record_event.age_ms,
-    v_properties
-  );
-  if v_problem is not null then
-    perform widget_internal.count_refusals(
-      array[(record_event.widget_id, 'invalid_input', split_part(v_problem, ':', 1))::widget_internal.refusal]
-    );
-    return widget_internal.refusal_answer(400, '22023', v_problem);
+  -- As receipt_time() does it. Held from here to the end of the transaction: later than every cut_off() that does not count
+  -- this event, and before the widget may be deleted (keep_widgets_with_events()).
+  if nullif(current_setting('widget_internal.receipt_time', true), '') is not null then
+    v_received_at := widget_internal.receipt_time();
+  else
+    if not pg_try_advisory_xact_lock_shared(widget_internal.receipts_key()) then
+      perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
+    end if;
+    v_received_at := clock_timestamp();
   end if;
 
-  if v_verdict = 'open' then
-    v_until := widget_internal.over_quota(record_event.widget_id, 1);
+  v_door := widget_internal.widget_door(record_event.widget_id);
+  -- Most pages: https, no port, a host that the widget names as it is.
+  v_page_host := split_part(split_part(v_headers, '"origin":"https://', 2), '"', 1);
+  v_is_plain := v_door.is_active and not v_door.is_demo
+    and v_page_host = any (v_door.allowed_domains) and strpos(v_page_host, '*') = 0;
+  if v_is_plain is not true then
+    v_verdict := widget_internal.ask_door(record_event.widget_id);
+    if v_verdict not in ('open', 'demo') then
+      perform widget_internal.count_refusals(
+        array[widget_internal.door_refusal(v_verdict, record_event.widget_id, widget_internal.page_host())]
+      );
+      return widget_internal.refusal_answer(403, '42501', widget_internal.door_problem());
+    end if;
+  end if;
+
+  -- A character has at least one byte.
+  v_is_plain := properties is null
+    and event_type in ('widget_load', 'widget_open', 'call_start', 'call_heartbeat', 'call_end', 'call_error')
+    and octet_length(session_id) <= 255 and session_id <> ''
+    and (seq is null or seq >= 1)
+    and (age_ms is null or age_ms <= 604800000);
+  if v_is_plain and call_id is not null then
+    v_is_plain := octet_length(call_id) <= 255 and call_id <> '';
+  end if;
+  if v_is_plain is not true then
+    -- A gateway may pass a form field of JSON on as a string.
+    properties := nullif(widget_internal.unwrap_json(properties), 'null');
+    v_problem := widget_internal.event_problem(event_type, session_id, call_id, seq, age_ms, properties);
+    if v_problem is not null then
+      return widget_internal.refuse_input(record_event.widget_id, v_problem);
+    end if;
+  end if;
+  if v_verdict = 'demo' then
+    return '{"accepted": 1, "duplicates": 0, "rejected": []}'::jsonb;
+  end if;
+
+  select greatest(s.widgets_throttled_until, s.senders_throttled_until) > v_received_at, random() * s.events_per_count < 1
+  into v_may_be_throttled, v_is_counted
+  from widget_internal.settings s;
+  if v_may_be_throttled or v_is_counted then
+    v_until := widget_internal.over_quota(record_event.widget_id, 1, v_is_counted);
     if v_until is not null then
       return widget_internal.quota_refusal(record_event.widget_id, v_until, 1);
     end if;
-    v_event := widget_internal.new_event(
-      record_event.widget_id, record_event.event_type, record_event.session_id, record_event.page_url,
-      record_event.event_id, record_event.call_id, record_event.seq, record_event.age_ms, v_properties
-    );
-    insert into public.widget_analytics values (v_event.*) on conflict do nothing;
-    if not found then
-      return '{"accepted": 0, "duplicates": 1, "rejected": []}'::jsonb;
+  end if;
+
+  if event_id is null then
+    event_id := widget_internal.uuid_v7();
+  end if;
+  if page_url ~ '[?#@]' or octet_length(page_url) > 2048 then
+    page_url := widget_internal.bare_page_url(page_url);
+  end if;
+  -- It is the longest field: a session has it once.
+  if event_type = 'widget_load' or seq is null or seq = 1 then
+    v_user_agent := nullif(split_part(split_part(v_headers, '"user-agent":"', 2), '"', 1), '');
+    if v_user_agent is null or strpos(v_user_agent, '\') > 0 or octet_length(v_user_agent) > 512 then
+      v_user_agent := widget_internal.bare_user_agent();
     end if;
+  end if;
+  v_happened_at := v_received_at - greatest(age_ms, 0) * interval '1 millisecond';
+
+  -- Any other isolation is left to the trigger, which knows what it needs.
+  v_keeps_calls := current_setting('transaction_isolation') = 'read committed';
+  if v_keeps_calls then
+    perform set_config('widget_internal.door_stores', 'yes', true);
+  end if;
+  insert into public.widget_analytics (
+    id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, source, received_at, properties
+  )
+  values (
+    record_event.event_id, record_event.widget_id, record_event.event_type, record_event.session_id,
+    record_event.page_url, v_user_agent, v_happened_at, record_event.call_id, record_event.seq, 'browser', v_received_at,
+    record_event.properties
+  )
+  on conflict do nothing;
+  v_is_new := found;
+  perform set_config('widget_internal.door_stores', '', true);
+
+  if not v_is_new then
+    return '{"accepted": 0, "duplicates": 1, "rejected": []}'::jsonb;
+  elsif v_keeps_calls and event_type like 'call\_%' then
+    perform widget_internal.keep_calls(record_event.widget_id, record_event.session_id, event_type = 'call_heartbeat');
   end if;
   return '{"accepted": 1, "duplicates": 0, "rejected": []}'::jsonb;
 end
@@ -2915,24 +3118,36 @@ COMMENT ON FUNCTION widget_internal.record_event(widget_id uuid, event_type text
 CREATE FUNCTION widget_internal.record_events(events jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
-    AS $$
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
 declare
+  v_fields constant text[] := array[
+    'widget_id', 'event_type', 'session_id', 'page_url', 'event_id', 'call_id', 'seq', 'age_ms', 'properties'
+  ];
+  v_a_uuid constant text := '^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$';
+  -- Begins as JSON that is neither string nor number: where it could be one, the functions look.
+  v_no_text constant text := '^([{[]|true$|false$)';
   v_events constant jsonb := widget_internal.unwrap_json(record_events.events);
-  v_item record;
+  v_keeps_calls constant boolean := current_setting('transaction_isolation') = 'read committed';
+  v_received_at timestamptz;
+  v_user_agent text;
+  v_index integer := -1;
   v_event jsonb;
   v_widget_id uuid;
   v_asked_for text;
   v_verdict text;
   v_problem text;
+  v_seq text;
+  v_age_ms text;
   v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
   v_rejected jsonb := jsonb_build_array();
-  v_new public.widget_analytics[] := array[]::public.widget_analytics[];
+  v_good public.widget_analytics[] := array[]::public.widget_analytics[];
   v_indexes integer[] := array[]::integer[];
-  v_good record;
+  v_quota record;
   v_until timestamptz;
   v_over_quota uuid[] := array[]::uuid[];
   v_quota_refusal jsonb := '{}'::jsonb;
-  v_stored integer := 0;
+  v_stored record;
   v_demos integer := 0;
 begin
   if widget_internal.is_read_only() then
@@ -2943,8 +3158,12 @@ begin
     return widget_internal.refusal_answer(413, '54000', 'events: must be at most 1000 in one call');
   end if;
 
-  for v_item in select e.value, e.ordinality - 1 as index from jsonb_array_elements(v_events) with ordinality e loop
-    v_event := v_item.value;
+  -- As in record_event(): all that follows is later than earlier bills, and before a widget's end.
+  v_received_at := widget_internal.receipt_time();
+  v_user_agent := widget_internal.bare_user_agent();
+
+  for v_event in select e.value from jsonb_array_elements(v_events) e loop
+    v_index := v_index + 1;
     -- A batch is mostly one widget's: ask once.
     if v_asked_for is distinct from v_event ->> 'widget_id' then
       v_asked_for := v_event ->> 'widget_id';
@@ -2952,6 +3171,7 @@ begin
       v_verdict := widget_internal.ask_door(v_widget_id);
     end if;
 
+    v_problem := null;
     if v_widget_id is null then
       v_problem := 'widget_id: must be a UUID';
       v_refusals := v_refusals || (null, 'invalid_input', 'widget_id')::widget_internal.refusal;
@@ -2959,79 +3179,124 @@ begin
       v_problem := widget_internal.door_problem();
       v_refusals := v_refusals || widget_internal.door_refusal(v_verdict, v_widget_id, widget_internal.page_host());
     else
-      v_problem := coalesce(
-        widget_internal.json_event_problem(v_event),
-        widget_internal.event_problem(
-          v_event ->> 'event_type', v_event ->> 'session_id', v_event ->> 'call_id', (v_event ->> 'seq')::integer,
-          (v_event ->> 'age_ms')::numeric::bigint, v_event -> 'properties'
-        )
-      );
+      v_seq := v_event ->> 'seq';
+      v_age_ms := v_event ->> 'age_ms';
+      -- Nearly all are plainly good; of the others the functions say what is wrong, if anything is.
+      if (
+        v_event - v_fields = '{}' and not v_event ? 'properties'
+        and v_event ->> 'event_type' in ('widget_load', 'widget_open', 'call_start', 'call_heartbeat', 'call_end', 'call_error')
+        and length(v_event ->> 'session_id') between 1 and 255 and v_event ->> 'session_id' !~ v_no_text
+        and (v_event ->> 'call_id' is null
+          or length(v_event ->> 'call_id') between 1 and 255 and v_event ->> 'call_id' !~ v_no_text)
+        and (v_event ->> 'event_id' is null or v_event ->> 'event_id' ~ v_a_uuid)
+        and (v_event ->> 'page_url' is null or v_event ->> 'page_url' !~ v_no_text)
+        and (v_seq is null or v_seq ~ '^[1-9][0-9]{0,8}$')
+        and (v_age_ms is null or v_age_ms ~ '^[0-9]{1,8}$')
+      ) is not true then
+        v_problem := coalesce(
+          widget_internal.json_event_problem(v_event),
+          widget_internal.event_problem(
+            v_event ->> 'event_type', v_event ->> 'session_id', v_event ->> 'call_id', v_seq::integer,
+            v_age_ms::numeric::bigint, v_event -> 'properties'
+          )
+        );
+      end if;
+
       if v_problem is not null then
         v_refusals := v_refusals
           || (v_widget_id, 'invalid_input', split_part(v_problem, ':', 1))::widget_internal.refusal;
       elsif v_verdict = 'demo' then
         v_demos := v_demos + 1;
       else
-        v_new := v_new || widget_internal.new_event(
-          v_widget_id, v_event ->> 'event_type', v_event ->> 'session_id', v_event ->> 'page_url',
-          (v_event ->> 'event_id')::uuid, v_event ->> 'call_id', (v_event ->> 'seq')::integer,
-          (v_event ->> 'age_ms')::numeric::bigint, v_event -> 'properties'
-        );
-        v_indexes := v_indexes || v_item.index::integer;
+        v_good := v_good || row(
+          coalesce((v_event ->> 'event_id')::uuid, widget_internal.uuid_v7()), v_widget_id, v_event ->> 'event_type',
+          v_event ->> 'session_id', widget_internal.bare_page_url(v_event ->> 'page_url'),
+          case when v_seq is null or v_seq::integer = 1 or v_event ->> 'event_type' = 'widget_load' then v_user_agent end,
+          v_received_at - greatest(v_age_ms::numeric::bigint, 0) * interval '1 millisecond',
+          v_event ->> 'call_id', v_seq::integer, 'browser', v_received_at, nullif(v_event -> 'properties', 'null')
+        )::public.widget_analytics;
+        v_indexes := v_indexes || v_index;
       end if;
     end if;
 
     if v_problem is not null then
-      v_rejected := v_rejected || jsonb_build_object('index', v_item.index, 'reason', v_problem);
+      v_rejected := v_rejected || jsonb_build_object('index', v_index, 'reason', v_problem);
     end if;
   end loop;
 
-  for v_good in select n.widget_id, count(*)::integer as events from unnest(v_new) n group by n.widget_id order by 1 loop
-    v_until := widget_internal.over_quota(v_good.widget_id, v_good.events);
+  for v_quota in
+    select n.widget_id, count(*)::integer as events, random() * s.events_per_count < count(*) as are_counted
+    from unnest(v_good) n cross join widget_internal.settings s
+    group by n.widget_id, s.events_per_count
+    order by n.widget_id
+  loop
+    v_until := widget_internal.over_quota(v_quota.widget_id, v_quota.events, v_quota.are_counted);
     if v_until is not null then
-      v_over_quota := v_over_quota || v_good.widget_id;
-      v_quota_refusal := widget_internal.quota_refusal(v_good.widget_id, v_until, v_good.events);
+      v_over_quota := v_over_quota || v_quota.widget_id;
+      v_quota_refusal := widget_internal.quota_refusal(v_quota.widget_id, v_until, v_quota.events);
     end if;
   end loop;
 
-  insert into public.widget_analytics
-  select n.* from unnest(v_new) n where n.widget_id <> all (v_over_quota)
-  on conflict do nothing;
-  get diagnostics v_stored = row_count;
+  perform set_config('widget_internal.door_stores', case when v_keeps_calls then 'yes' else '' end, true);
+  with stored as (
+    insert into public.widget_analytics
+    select n.* from unnest(v_good) n where n.widget_id <> all (v_over_quota)
+    on conflict do nothing
+    returning widget_id, session_id, event_type
+  ),
+  sessions as (
+    select
+      s.widget_id, s.session_id, count(*) as events, count(*) filter (where s.event_type like 'call\_%') as call_events,
+      count(*) filter (where s.event_type = 'call_heartbeat') as heartbeats
+    from stored s
+    group by s.widget_id, s.session_id
+  )
+  select
+    coalesce(sum(s.events), 0) as events,
+    array_agg(s.widget_id) filter (where s.call_events > 0) as widget_ids,
+    array_agg(s.session_id::text) filter (where s.call_events > 0) as session_ids,
+    array_agg(s.call_events = s.heartbeats) filter (where s.call_events > 0) as have_only_heartbeats
+  into v_stored
+  from sessions s;
+  perform set_config('widget_internal.door_stores', '', true);
+
+  if v_keeps_calls and v_stored.widget_ids is not null then
+    perform widget_internal.keep_calls(v_stored.widget_ids, v_stored.session_ids, v_stored.have_only_heartbeats);
+  end if;
   if v_refusals <> '{}' then
     perform widget_internal.count_refusals(v_refusals);
   end if;
 
   -- Sent again as a whole once there is room, the events that are stored now are duplicates then.
-  v_rejected := v_rejected || coalesce(
-    (
+  if v_over_quota <> '{}' then
+    v_rejected := v_rejected || (
       select jsonb_agg(jsonb_build_object('index', v_indexes[n.ordinality], 'reason', v_quota_refusal ->> 'message'))
-      from unnest(v_new) with ordinality n
+      from unnest(v_good) with ordinality n
       where n.widget_id = any (v_over_quota)
-    ),
-    '[]'
-  );
+    );
+  end if;
   return v_quota_refusal || jsonb_build_object(
-    'accepted', v_stored + v_demos,
-    'duplicates', (select count(*) from unnest(v_new) n where n.widget_id <> all (v_over_quota)) - v_stored,
+    'accepted', v_stored.events + v_demos,
+    'duplicates', (
+      select count(*) filter (where n.widget_id <> all (v_over_quota)) from unnest(v_good) n
+    ) - v_stored.events,
     'rejected', v_rejected
   );
 end
-$$;
+$_$;
 
 COMMENT ON FUNCTION widget_internal.record_events(events jsonb) IS 'What track_events() does, with the right to write the ledger.';
 
-CREATE FUNCTION widget_internal.refresh_session_calls(widget_id uuid, session_id text) RETURNS void
+CREATE FUNCTION widget_internal.refresh_calls(widget_ids uuid[], session_ids text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
   insert into public.widget_calls as c (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)
-  select
-    refresh_session_calls.widget_id, refresh_session_calls.session_id,
-    s.call_id, s.started_at, s.ended_at, s.outcome, s.evidence
-  from widget_internal.session_calls(refresh_session_calls.widget_id, refresh_session_calls.session_id) s
+  select s.widget_id, s.session_id, s.call_id, s.started_at, s.ended_at, s.outcome, s.evidence
+  from widget_internal.calls_of_sessions(refresh_calls.widget_ids, refresh_calls.session_ids) s
   on conflict (widget_id, session_id, call_id) do update
   set started_at = excluded.started_at, ended_at = excluded.ended_at,
     outcome = excluded.outcome, evidence = excluded.evidence
@@ -3040,7 +3305,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.refresh_session_calls(widget_id uuid, session_id text) IS 'Brings widget_calls up to date with one session''s events. The caller holds the session.';
+COMMENT ON FUNCTION widget_internal.refresh_calls(widget_ids uuid[], session_ids text[]) IS 'Brings widget_calls up to date with these sessions'' events. The arrays are parallel; the caller holds the sessions.';
 
 CREATE FUNCTION widget_internal.refusal_answer(status integer, code text, message text, hint text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql
@@ -3121,6 +3386,20 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.refuse_change() IS 'Before any update, delete or truncate of a statement: refuses it.';
+
+CREATE FUNCTION widget_internal.refuse_input(widget_id uuid, problem text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform widget_internal.count_refusals(array[
+    (refuse_input.widget_id, 'invalid_input', split_part(refuse_input.problem, ':', 1))::widget_internal.refusal
+  ]);
+  return widget_internal.refusal_answer(400, '22023', refuse_input.problem);
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.refuse_input(widget_id uuid, problem text) IS 'Counts an event that is not as it must be, and makes the REST answer a 400.';
 
 CREATE FUNCTION widget_internal.refuse_to_archive(month date) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -3525,86 +3804,14 @@ CREATE FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, a
     AS $$
 begin
   return query
-  -- R4: among the events that name no call, each start opens one. On equal times the sender's running number
-  -- decides; without one the start comes first, as no end precedes its own start.
-  with numbered as (
-    select e.*, count(*) filter (where e.event_type = 'call_start') over (
-      partition by e.call_id is null
-      order by e."timestamp", coalesce(e.seq, 0), e.event_type <> 'call_start', e.id
-    ) as starts_so_far
-    from public.widget_analytics e
-    where e.widget_id = session_calls.widget_id
-      and e.session_id = session_calls.session_id
-      and e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
-      and e.received_at <= session_calls.as_of
-  ),
-  named as (
-    select e.id, e.event_type, e.source, e."timestamp", e.properties, coalesce(
-      e.call_id,
-      case when e.starts_so_far > 0 then first_value(e.id) over (
-        partition by e.call_id is null, e.starts_so_far order by e.event_type <> 'call_start'
-      )::text end
-    ) as call_id
-    from numbered e
-  ),
-  -- R5: of the events that say that a call is over, one is believed.
-  ranked as (
-    select e.*, e.event_type in ('call_end', 'call_error') and 1 = row_number() over (
-      partition by e.call_id
-      order by
-        e.event_type not in ('call_end', 'call_error'),
-        array_position(array['operator', 'provider', 'server', 'browser', 'inferred'], e.source),
-        e.event_type = 'call_error', e."timestamp" desc, e.id
-    ) as is_believed
-    from named e
-    where e.call_id is not null
-  ),
-  calls as (
-    select
-      e.call_id,
-      min(e."timestamp") filter (where e.event_type = 'call_start') as started_at,
-      max(e."timestamp") filter (where e.event_type = 'call_heartbeat') as last_heartbeat_at,
-      max(e."timestamp") filter (where e.is_believed) as said_to_end_at,
-      max(e.event_type) filter (where e.is_believed) as end_type,
-      max(e.source) filter (where e.is_believed) as end_source,
-      (array_agg(e.id) filter (where e.is_believed))[1] as ended_by,
-      -- Who is trusted with it may know how long the call was, whatever the browser took for its start.
-      max(case when e.is_believed and e.source in ('operator', 'provider', 'server')
-        and jsonb_typeof(e.properties -> 'duration_seconds') = 'number'
-        then (e.properties ->> 'duration_seconds')::numeric end) as stated_seconds
-    from ranked e
-    group by e.call_id
-  )
-  select
-    c.call_id, c.started_at, c.last_heartbeat_at,
-    -- An inferred end knows only that the call is over; its last sign of life says when.
-    case when c.end_type is not null then least(
-      greatest(
-        c.started_at,
-        case
-          when c.stated_seconds is not null
-            then c.started_at
-              + greatest(least(c.stated_seconds, extract(epoch from s.max_call_duration)), 0) * interval '1 second'
-          when c.end_source = 'inferred' then coalesce(c.last_heartbeat_at, c.said_to_end_at)
-          else c.said_to_end_at
-        end
-      ),
-      c.started_at + s.max_call_duration
-    ) end,
-    case c.end_type when 'call_end' then 'completed' when 'call_error' then 'failed' else 'open' end,
-    case
-      when c.end_source in ('browser', 'server') then 'observed'
-      when c.end_source = 'inferred' then case when c.last_heartbeat_at is null then 'assumed' else 'heartbeat' end
-      else c.end_source
-    end,
-    c.ended_by
-  from calls c
-  cross join widget_internal.settings s
-  where c.started_at is not null;
+  select c.call_id, c.started_at, c.last_heartbeat_at, c.ended_at, c.outcome, c.evidence, c.ended_by
+  from widget_internal.calls_of_sessions(
+    array[session_calls.widget_id], array[session_calls.session_id], session_calls.as_of
+  ) c;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) IS 'The one definition of how a session''s events, as received by a moment, make calls (R4, R5, R6). ended_by: the event that is believed. Where that is of source operator, provider or server and its properties state duration_seconds, the call ends that long after its start.';
+COMMENT ON FUNCTION widget_internal.session_calls(widget_id uuid, session_id text, as_of timestamp with time zone) IS 'The calls of one session, as calls_of_sessions() gives them.';
 
 CREATE FUNCTION widget_internal.session_key(widget_id uuid, session_id text) RETURNS bigint
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -3792,6 +3999,20 @@ $_$;
 
 COMMENT ON FUNCTION widget_internal.url_host(url text) IS 'The host of an http or https URL: lower case, no port, no user, no trailing dot; null where there is none.';
 
+CREATE FUNCTION widget_internal.uuid_v7() RETURNS uuid
+    LANGUAGE plpgsql PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_milliseconds constant bigint := date_part('epoch', clock_timestamp()) * 1000;
+begin
+  -- 12 hexadecimal digits of time and the version, over a random UUID, which brings the variant.
+  return overlay(gen_random_uuid()::text placing lpad(to_hex(v_milliseconds), 12, '0') || '7' from 1 for 15)::uuid;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.uuid_v7() IS 'A UUID version 7 (RFC 9562): milliseconds first, so that new keys land at the right edge of an index.';
+
 CREATE FUNCTION widget_internal.widget_calls_differences() RETURNS TABLE(widget_id uuid, session_id text, call_id text, kept jsonb, computed jsonb)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
@@ -3896,6 +4117,43 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.write_lines(month date, as_of timestamp with time zone) IS 'Writes a statement''s lines: the month''s calls, and the adjustments of earlier months.';
+
+CREATE TABLE public.widget_analytics (
+    id uuid DEFAULT widget_internal.uuid_v7() NOT NULL,
+    widget_id uuid NOT NULL,
+    event_type widget_internal.event_type NOT NULL,
+    session_id widget_internal.session_id NOT NULL,
+    page_url text,
+    user_agent text,
+    "timestamp" widget_internal.event_timestamp DEFAULT now() NOT NULL,
+    call_id widget_internal.call_id,
+    seq widget_internal.event_seq,
+    source widget_internal.event_source DEFAULT 'browser'::text NOT NULL,
+    received_at timestamp with time zone DEFAULT widget_internal.receipt_time() NOT NULL,
+    properties widget_internal.event_properties
+);
+
+COMMENT ON TABLE public.widget_analytics IS 'The ledger of events, append-only (R2). A correction is a new event of a higher source (R5), never a change.';
+
+COMMENT ON COLUMN public.widget_analytics.id IS 'The sender''s event_id, or one made here: sent again, it is the same row (R1).';
+
+COMMENT ON COLUMN public.widget_analytics.session_id IS 'Groups the events of one widget load; the sender''s choice, best a UUIDv7.';
+
+COMMENT ON COLUMN public.widget_analytics.page_url IS 'The page that embeds the widget, without query string and fragment. On the session''s first event.';
+
+COMMENT ON COLUMN public.widget_analytics.user_agent IS 'The request''s User-Agent header. On the session''s widget_load and first event (seq 1), and where there is no seq.';
+
+COMMENT ON COLUMN public.widget_analytics."timestamp" IS 'When it happened: receipt less the age that the sender gave (R3).';
+
+COMMENT ON COLUMN public.widget_analytics.call_id IS 'Which call of the session; null when the sender has none (R4).';
+
+COMMENT ON COLUMN public.widget_analytics.seq IS 'The sender''s running number in its session, from 1; null when it has none (R9).';
+
+COMMENT ON COLUMN public.widget_analytics.source IS 'Who says so: operator, provider, server, browser, or inferred by the cleanup; the earlier in this list outranks (R5).';
+
+COMMENT ON COLUMN public.widget_analytics.received_at IS 'When the database took it in.';
+
+COMMENT ON COLUMN public.widget_analytics.properties IS 'Small extras, such as an error code.';
 
 CREATE TABLE public.widget_archives (
     month date NOT NULL,
@@ -4646,7 +4904,7 @@ COMMENT ON INDEX public.widget_analytics_session_calls_idx IS 'Serves widget_int
 
 CREATE INDEX widget_analytics_widget_id_timestamp_idx ON public.widget_analytics USING btree (widget_id, "timestamp");
 
-COMMENT ON INDEX public.widget_analytics_widget_id_timestamp_idx IS 'Serves "what did this widget send, latest first" and the foreign key to widgets.';
+COMMENT ON INDEX public.widget_analytics_widget_id_timestamp_idx IS 'Serves "what did this widget send, latest first", and keep_widgets_with_events(): has it any events?';
 
 CREATE INDEX widget_calls_open_idx ON public.widget_calls USING btree (started_at) WHERE (ended_at IS NULL);
 
@@ -4698,7 +4956,7 @@ CREATE TRIGGER forget_health_page_on_erasure AFTER INSERT ON public.widget_erasu
 
 CREATE TRIGGER keep_widget_calls_on_delete AFTER DELETE ON public.widget_analytics REFERENCING OLD TABLE AS changed_events FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widget_calls();
 
-CREATE TRIGGER keep_widget_calls_on_insert AFTER INSERT ON public.widget_analytics REFERENCING NEW TABLE AS changed_events FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widget_calls();
+CREATE TRIGGER keep_widget_calls_on_insert AFTER INSERT ON public.widget_analytics REFERENCING NEW TABLE AS changed_events FOR EACH STATEMENT WHEN ((COALESCE(current_setting('widget_internal.door_stores'::text, true), ''::text) <> 'yes'::text)) EXECUTE FUNCTION widget_internal.keep_widget_calls();
 
 CREATE TRIGGER keep_widget_calls_on_update_of_old AFTER UPDATE ON public.widget_analytics REFERENCING OLD TABLE AS changed_events FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widget_calls();
 
@@ -4710,6 +4968,12 @@ CREATE TRIGGER periods_are_sealed BEFORE INSERT ON public.widget_billing_periods
 
 CREATE TRIGGER periods_never_change BEFORE DELETE OR UPDATE OR TRUNCATE ON public.widget_billing_periods FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.refuse_change();
 
+CREATE TRIGGER widgets_with_events_stay AFTER DELETE OR UPDATE OF id ON public.widgets FOR EACH ROW EXECUTE FUNCTION widget_internal.keep_widgets_with_events();
+
+CREATE CONSTRAINT TRIGGER widgets_with_events_stay_at_the_end AFTER DELETE OR UPDATE OF id ON public.widgets DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION widget_internal.keep_widgets_with_events('at the end');
+
+CREATE TRIGGER widgets_with_events_stay_on_truncate BEFORE TRUNCATE ON public.widgets FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.keep_widgets_with_events();
+
 CREATE TRIGGER apply_quotas_on_change AFTER UPDATE OF events_per_widget_per_day, events_per_sender_per_minute ON widget_internal.settings FOR EACH STATEMENT EXECUTE FUNCTION widget_internal.apply_quotas();
 
 CREATE TRIGGER billing_time_zone_stays AFTER UPDATE OF billing_time_zone ON widget_internal.settings FOR EACH ROW WHEN ((old.billing_time_zone <> new.billing_time_zone)) EXECUTE FUNCTION widget_internal.keep_billing_time_zone();
@@ -4718,9 +4982,6 @@ CREATE TRIGGER recompute_capped_calls_on_change AFTER UPDATE OF max_call_duratio
 
 ALTER TABLE ONLY public.widget_statement_lines
     ADD CONSTRAINT lines_belong_to_a_charge FOREIGN KEY (period, widget_id, usage_period) REFERENCES public.widget_statement_charges(period, widget_id, usage_period) DEFERRABLE INITIALLY DEFERRED;
-
-ALTER TABLE ONLY public.widget_analytics
-    ADD CONSTRAINT widget_analytics_widget_id_fkey FOREIGN KEY (widget_id) REFERENCES public.widgets(id);
 
 ALTER TABLE ONLY public.widget_plans
     ADD CONSTRAINT widget_plans_widget_id_fkey FOREIGN KEY (widget_id) REFERENCES public.widgets(id);
@@ -4933,6 +5194,10 @@ GRANT ALL ON FUNCTION widget_internal.as_text(value timestamp with time zone) TO
 
 REVOKE ALL ON FUNCTION widget_internal.ask_door(widget_id uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.bare_page_url(page_url text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.bare_user_agent() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.billing_facts(source text, properties jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
@@ -4943,6 +5208,10 @@ GRANT SELECT ON TABLE widget_internal.health_calls TO authenticated;
 GRANT SELECT ON TABLE widget_internal.health_calls TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.calls_of_hour(widget_id uuid, hour timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.calls_of_sessions(widget_ids uuid[], session_ids text[], as_of timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.calls_of_sessions(widget_ids uuid[], session_ids text[], as_of timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.calls_of_sessions(widget_ids uuid[], session_ids text[], as_of timestamp with time zone) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.changed_health_sessions(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
 
@@ -5031,7 +5300,13 @@ REVOKE ALL ON FUNCTION widget_internal.keep_billed_plans() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.keep_billing_time_zone() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.keep_calls(widget_ids uuid[], session_ids text[], have_only_heartbeats boolean[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.keep_calls(widget_id uuid, session_id text, has_only_heartbeats boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.keep_widget_calls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.keep_widgets_with_events() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.last_archived_month() FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.last_archived_month() TO authenticated;
@@ -5051,20 +5326,11 @@ REVOKE ALL ON FUNCTION widget_internal.month_bounds(month date, OUT period_start
 GRANT ALL ON FUNCTION widget_internal.month_bounds(month date, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.month_bounds(month date, OUT period_start timestamp with time zone, OUT period_end timestamp with time zone) TO service_role;
 
-REVOKE ALL ON FUNCTION widget_internal.receipt_time() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION widget_internal.uuid_v7() FROM PUBLIC;
-
-GRANT SELECT ON TABLE public.widget_analytics TO authenticated;
-GRANT SELECT ON TABLE public.widget_analytics TO service_role;
-
-REVOKE ALL ON FUNCTION widget_internal.new_event(widget_id uuid, event_type text, session_id text, page_url text, event_id uuid, call_id text, seq integer, age_ms bigint, properties jsonb) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION widget_internal.numbers_seen(seqs int4multirange) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.orphan_ends(widget_id uuid, session_id text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION widget_internal.over_quota(widget_id uuid, events integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION widget_internal.over_quota(widget_id uuid, events integer, are_counted boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.owned_widget_ids() FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.owned_widget_ids() TO authenticated;
@@ -5097,6 +5363,8 @@ REVOKE ALL ON FUNCTION widget_internal.read_only_answer() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.rebuild_health() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.receipt_time() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.receipts_key() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.recompute_capped_calls() FROM PUBLIC;
@@ -5111,7 +5379,7 @@ GRANT ALL ON FUNCTION widget_internal.record_events(events jsonb) TO anon;
 GRANT ALL ON FUNCTION widget_internal.record_events(events jsonb) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.record_events(events jsonb) TO service_role;
 
-REVOKE ALL ON FUNCTION widget_internal.refresh_session_calls(widget_id uuid, session_id text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION widget_internal.refresh_calls(widget_ids uuid[], session_ids text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.refusal_answer(status integer, code text, message text, hint text) FROM PUBLIC;
 
@@ -5124,6 +5392,8 @@ GRANT ALL ON FUNCTION widget_internal.refuse_archived_period(period_start timest
 REVOKE ALL ON FUNCTION widget_internal.refuse_archived_session(widget_id uuid, session_id text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.refuse_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.refuse_input(widget_id uuid, problem text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.refuse_to_archive(month date) FROM PUBLIC;
 
@@ -5180,6 +5450,8 @@ REVOKE ALL ON FUNCTION widget_internal.unwrap_json(value jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.url_host(url text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION widget_internal.uuid_v7() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.widget_calls_differences() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.widget_door(widget_id uuid, OUT is_active boolean, OUT is_demo boolean, OUT allowed_domains text[]) FROM PUBLIC;
@@ -5187,6 +5459,9 @@ REVOKE ALL ON FUNCTION widget_internal.widget_door(widget_id uuid, OUT is_active
 REVOKE ALL ON FUNCTION widget_internal.write_charges(month date) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.write_lines(month date, as_of timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT ON TABLE public.widget_analytics TO authenticated;
+GRANT SELECT ON TABLE public.widget_analytics TO service_role;
 
 GRANT SELECT ON TABLE public.widget_archives TO service_role;
 

@@ -193,7 +193,9 @@ def test_r8_a_large_quota_is_kept_by_sampling(quotas: Connection, new_widget: Ne
         """
         select count(*) as events
         from generate_series(1, %s) event
-        where widget_internal.over_quota(%s, 1) is null
+        where widget_internal.over_quota(
+          %s, 1, random() * (select s.events_per_count from widget_internal.settings s) < 1
+        ) is null
         """,
         [quota * 2, widget_id],
     ).fetchone()

@@ -162,7 +162,7 @@ def test_bills_and_ledger(db: Connection, widget_id: UUID) -> None:
     )
 
     found = [row["what"] for row in run(db, "widget_bills_and_ledger") if row["widget_id"] == widget_id]
-    db.execute("select widget_internal.refresh_session_calls(%s, 's')", [widget_id])
+    db.execute("select widget_internal.refresh_calls(array[%s]::uuid[], array['s'])", [widget_id])
 
     assert "call" in found
 

@@ -216,46 +216,44 @@ comment on function widget_internal.count_event(uuid, bigint) is
   'Counts so many events of a widget towards its quota and the sender''s; answers until when more are refused, else null.';
 
 
-create function widget_internal.over_quota(widget_id uuid, events integer)
+create function widget_internal.over_quota(widget_id uuid, events integer, are_counted boolean)
 returns timestamptz
 language plpgsql volatile
 set search_path = ''
 as $$
 declare
   v_now constant timestamptz := clock_timestamp();
-  v_events_per_count integer;
-  v_widgets_until timestamptz;
-  v_senders_until timestamptz;
+  v_settings record;
   v_until timestamptz;
 begin
-  -- One row tells nearly always all there is to know.
-  select s.events_per_count, s.widgets_throttled_until, s.senders_throttled_until
-  into v_events_per_count, v_widgets_until, v_senders_until
+  select s.events_per_count, s.widgets_throttled_until, s.senders_throttled_until into v_settings
   from widget_internal.settings s;
 
-  if v_widgets_until > v_now then
+  if v_settings.widgets_throttled_until > v_now then
     select t.until into v_until from widget_internal.throttles t where t.subject = over_quota.widget_id;
     if v_until > v_now then
       return v_until;
     end if;
   end if;
-  if v_senders_until > v_now then
+  if v_settings.senders_throttled_until > v_now then
     select t.until into v_until from widget_internal.throttles t where t.subject = widget_internal.sender();
     if v_until > v_now then
       return v_until;
     end if;
   end if;
 
-  if random() * v_events_per_count >= over_quota.events then
+  if not over_quota.are_counted then
     return null;
   end if;
-  return widget_internal.count_event(over_quota.widget_id, greatest(over_quota.events, v_events_per_count));
+  return widget_internal.count_event(
+    over_quota.widget_id, greatest(over_quota.events, v_settings.events_per_count)
+  );
 end
 $$;
 
-comment on function widget_internal.over_quota(uuid, integer) is
-  'Until when so many more events of a widget are refused by its quota or the sender''s; null where they may be stored, '
-  'and are then counted.';
+comment on function widget_internal.over_quota(uuid, integer, boolean) is
+  'Until when so many more events of a widget are refused by its quota or the sender''s; null where they may be stored. '
+  'are_counted: whether these are of the sample that is counted, for all (settings.events_per_count).';
 
 
 create function widget_internal.apply_quotas()
@@ -311,7 +309,7 @@ revoke all on function widget_internal.sender() from public, anon, authenticated
 revoke all on function widget_internal.count_towards_quota(uuid, timestamptz, timestamptz, integer, bigint, bigint)
   from public, anon, authenticated, service_role;
 revoke all on function widget_internal.count_event(uuid, bigint) from public, anon, authenticated, service_role;
-revoke all on function widget_internal.over_quota(uuid, integer) from public, anon, authenticated, service_role;
+revoke all on function widget_internal.over_quota(uuid, integer, boolean) from public, anon, authenticated, service_role;
 revoke all on function widget_internal.apply_quotas() from public, anon, authenticated, service_role;
 revoke all on function widget_internal.forget_senders() from public, anon, authenticated, service_role;
 

@@ -1,0 +1,162 @@
+"""No event without its widget: what a foreign key would promise, kept by the door and by triggers."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from local_stack.stack import Stack
+from tests.conftest import Connect, NewWidget
+from tests.support import Connection, events_of, record
+from tests.torture.traffic import await_true
+
+HEADERS = '{"origin":"https://shop.example"}'
+DELETE = "delete from public.widgets where id = %s"
+
+
+@pytest.fixture
+def deleter(stack: Stack) -> Iterator[Connection]:
+    with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
+        yield connection
+
+
+def track(sender: Connection, widget_id: UUID) -> int:
+    row = sender.execute(
+        "select (public.track_event(%s, 'call_start', 's', event_id => gen_random_uuid()) ->> 'accepted')::int as n",
+        [widget_id],
+    ).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+def test_an_event_of_no_widget_is_refused(db: Connection) -> None:
+    """Whoever writes into the ledger by hand hears the code of a foreign key, and nothing is stored."""
+    unknown = uuid4()
+
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match="widget_id: there is no such widget"):
+        record(db, unknown, "s", "widget_load", datetime.now(UTC))
+
+    assert events_of(db, unknown) == []
+
+
+def test_an_event_cannot_be_moved_to_no_widget(db: Connection, new_widget: NewWidget) -> None:
+    """Not even by the table's owner."""
+    widget_id = new_widget()
+    record(db, widget_id, "s", "widget_load", datetime.now(UTC))
+
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        db.execute("update public.widget_analytics set widget_id = gen_random_uuid() where widget_id = %s", [widget_id])
+
+
+@pytest.mark.parametrize("statement", [DELETE, "update public.widgets set id = gen_random_uuid() where id = %s"])
+def test_a_widget_with_events_stays(db: Connection, new_widget: NewWidget, statement: str) -> None:
+    """The error says what to do instead; a widget without events goes."""
+    used, unused = new_widget(), new_widget()
+    record(db, used, "s", "widget_load", datetime.now(UTC))
+
+    with pytest.raises(psycopg.errors.ForeignKeyViolation) as refused:
+        db.execute(statement.encode(), [used])
+    gone = db.execute(statement.encode(), [unused])
+
+    assert "is_active = false" in (refused.value.diag.message_hint or "")
+    assert gone.rowcount == 1
+
+
+def test_widgets_with_events_cannot_be_truncated(db: Connection, new_widget: NewWidget) -> None:
+    """Nor does a cascade empty the ledger."""
+    widget_id = new_widget()
+    record(db, widget_id, "s", "widget_load", datetime.now(UTC))
+
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        db.execute("truncate public.widgets cascade")
+
+    assert len(events_of(db, widget_id)) == 1
+
+
+def test_an_event_that_comes_in_before_the_deletion_ends(
+    deleter: Connection, db: Connection, connect: Connect, new_widget: NewWidget
+) -> None:
+    """The sender was told that it is stored: so the widget stays."""
+    widget_id = new_widget()
+    sender = connect("anon", request__headers=HEADERS)
+    deleter.execute(DELETE, [widget_id])
+
+    stored = track(sender, widget_id)
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        deleter.commit()
+
+    assert (stored, len(events_of(db, widget_id))) == (1, 1)
+
+
+@pytest.mark.parametrize("by", ["the door", "hand"])
+def test_an_event_that_is_being_stored_is_waited_for(
+    deleter: Connection, stack: Stack, db: Connection, connect: Connect, new_widget: NewWidget, by: str
+) -> None:
+    """Who deletes meanwhile waits for its transaction, and is refused then."""
+    widget_id = new_widget()
+    sender = connect("anon", request__headers=HEADERS)
+    with ThreadPoolExecutor() as pool, psycopg.connect(stack.database_url, row_factory=dict_row) as by_hand:
+        if by == "the door":
+            sender.execute("begin")
+            track(sender, widget_id)
+        else:
+            record(by_hand, widget_id, "s", "call_start", datetime.now(UTC))
+
+        def delete() -> None:
+            deleter.execute(DELETE, [widget_id])
+            deleter.commit()
+
+        deletion = pool.submit(delete)
+        await_true(
+            lambda: (
+                db.execute(
+                    "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'",
+                    [deleter.info.backend_pid],
+                ).fetchone()
+                is not None
+            ),
+            seconds=30,
+            what="the deletion waits",
+        )
+        sender.execute("commit") if by == "the door" else by_hand.commit()
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            deletion.result(timeout=30)
+
+    assert len(events_of(db, widget_id)) == 1
+
+
+def test_a_sender_that_holds_its_transaction_open_stops_no_other(
+    deleter: Connection, connect: Connect, new_widget: NewWidget
+) -> None:
+    """The deletion gives up after two seconds and changes nothing; meanwhile and afterwards events are taken."""
+    widget_id, other = new_widget(), new_widget()
+    sender, neighbour = (connect("anon", request__headers=HEADERS) for _ in range(2))
+    sender.execute("begin")
+    track(sender, other)
+
+    deleter.execute(DELETE, [widget_id])
+    with pytest.raises(psycopg.errors.LockNotAvailable, match="nothing was deleted"):
+        deleter.commit()
+
+    assert track(neighbour, widget_id) == 1
+    sender.execute("commit")
+
+
+def test_a_widget_deleted_meanwhile_is_unknown_to_the_door(
+    deleter: Connection, db: Connection, connect: Connect, new_widget: NewWidget
+) -> None:
+    """Once it is gone nothing more is stored of it."""
+    widget_id = new_widget()
+    sender = connect("anon", request__headers=HEADERS)
+    deleter.execute(DELETE, [widget_id])
+    deleter.commit()
+
+    answer = sender.execute("select public.track_event(%s, 'widget_load', 's') as answer", [widget_id]).fetchone()
+
+    assert answer is not None
+    assert answer["answer"]["code"] == "42501"
+    assert events_of(db, widget_id) == []
