@@ -99,6 +99,10 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def output(self) -> str:
         with self.log.open("rb") as log:
             log.seek(self._log_start)

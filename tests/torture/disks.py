@@ -123,12 +123,12 @@ def _events(widget_id: UUID) -> list[Row]:
     ]
 
 
-def track(stack: Stack, events: list[Row]) -> httpx.Response:
+def track(stack: Stack, events: list[Row], *, timeout: float = 60) -> httpx.Response:
     return httpx.post(
         f"{stack.api_url}/rest/v1/rpc/track_events",
         headers={"apikey": stack.publishable_key, "origin": PAGE},
         json={"events": events},
-        timeout=30,
+        timeout=timeout,
     )
 
 
