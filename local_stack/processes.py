@@ -108,7 +108,7 @@ class Child:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
 
-    def await_output(self, pattern: str, *, seconds: float = 30) -> re.Match[str]:
+    def await_output(self, pattern: str, *, seconds: float = 60) -> re.Match[str]:
         """Wait until the program has written `pattern`, and say why if it never will."""
         found: re.Match[str] | None = None
 

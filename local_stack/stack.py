@@ -28,7 +28,8 @@ class Stack:
 
     Ports left out are free ones. `durable=False` trades the database's crash safety for speed,
     `gateway=False` leaves out everything but the database, `migrate=False` leaves it as the
-    platform makes it, `scheduler=False` does without pg_cron, and `server` is the PostgreSQL to run, if not the usual.
+    platform makes it, `scheduler=False` does without pg_cron, `jobs=False` never runs what it
+    schedules, and `server` is the PostgreSQL to run, if not the usual.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Stack:
         database_port: int | None = None,
         durable: bool = True,
         scheduler: bool = True,
+        jobs: bool = True,
         migrate: bool = True,
         seed: bool = False,
         gateway: bool = True,
@@ -68,6 +70,7 @@ class Stack:
                 port=database_port,
                 durable=durable,
                 scheduler=scheduler,
+                jobs=jobs,
                 installation=server,
             )
             cleanup.callback(self.database.stop)

@@ -100,11 +100,19 @@ class UnreliableProxy:
         finally:
             self._fault = None
 
-    def await_requests(self, count: int, *, seconds: float = 10) -> None:
+    def await_requests(self, count: int, *, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while len(self.seen) < count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(self.seen)} requests of {count} after {seconds} s")
+            time.sleep(0.01)
+
+    def await_quiet(self, *, seconds: float = 60) -> None:
+        """Wait until nothing is under way to the gateway."""
+        deadline = time.monotonic() + seconds
+        while self._bytes_in_flight:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._bytes_in_flight} bytes are under way after {seconds} s")
             time.sleep(0.01)
 
     def handle(self, request: Seen) -> Answer | None:

@@ -26,7 +26,7 @@ MARCH = ("2025-03-01", "2025-04-01")
 
 @pytest.fixture(scope="module")
 def books() -> Iterator[Stack]:
-    with Stack(durable=False, gateway=False) as stack:
+    with Stack(durable=False, jobs=False, gateway=False) as stack:
         yield stack
 
 

@@ -30,7 +30,7 @@ SEED = 7
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """Of these tests' own, and as durable as a project's: it is killed and filled up."""
-    with Stack() as running:
+    with Stack(jobs=False) as running:
         yield running
 
 
