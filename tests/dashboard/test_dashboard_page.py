@@ -235,7 +235,7 @@ def download(page: Page, name: str, folder: Path) -> list[dict[str, str]]:
 
 def test_a_wrong_password(usage_page: UsagePage, owner: Owner) -> None:
     """The page says so, and stays where it is."""
-    usage_page.page.goto(usage_page.site.address("/dashboard/"), timeout=60)
+    usage_page.page.goto(usage_page.site.address("/dashboard/"))
     usage_page.page.get_by_label("Email").fill(owner.email)
     usage_page.page.get_by_label("Password").fill("wrong")
     usage_page.page.get_by_role("button", name="Sign in").click()
@@ -367,7 +367,7 @@ def test_everybody_can_use_it(db: Connection, usage_page: UsagePage, played: Own
     refuse(db, played.widget_id, "other.example")
     page = usage_page.page
     page.emulate_media(color_scheme=scheme)
-    page.goto(usage_page.site.address("/dashboard/"), timeout=60)
+    page.goto(usage_page.site.address("/dashboard/"))
     expect(page.get_by_label("Email")).to_be_visible()
     findings = axe(page)
 
