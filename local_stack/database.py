@@ -45,6 +45,7 @@ _CRON_SETTINGS = {
     "cron.use_background_workers": "on",
     "max_worker_processes": "32",
 }
+_NO_JOBS = {"cron.max_running_jobs": "0"}  # scheduled all the same
 _EXTENSIONS = ("pgcrypto", "uuid-ossp", "plpgsql_check")
 _THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
@@ -63,10 +64,11 @@ class Database:
         port: int | None,
         durable: bool,
         scheduler: bool,
+        jobs: bool = True,
         installation: PostgresServer | None = None,
     ) -> None:
         self._server = _start(
-            directory, log=log, port=port, durable=durable, scheduler=scheduler, installation=installation
+            directory, log=log, port=port, durable=durable, scheduler=scheduler, jobs=jobs, installation=installation
         )
         try:
             with psycopg.connect(self.superuser_url, autocommit=True) as connection:
@@ -229,6 +231,7 @@ def _start(
     port: int | None,
     durable: bool,
     scheduler: bool,
+    jobs: bool,
     installation: PostgresServer | None,
 ) -> _Server:
     installation = installation or complete_server() or (None if scheduler else next(installed_servers(), None))
@@ -237,7 +240,7 @@ def _start(
     installation = _within_reach(installation, directory)
     settings = dict(_SETTINGS)
     if scheduler:
-        settings |= _CRON_SETTINGS
+        settings |= _CRON_SETTINGS if jobs else _CRON_SETTINGS | _NO_JOBS
     if not durable:
         settings |= _THROWAWAY_SETTINGS
     server = _Server(

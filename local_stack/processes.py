@@ -99,12 +99,16 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def output(self) -> str:
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
 
-    def await_output(self, pattern: str, *, seconds: float = 30) -> re.Match[str]:
+    def await_output(self, pattern: str, *, seconds: float = 60) -> re.Match[str]:
         """Wait until the program has written `pattern`, and say why if it never will."""
         found: re.Match[str] | None = None
 

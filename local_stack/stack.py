@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +20,7 @@ from local_stack.workspace import Workspace
 GATEWAY_LOGIN = "authenticator"
 MAX_ROWS = 1000
 POOL_SIZE = 20
+ACQUISITION_SECONDS = 10  # PostgREST's db-pool-acquisition-timeout
 
 
 class Stack:
@@ -27,7 +28,8 @@ class Stack:
 
     Ports left out are free ones. `durable=False` trades the database's crash safety for speed,
     `gateway=False` leaves out everything but the database, `migrate=False` leaves it as the
-    platform makes it, `scheduler=False` does without pg_cron, and `server` is the PostgreSQL to run, if not the usual.
+    platform makes it, `scheduler=False` does without pg_cron, `jobs=False` never runs what it
+    schedules, and `server` is the PostgreSQL to run, if not the usual.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Stack:
         database_port: int | None = None,
         durable: bool = True,
         scheduler: bool = True,
+        jobs: bool = True,
         migrate: bool = True,
         seed: bool = False,
         gateway: bool = True,
@@ -67,6 +70,7 @@ class Stack:
                 port=database_port,
                 durable=durable,
                 scheduler=scheduler,
+                jobs=jobs,
                 installation=server,
             )
             cleanup.callback(self.database.stop)
@@ -148,13 +152,23 @@ class Stack:
     def restart_gateway(self) -> None:
         """It reads the schema once: whatever changes the schema has to call this."""
         assert self._gateway is not None
+        if not self._gateway.is_running:
+            self._turn_away_who_waits()
         self._stop(self._gateway)
         self._gateway = self._start_gateway()
 
     def kill_gateway(self) -> None:
-        """`kill -9` of it. Its port stays open: who connects meanwhile waits for `restart_gateway`."""
+        """`kill -9` of it. Its port stays open: who connects meanwhile waits, and `restart_gateway` cuts it off."""
         assert self._gateway is not None
         self._gateway.kill()
+
+    def _turn_away_who_waits(self) -> None:
+        """Their requests would run now, long after they were sent, and after most of them were sent again."""
+        self._socket.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                self._socket.accept()[0].close()
+        self._socket.setblocking(True)
 
     @contextmanager
     def function(self, name: str, environment: Mapping[str, str | None]) -> Iterator[str]:
@@ -180,6 +194,7 @@ class Stack:
             "schema_url": self.database_url,
             "owner_url": self.database.url,
             "pool_size": POOL_SIZE,
+            "acquisition_seconds": ACQUISITION_SECONDS,
             "max_rows": MAX_ROWS,
             "jwt_secret": self.keys.jwt_secret,
             "publishable_key": self.keys.publishable_key,

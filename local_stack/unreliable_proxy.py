@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import create_connection
 from threading import Event, Lock, Thread
@@ -49,10 +49,12 @@ class UnreliableProxy:
 
     `fault`, `instead` and `losing_answers` make it fail for a while; `next_faults` says what becomes of the next
     requests, one each. `pass_on`, `lose_answer`, `cut_answer`, `cut_request` and `after(…)` are faults to choose from.
+    For a gateway that says nothing for `patience` seconds it answers 504, for one that breaks off 502.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, *, patience: float = 30) -> None:
         self.upstream = urlsplit(upstream)
+        self.patience = patience
         self.seen: list[Seen] = []
         self.most_bytes_in_flight = 0
         self._bytes_in_flight = 0
@@ -98,11 +100,19 @@ class UnreliableProxy:
         finally:
             self._fault = None
 
-    def await_requests(self, count: int, *, seconds: float = 10) -> None:
+    def await_requests(self, count: int, *, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while len(self.seen) < count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(self.seen)} requests of {count} after {seconds} s")
+            time.sleep(0.01)
+
+    def await_quiet(self, *, seconds: float = 60) -> None:
+        """Wait until nothing is under way to the gateway."""
+        deadline = time.monotonic() + seconds
+        while self._bytes_in_flight:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._bytes_in_flight} bytes are under way after {seconds} s")
             time.sleep(0.01)
 
     def handle(self, request: Seen) -> Answer | None:
@@ -118,7 +128,7 @@ class UnreliableProxy:
                 self._bytes_in_flight -= len(request.body)
 
     def pass_on(self, request: Seen) -> Answer:
-        connection = HTTPConnection(self.upstream.hostname or "", self.upstream.port, timeout=30)
+        connection = HTTPConnection(self.upstream.hostname or "", self.upstream.port, timeout=self.patience)
         try:
             headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
             connection.request(request.method, request.path, request.body or None, headers)
@@ -127,6 +137,11 @@ class UnreliableProxy:
             answered = ((name.lower(), value) for name, value in response.getheaders())
             kept = {name: value for name, value in answered if name not in _HOP_BY_HOP}
             return Answer(response.status, body, kept)
+        # Without a word a browser would send the same again by itself, and the age that it told would be out of date.
+        except TimeoutError:
+            return Answer(504)
+        except (OSError, HTTPException):
+            return Answer(502)
         finally:
             connection.close()
 

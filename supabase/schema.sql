@@ -265,7 +265,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) IS 'Erases page, agent and properties of all events of a session: for the widget''s owner, and service_role. Ids, times, types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. Events that arrive later are not covered: call it again. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
+COMMENT ON FUNCTION public.erase_widget_session(widget_id uuid, session_id text) IS 'Erases page, agent and properties of all events of a session: for the widget''s owner, and service_role. Ids, times, types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. What arrives in the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
 
 CREATE FUNCTION public.record_widget_call_evidence(widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ended_at timestamp with time zone DEFAULT NULL::timestamp with time zone, outcome text DEFAULT 'completed'::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1880,6 +1880,53 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.empty_widget_calls() IS 'After the ledger was truncated: there are no calls.';
 
+CREATE FUNCTION widget_internal.erase_late_events() RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  -- What happened before an erasure arrives at most 7 days after it: two days are left for a daily job that misses a run.
+  v_repeated_for constant interval := '9 days';
+  v_session record;
+  v_erased bigint := 0;
+begin
+  for v_session in
+    select r.widget_id, r.session_id
+    from (
+      select s.widget_id, s.session_id, min(s.erased_at) as erased_at
+      from public.widget_erasures s
+      where s.erased_at > now() - v_repeated_for
+      group by s.widget_id, s.session_id
+    ) r
+    where exists (
+      select from public.widget_analytics e
+      where e.widget_id = r.widget_id
+        and e.session_id = r.session_id
+        and e.received_at >= r.erased_at
+        -- Senders are late by 7 days at most (R3), so the index by widget and time finds them.
+        and e."timestamp" >= r.erased_at - interval '8 days'
+        and (
+          e.page_url is not null or e.user_agent is not null
+          or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
+        )
+    )
+    order by r.widget_id, r.session_id
+  loop
+    begin
+      v_erased := v_erased
+        + (widget_internal.erase_session(v_session.widget_id, v_session.session_id) ->> 'erased')::bigint;
+    exception
+      when invalid_parameter_value then
+        raise warning 'session % of widget % was not erased again: %',
+          v_session.session_id, v_session.widget_id, sqlerrm;
+    end;
+  end loop;
+  return v_erased;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.erase_late_events() IS 'Erases again what was erased in the last 9 days and has had events since, each with a row in widget_erasures, and says how many events lost something. widget_internal.prune() calls it every day.';
+
 CREATE FUNCTION widget_internal.erase_own_session(widget_id uuid, session_id text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -2771,7 +2818,7 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'calls_as_of(), each with its billing month, the first month of the plan that holds then, what that plan makes of it, and why that is nothing.';
 
-CREATE FUNCTION widget_internal.prune() RETURNS TABLE(cleanup_runs bigint, refusal_counts bigint, job_runs bigint)
+CREATE FUNCTION widget_internal.prune() RETURNS TABLE(cleanup_runs bigint, refusal_counts bigint, job_runs bigint, erased_events bigint)
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -2801,11 +2848,13 @@ begin
     delete from cron.job_run_details d where d.jobid = any (v_jobs) and d.runid <= v_last;
     get diagnostics prune.job_runs = row_count;
   end if;
+
+  prune.erased_events := widget_internal.erase_late_events();
   return next;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.prune() IS 'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says how many. Touches neither events, calls nor bills, nor any job that is not ours.';
+COMMENT ON FUNCTION widget_internal.prune() IS 'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says how many; repeats the erasures of the last days, for events that came late. Touches neither calls nor bills, nor any job that is not ours.';
 
 CREATE FUNCTION widget_internal.quota_refusal(widget_id uuid, until timestamp with time zone, events integer) RETURNS jsonb
     LANGUAGE plpgsql
@@ -5267,6 +5316,8 @@ REVOKE ALL ON FUNCTION widget_internal.door_problem() FROM PUBLIC;
 REVOKE ALL ON FUNCTION widget_internal.door_refusal(verdict text, widget_id uuid, page_host text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.empty_widget_calls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION widget_internal.erase_late_events() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.erase_own_session(widget_id uuid, session_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION widget_internal.erase_own_session(widget_id uuid, session_id text) TO authenticated;

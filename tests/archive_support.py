@@ -27,7 +27,7 @@ _TEMPLATE = "as_new"
 @contextmanager
 def new_server() -> Iterator[Stack]:
     """A server with a database as new, in which nobody is: it can be copied."""
-    with Stack(durable=False, gateway=False) as stack:
+    with Stack(durable=False, jobs=False, gateway=False) as stack:
         with psycopg.connect(_url(stack.database.superuser_url, "template1"), autocommit=True) as platform:
             for attempts_left in reversed(range(20)):
                 # The scheduler comes back to its database when it is sent away, but not at once.

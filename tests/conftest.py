@@ -57,7 +57,7 @@ class Connect(Protocol):
 
 
 class FreshDatabase(Protocol):
-    def __call__(self, *, migrate: bool = True, scheduler: bool = True) -> Stack: ...
+    def __call__(self, *, migrate: bool = True, scheduler: bool = True, jobs: bool = False) -> Stack: ...
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,7 +81,8 @@ def server(request: pytest.FixtureRequest) -> PostgresServer | None:
 
 @pytest.fixture(scope="session")
 def stack(server: PostgresServer | None) -> Iterator[Stack]:
-    with Stack(durable=False, server=server, scheduler=server is None) as running:
+    # A job that pg_cron starts in the midst of a test would do what the test means to do itself.
+    with Stack(durable=False, server=server, scheduler=server is None, jobs=False) as running:
         yield running
 
 
@@ -169,10 +170,10 @@ def fresh_database(server: PostgresServer | None) -> Iterator[FreshDatabase]:
     """A database server of the test's own, without gateway and functions."""
     with ExitStack() as started:
 
-        def start(*, migrate: bool = True, scheduler: bool = True) -> Stack:
+        def start(*, migrate: bool = True, scheduler: bool = True, jobs: bool = False) -> Stack:
             scheduler = scheduler and server is None
             return started.enter_context(
-                Stack(durable=False, gateway=False, migrate=migrate, scheduler=scheduler, server=server)
+                Stack(durable=False, gateway=False, migrate=migrate, scheduler=scheduler, jobs=jobs, server=server)
             )
 
         yield start

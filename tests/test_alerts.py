@@ -80,7 +80,7 @@ def running(webhook: Webhook) -> Iterator[Webhook]:
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
-    with Stack(durable=False, gateway=False) as stack:
+    with Stack(durable=False, jobs=False, gateway=False) as stack:
         yield stack
 
 
@@ -109,7 +109,7 @@ def send(db: Connection) -> None:
     db.execute("select public.refresh_widget_health()")
     db.execute("select widget_internal.send_alerts()")
     for request in db.execute("delete from net.http_request_queue returning *").fetchall():
-        answer = httpx.post(request["url"], content=request["body"], headers=request["headers"])
+        answer = httpx.post(request["url"], content=request["body"], headers=request["headers"], timeout=60)
         db.execute(
             "insert into net._http_response (id, status_code) values (%s, %s)", [request["id"], answer.status_code]
         )

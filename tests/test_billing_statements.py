@@ -30,7 +30,7 @@ Open = Callable[[], Connection]
 @pytest.fixture(scope="module")
 def books() -> Iterator[Stack]:
     """A database with closed months."""
-    with Stack(durable=False, gateway=False) as stack:
+    with Stack(durable=False, jobs=False, gateway=False) as stack:
         yield stack
 
 

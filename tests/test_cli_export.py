@@ -216,7 +216,7 @@ def test_an_export_that_is_killed_leaves_what_was_there(
         assert list(tmp_path.glob(".bill.csv.*.part"))
 
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
         hold.released.set()
 
     assert (target.read_text() if target.exists() else None) == before

@@ -20,7 +20,7 @@ Connection = psycopg.Connection[DictRow]
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
-    with Stack(durable=False, migrate=False) as running:
+    with Stack(durable=False, jobs=False, migrate=False) as running:
         yield running
 
 

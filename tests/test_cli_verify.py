@@ -51,7 +51,7 @@ class Books:
 @pytest.fixture(scope="module")
 def books() -> Iterator[Books]:
     with (
-        Stack(durable=False) as stack,
+        Stack(durable=False, jobs=False) as stack,
         psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as db,
     ):
         planned, free = (

@@ -26,7 +26,7 @@ MARCH = ("2025-03-01", "2025-04-01")
 
 @pytest.fixture(scope="module")
 def books() -> Iterator[Stack]:
-    with Stack(durable=False, gateway=False) as stack:
+    with Stack(durable=False, jobs=False, gateway=False) as stack:
         yield stack
 
 
@@ -187,6 +187,65 @@ def test_each_erasure_that_erased_something_is_on_record(own_db: Connection) -> 
         ("jane", "postgres", 6),
         ("jane", "postgres", 1),
     ]
+
+
+def age_erasures(db: Connection, widget_id: UUID, days: int) -> None:
+    db.execute(
+        "update public.widget_erasures set erased_at = erased_at - %s where widget_id = %s",
+        [timedelta(days=days), widget_id],
+    )
+
+
+def erase_daily(db: Connection) -> int:
+    """What pg_cron does every day."""
+    row = db.execute("select erased_events from widget_internal.prune()").fetchone()
+    assert row is not None
+    erased: int = row["erased_events"]
+    return erased
+
+
+def test_what_arrives_late_is_erased_by_the_daily_job(own_db: Connection) -> None:
+    """A week later too, on record, calls and bill unchanged; a second run finds nothing, other sessions keep theirs."""
+    widget_id = a_widget(own_db)
+    a_session(own_db, widget_id)
+    a_session(own_db, widget_id, "joe")
+    erase(own_db, widget_id)
+    age_erasures(own_db, widget_id, 8)
+    happened_at = datetime.now(UTC) - timedelta(days=15)
+    told = {"page_url": PAGE, "user_agent": AGENT, "properties": {"note": EXTRA}}
+    for seq, kind in enumerate(["call_start", "call_heartbeat", "call_end"]):
+        at = happened_at + timedelta(minutes=seq)
+        record(own_db, widget_id, "jane", kind, at, call_id="late", received_at=at + timedelta(days=7), **told)
+    calls, bills = calls_of(own_db, widget_id), bill(own_db, widget_id)
+    facts = [{name: row[name] for name in FACTS} for row in events_of(own_db, widget_id)]
+
+    runs = [erase_daily(own_db), erase_daily(own_db)]
+
+    told_of = {row["session_id"] for row in events_of(own_db, widget_id) if row["page_url"] or row["user_agent"]}
+    audit = own_db.execute(
+        "select session_id, events from public.widget_erasures where widget_id = %s order by id", [widget_id]
+    ).fetchall()
+    assert runs == [3, 0]
+    assert told_of == {"joe"}
+    assert audit == [{"session_id": "jane", "events": 6}, {"session_id": "jane", "events": 3}]
+    assert (calls_of(own_db, widget_id), bill(own_db, widget_id)) == (calls, bills)
+    assert [{name: row[name] for name in FACTS} for row in events_of(own_db, widget_id)] == facts
+    assert differences(own_db, widget_id) == []
+    own_db.execute("delete from public.widget_analytics where widget_id = %s", [widget_id])
+
+
+def test_an_old_erasure_is_not_repeated(own_db: Connection) -> None:
+    """After ten days nothing of before can arrive: who uses the same session then has not asked to be forgotten."""
+    widget_id = a_widget(own_db)
+    a_session(own_db, widget_id)
+    erase(own_db, widget_id)
+    age_erasures(own_db, widget_id, 10)
+    record(own_db, widget_id, "jane", "widget_open", datetime.now(UTC), page_url=PAGE)
+
+    assert erase_daily(own_db) == 0
+
+    assert [row["page_url"] for row in events_of(own_db, widget_id) if row["page_url"]] == [PAGE]
+    own_db.execute("delete from public.widget_analytics where widget_id = %s", [widget_id])
 
 
 def test_only_the_owner_and_the_company_erase(

@@ -258,7 +258,7 @@ def test_an_unknown_function_is_404(http: httpx.Client) -> None:
 def test_a_function_can_be_run_with_another_environment(stack: Stack) -> None:
     """Without its secret the cleanup function refuses, whatever it is sent."""
     with stack.function("cleanup", {"CRON_SECRET": None}) as url:
-        answer = httpx.post(url, headers={"Authorization": f"Bearer {stack.cron_secret}"})
+        answer = httpx.post(url, headers={"Authorization": f"Bearer {stack.cron_secret}"}, timeout=60)
 
     assert answer.status_code >= 400
     assert url.startswith("http://127.0.0.1:")
@@ -266,7 +266,7 @@ def test_a_function_can_be_run_with_another_environment(stack: Stack) -> None:
 
 def test_functions_are_reached_through_the_gateway(http: httpx.Client, stack: Stack) -> None:
     """With the headers that the caller sent, and the answer that the function gave."""
-    answer = http.post("/functions/v1/cleanup", headers={"Authorization": f"Bearer {stack.cron_secret}"})
+    answer = http.post("/functions/v1/cleanup", headers={"Authorization": f"Bearer {stack.cron_secret}"}, timeout=60)
 
     assert answer.status_code == 200, answer.text
     assert set(answer.json()) == {"calls_checked", "calls_completed", "calls_still_active"}
@@ -345,7 +345,7 @@ def test_a_killed_run_leaves_nothing_behind(own_temporary_files: Path) -> None:
     await_condition(
         "the end of a killed run's processes",
         lambda: not any(map(_is_alive, processes)),
-        seconds=20,
+        seconds=60,
         explain=lambda: f"still there: {[pid for pid in processes if _is_alive(pid)]} of {programs}",
     )
     assert directory.exists()
@@ -372,13 +372,13 @@ def test_the_background_stack_starts_afresh_and_stops(background: Path) -> None:
     second = supervisor.up(background, seed=False)
     assert second.keys != first.keys
     assert not any(_is_alive(pid) for name, pid in first.pids.items() if name != "supervisor")
-    assert httpx.get(f"{second.api_url}/rest/v1/widgets").status_code == 401
+    assert httpx.get(f"{second.api_url}/rest/v1/widgets", timeout=60).status_code == 401
 
     os.kill(second.pids["supervisor"], signal.SIGKILL)
     await_condition(
         "the end of a killed supervisor's processes",
         lambda: not any(map(_is_alive, second.pids.values())),
-        seconds=20,
+        seconds=60,
         explain=lambda: str(second.pids),
     )
     assert supervisor.running(background) is None
@@ -395,7 +395,7 @@ def test_a_taken_port_is_left_to_its_owner(background: Path) -> None:
 
         stack = supervisor.up(background, seed=False)
 
-    assert httpx.get(f"{stack.api_url}/rest/v1/widgets").status_code == 401
+    assert httpx.get(f"{stack.api_url}/rest/v1/widgets", timeout=60).status_code == 401
     assert stack.api_url != f"http://127.0.0.1:{configuration['api']['port']}"
     assert len(stack.notes) == 2
 

@@ -1,6 +1,8 @@
 """How the migrations enter a project: an empty one, one that lives, and again."""
 
+import random
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from local_stack.places import SUPABASE
 from local_stack.postgres_server import complete_server
 from local_stack.stack import Stack
 from tests.conftest import FreshDatabase
-from tests.support import Connection
+from tests.support import Connection, record
 
 MIGRATIONS = SUPABASE / "migrations"
 
@@ -167,6 +169,109 @@ def test_a_widgets_table_that_is_there_is_not_touched(fresh_database: FreshDatab
 
         columns = db.execute("select attname from pg_attribute where attrelid = 'widgets'::regclass and attnum > 0")
         assert columns.fetchall() == [("id",), ("mine",)]
+
+
+# What a project had before the migrations that came after the first release.
+FIRST_RELEASE = "20261101*.sql"
+EVENT_TYPES = ("widget_load", "widget_open", "call_start", "call_heartbeat", "call_end", "call_error")
+SOURCES = ("browser", "server", "provider", "operator", "inferred")
+JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
+
+# Whatever the first release keeps or computes: it must read the same afterwards.
+KEPT = {
+    "events": "select * from public.widget_analytics order by id",
+    "calls": "select * from public.widget_calls order by widget_id, session_id, call_id",
+    "bill by call": "select * from public.widget_billing_calls('2026-01-01', '2026-03-01') order by 1, 2, 3",
+    "bill": "select * from public.widget_billing_usage('2026-01-01', '2026-03-01') order by widget_id",
+    "bill as of a past moment": """
+        select * from public.widget_billing_usage('2026-01-01', '2026-03-01', '2026-02-10') order by widget_id
+    """,
+    "statements": "select * from public.widget_billing_periods order by 1",
+    "charges": "select * from public.widget_statement_charges order by period, widget_id, usage_period",
+    "lines": """
+        select * from public.widget_statement_lines order by period, usage_period, widget_id, session_id, call_id
+    """,
+    "adjustments": "select * from public.widget_pending_adjustments() order by 1, 2, 3, 4",
+    "plans": "select * from public.widget_plans order by widget_id, valid_from",
+    "widgets": "select * from public.widgets order by id",
+    "refusals": "select * from public.widget_refusals order by hour, reason",
+    "cleanups": "select * from public.widget_cleanup_runs order by id",
+}
+
+
+def live_for_two_months(db: Connection) -> None:
+    """Events of every type and source, with gaps and without ids, a plan, a correction, a closed month, a late end."""
+    dice = random.Random(6)  # noqa: S311 a simulation, not a secret
+    widget_ids = [
+        row["id"]
+        for row in db.execute("insert into public.widgets (name) values ('Voice'), ('Chat') returning id").fetchall()
+    ]
+    db.execute(
+        "insert into public.widget_plans (widget_id, valid_from, name, minimum_seconds, increment_seconds,"
+        " included_seconds, price_per_minute, currency) values (%s, '2026-01-01', 'Pro', 30, 6, 60, 0.10, 'EUR')",
+        [widget_ids[0]],
+    )
+    for number in range(600):
+        happened_at = JANUARY + timedelta(seconds=dice.randrange(58 * 86_400))
+        kind, source = EVENT_TYPES[number % 6], SOURCES[number // 6 % 5]
+        told: Any = {"duration_seconds": dice.randrange(500), "reason": "agreed", "corrected_by": "bob", "login": "x"}
+        record(
+            db,
+            dice.choice(widget_ids),
+            f"s{dice.randrange(60)}",
+            kind,
+            happened_at,
+            source=source,
+            call_id=dice.choice(["a", "b", None]) if kind.startswith("call") else None,
+            seq=dice.choice([None, number + 1]),
+            page_url=dice.choice([None, "https://shop.example/cart"]),
+            user_agent=dice.choice([None, "agent"]),
+            properties=told if source in ("operator", "provider") else dice.choice([None, {"rtt_ms": 7}]),
+            received_at=happened_at + timedelta(hours=dice.choice([0, 0, 0, 30])),
+        )
+    record(db, widget_ids[0], "kept", "call_start", JANUARY + timedelta(days=3), call_id="c")
+    db.execute("select public.correct_widget_call(%s, 'kept', 'c', 77, 'agreed', 'bob')", [widget_ids[0]])
+    db.execute("select public.track_event(gen_random_uuid(), 'widget_load', 's')")
+    db.execute("select public.complete_stale_sessions()")
+    db.execute("select public.close_widget_billing_period('2026-01')")
+    late = JANUARY + timedelta(days=3, minutes=9)
+    record(db, widget_ids[1], "late", "call_start", late, call_id="c")
+    record(db, widget_ids[1], "late", "call_end", late + timedelta(seconds=99), call_id="c", source="provider")
+
+
+def test_a_project_of_the_first_release_takes_what_came_after(fresh_database: FreshDatabase, tmp_path: Path) -> None:
+    """With two months of data and a closed one: every event, call, bill and statement reads the same afterwards."""
+    folder = tmp_path / "supabase" / "migrations"
+    folder.mkdir(parents=True)
+    for migration in MIGRATIONS.glob(FIRST_RELEASE):
+        shutil.copy(migration, folder)
+    shutil.copy(SUPABASE / "config.toml", tmp_path / "supabase")
+    stack = fresh_database(migrate=False)
+    stack.push_migrations(workdir=tmp_path)
+
+    with psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as db:
+        live_for_two_months(db)
+        before = {what: db.execute(query.encode()).fetchall() for what, query in KEPT.items()}
+        stack.push_migrations()
+        after = {what: db.execute(query.encode()).fetchall() for what, query in KEPT.items()}
+        wrong = {
+            function: db.execute(f"select * from {function}()".encode()).fetchall()
+            for function in ("public.broken_widget_statements", "widget_internal.widget_calls_differences")
+        }
+        db.execute("select public.refresh_widget_health()")
+        wrong["health"] = db.execute("select * from widget_internal.health_differences()").fetchall()
+        closed = db.execute("select * from public.close_widget_billing_period('2026-02')").fetchone()
+
+    assert {(row["event_type"], row["source"]) for row in before["events"]} == {
+        (kind, source) for kind in EVENT_TYPES for source in SOURCES
+    }
+    assert all(before.values()), "there is something of everything"
+    for what, rows in before.items():
+        # A later release may add a column.
+        known = [{name: row.get(name) for name in rows[0]} for row in after[what]]
+        assert known == rows, what
+    assert not any(wrong.values()), wrong
+    assert closed is not None
 
 
 def test_schema_sql_is_what_the_migrations_make(stack: Stack) -> None:

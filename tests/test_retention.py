@@ -22,7 +22,7 @@ SCHEDULE = next((SUPABASE / "migrations").glob("*_widget_retention_schedule.sql"
 def db() -> Iterator[Connection]:
     """Of a database of these tests' own: pruning meets everyone's notes."""
     with (
-        Stack(durable=False, gateway=False) as stack,
+        Stack(durable=False, jobs=False, gateway=False) as stack,
         psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as connection,
     ):
         yield connection

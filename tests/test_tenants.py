@@ -17,7 +17,7 @@ from tests.support import Connection
 def own_db(server: PostgresServer | None) -> Iterator[Connection]:
     """As superuser, in a database of its own: months are closed in it."""
     with (
-        Stack(durable=False, gateway=False, server=server, scheduler=server is None) as stack,
+        Stack(durable=False, jobs=False, gateway=False, server=server, scheduler=server is None) as stack,
         psycopg.connect(stack.superuser_url, autocommit=True, row_factory=dict_row) as connection,
     ):
         if server is None:

@@ -1,23 +1,27 @@
 """Nothing acknowledged is lost, and nothing counts twice, whatever breaks; scripts/torture does the same at length."""
 
 import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 from psycopg.rows import dict_row
 
 from local_stack.chromium import launch
-from local_stack.stack import Stack
-from tests.support import event
+from local_stack.stack import GATEWAY_LOGIN, Stack
+from tests.support import event, events_of
 from tests.torture.crashes import connect, crashes
 from tests.torture.disks import full_disk, read_only, stored_of, track
 from tests.torture.outages import TROUBLES, outage
 from tests.torture.schedules import compare
 from tests.torture.storms import killed_cleanups, storms
-from tests.torture.traffic import new_widgets
+from tests.torture.traffic import await_true, new_widgets
 from widget_analytics import Event, Unreachable, WidgetAnalytics
 
 SEED = 7
@@ -26,7 +30,7 @@ SEED = 7
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """Of these tests' own, and as durable as a project's: it is killed and filled up."""
-    with Stack() as running:
+    with Stack(jobs=False) as running:
         yield running
 
 
@@ -70,6 +74,73 @@ def test_outages(stack: Stack, browser: Browser, kind: str) -> None:
     seen = outage(stack, kind, seconds=2, seed=SEED, browser=browser if kind == "database gone" else None)
 
     assert seen.sent_again > 0, "there was no trouble"
+
+
+def test_who_gets_no_connection_hears_so_in_time(stack: Stack) -> None:
+    """While the database lets nobody in, a request is answered 504 after 10 seconds, and never run: it told its age."""
+    with connect(stack) as db:
+        (widget_id,) = new_widgets(db, 1)
+        late, in_time = (event(widget_id, "call_start", "s", event_id=str(uuid4())) for _ in range(2))
+        db.execute("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = %s", [GATEWAY_LOGIN])
+
+        os.kill(stack.database.pid, signal.SIGSTOP)
+        try:
+            answer = track(stack, [late])
+        finally:
+            os.kill(stack.database.pid, signal.SIGCONT)
+        again = track(stack, [in_time])
+
+        assert (answer.status_code, answer.json()["code"]) == (504, "PGRST003")
+        assert again.json() == {"accepted": 1, "duplicates": 0, "rejected": []}
+        assert [str(row["id"]) for row in events_of(db, widget_id)] == [in_time["event_id"]]
+
+
+def test_a_connection_that_breaks_is_the_servers_fault(stack: Stack) -> None:
+    """In the midst of a request: 503, nothing stored, and the next request finds a connection."""
+    with connect(stack) as db, connect(stack) as holder:
+        (widget_id,) = new_widgets(db, 1)
+        told = event(widget_id, "call_start", "s", event_id=str(uuid4()))
+        with ThreadPoolExecutor() as pool, holder.transaction():
+            holder.execute("lock table public.widget_analytics in access exclusive mode")
+            asked = pool.submit(track, stack, [told])
+            waiting = "select pid from pg_stat_activity where usename = %s and wait_event_type = 'Lock'"
+            await_true(
+                lambda: db.execute(waiting, [GATEWAY_LOGIN]).fetchone() is not None, seconds=60, what="a waiting event"
+            )
+            db.execute(f"select pg_terminate_backend(pid, 10000) from ({waiting}) w".encode(), [GATEWAY_LOGIN])
+            answer = asked.result()
+        again = track(stack, [told])
+
+        assert answer.status_code >= 500
+        assert again.json() == {"accepted": 1, "duplicates": 0, "rejected": []}
+
+
+def test_who_waits_for_a_killed_gateway_is_cut_off(stack: Stack) -> None:
+    """Run after its restart, a request would be dated by that."""
+    with connect(stack) as db:
+        (widget_id,) = new_widgets(db, 1)
+        late, in_time = (event(widget_id, "call_start", "s", event_id=str(uuid4())) for _ in range(2))
+        stack.kill_gateway()
+        with pytest.raises(httpx.ReadTimeout):
+            track(stack, [late], timeout=0.5)
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(track, stack, [late])
+            await_true(lambda: len(_waiting_for(stack)) >= 2, seconds=60, what="two who wait")
+            stack.restart_gateway()
+            cut_off = asked.exception()
+
+        assert isinstance(cut_off, httpx.TransportError)
+        assert track(stack, [in_time]).status_code == 200
+        assert [str(row["id"]) for row in events_of(db, widget_id)] == [in_time["event_id"]]
+
+
+def _waiting_for(stack: Stack) -> list[str]:
+    """The connections to the gateway that nobody has accepted, or that have something for it to read."""
+    port = f":{int(stack.api_url.rpartition(':')[2]):04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [
+        line[4] for line in lines if line[1].endswith(port) and line[3] != "0A" and not line[4].endswith(":00000000")
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")

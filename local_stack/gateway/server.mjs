@@ -7,6 +7,7 @@ import { App } from "@supabase/lite";
 import { createPostgresConnection } from "@supabase/lite/postgres";
 import { answerPreflight } from "./cors.mjs";
 import { functionProxy } from "./functions.mjs";
+import { boundedReserve, connectionFailure } from "./pool.mjs";
 
 const settings = JSON.parse(process.env.GATEWAY_SETTINGS ?? "");
 
@@ -29,7 +30,11 @@ const roleOfKey = new Map([
 function open() {
   const connection = createPostgresConnection({
     url: settings.database_url,
-    postgresOptions: { max: settings.pool_size, onnotice: () => {} },
+    postgresOptions: { onnotice: () => {} },
+  });
+  connection.driver.reserve = boundedReserve(connection.driver.options, {
+    size: settings.pool_size,
+    seconds: settings.acquisition_seconds,
   });
   // Otherwise the first request would grant everything to anon: this says that it is done already.
   connection.rlsState = "active";
@@ -72,17 +77,18 @@ process.on("uncaughtException", (error) => {
   ({ app, connection } = open());
 });
 
-// JSON nested deeper than its parser's stack is the sender's fault: the parser here calls it an error of its own.
-async function blameSender(response) {
+// What the library calls an error of its own, as PostgREST tells it. JSON nested deeper than the parser's stack is the
+// sender's fault.
+async function told(response) {
   if (response.status !== 500) return response;
   const { message } = await response.clone().json().catch(() => ({}));
-  if (!/^RangeError: Maximum call stack/.test(message)) return response;
+  if (!/^RangeError: Maximum call stack/.test(message)) return connectionFailure(message) ?? response;
   const refusal = { code: "PGRST102", details: null, hint: null, message: "Invalid json: nested too deeply" };
   return Response.json(refusal, { status: 400 });
 }
 
 async function answer(request, env) {
-  const response = await blameSender(
+  const response = await told(
     await app.fetch(request, { peerAddress: env.incoming.socket.remoteAddress ?? null }),
   );
   // A page may read any answer, an error as well: without this it sees only "failed to fetch".

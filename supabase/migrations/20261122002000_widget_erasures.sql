@@ -131,9 +131,60 @@ $$;
 comment on function public.erase_widget_session(uuid, text) is
   'Erases page, agent and properties of all events of a session: for the widget''s owner, and service_role. Ids, times, '
   'types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, '
-  'how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. Events that arrive '
-  'later are not covered: call it again. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
+  'how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. What arrives in '
+  'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
 
+create function widget_internal.erase_late_events()
+returns bigint
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+  -- What happened before an erasure arrives at most 7 days after it: two days are left for a daily job that misses a run.
+  v_repeated_for constant interval := '9 days';
+  v_session record;
+  v_erased bigint := 0;
+begin
+  for v_session in
+    select r.widget_id, r.session_id
+    from (
+      select s.widget_id, s.session_id, min(s.erased_at) as erased_at
+      from public.widget_erasures s
+      where s.erased_at > now() - v_repeated_for
+      group by s.widget_id, s.session_id
+    ) r
+    where exists (
+      select from public.widget_analytics e
+      where e.widget_id = r.widget_id
+        and e.session_id = r.session_id
+        and e.received_at >= r.erased_at
+        -- Senders are late by 7 days at most (R3), so the index by widget and time finds them.
+        and e."timestamp" >= r.erased_at - interval '8 days'
+        and (
+          e.page_url is not null or e.user_agent is not null
+          or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
+        )
+    )
+    order by r.widget_id, r.session_id
+  loop
+    begin
+      v_erased := v_erased
+        + (widget_internal.erase_session(v_session.widget_id, v_session.session_id) ->> 'erased')::bigint;
+    exception
+      when invalid_parameter_value then
+        raise warning 'session % of widget % was not erased again: %',
+          v_session.session_id, v_session.widget_id, sqlerrm;
+    end;
+  end loop;
+  return v_erased;
+end
+$$;
+
+comment on function widget_internal.erase_late_events() is
+  'Erases again what was erased in the last 9 days and has had events since, each with a row in widget_erasures, and '
+  'says how many events lost something. widget_internal.prune() calls it every day.';
+
+revoke all on function widget_internal.erase_late_events() from public, anon, authenticated, service_role;
 revoke all on function widget_internal.billing_facts(text, jsonb) from public, anon, authenticated, service_role;
 revoke all on function widget_internal.erase_session(uuid, text) from public, anon, authenticated, service_role;
 revoke all on function widget_internal.erase_own_session(uuid, text) from public, anon, authenticated, service_role;

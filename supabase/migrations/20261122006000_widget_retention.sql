@@ -30,7 +30,7 @@ comment on function widget_internal.scheduled_jobs() is
 
 
 create function widget_internal.prune()
-returns table (cleanup_runs bigint, refusal_counts bigint, job_runs bigint)
+returns table (cleanup_runs bigint, refusal_counts bigint, job_runs bigint, erased_events bigint)
 language plpgsql volatile
 set search_path = ''
 as $$
@@ -60,13 +60,16 @@ begin
     delete from cron.job_run_details d where d.jobid = any (v_jobs) and d.runid <= v_last;
     get diagnostics prune.job_runs = row_count;
   end if;
+
+  prune.erased_events := widget_internal.erase_late_events();
   return next;
 end
 $$;
 
 comment on function widget_internal.prune() is
   'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
-  'how many. Touches neither events, calls nor bills, nor any job that is not ours.';
+  'how many; repeats the erasures of the last days, for events that came late. Touches neither calls nor bills, nor any '
+  'job that is not ours.';
 
 revoke all on function widget_internal.scheduled_jobs() from public, anon, authenticated, service_role;
 revoke all on function widget_internal.prune() from public, anon, authenticated, service_role;

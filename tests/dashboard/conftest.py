@@ -20,7 +20,6 @@ from tests.support import record, session_name
 
 PASSWORD = "correct horse battery"
 _PATIENCE = 30_000  # milliseconds: a machine that is busy with other tests is slow
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 @dataclass(frozen=True)
@@ -149,5 +148,10 @@ def play_call(
     return session
 
 
+def today() -> datetime:
+    """Its beginning. Not a constant: a run of the tests may go past midnight."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 def days_ago(days: int, hours: float = 9) -> datetime:
-    return TODAY - timedelta(days=days) + timedelta(hours=hours)
+    return today() - timedelta(days=days) + timedelta(hours=hours)

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from local_stack.places import ROOT
 from local_stack.stack import Stack
 from tests.conftest import Connect
-from tests.dashboard.conftest import TODAY, Owner, UsagePage, days_ago, play_call
+from tests.dashboard.conftest import Owner, UsagePage, days_ago, play_call, today
 from tests.support import Connection, record, session_name
 
 AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
@@ -46,7 +46,7 @@ def bill(connect: Connect, owner: Owner, start: datetime, end: datetime, of: str
 
 
 def last_days(days: int) -> tuple[datetime, datetime]:
-    return TODAY - timedelta(days=days - 1), TODAY + timedelta(days=1)
+    return today() - timedelta(days=days - 1), today() + timedelta(days=1)
 
 
 def seconds(value: Any) -> str:
@@ -116,8 +116,8 @@ def test_the_month_so_far(db: Connection, usage_page: UsagePage, connect: Connec
         """,
         [played.widget_id],
     )
-    play_call(db, played.widget_id, datetime.now(TODAY.tzinfo) - timedelta(minutes=3), 61)
-    [usage] = bill(connect, played, TODAY.replace(day=1), TODAY + timedelta(days=1))
+    play_call(db, played.widget_id, today(), 61)
+    [usage] = bill(connect, played, today().replace(day=1), today() + timedelta(days=1))
 
     usage_page.open(played)
 
@@ -128,7 +128,7 @@ def test_the_month_so_far(db: Connection, usage_page: UsagePage, connect: Connec
 
 def test_another_period_and_a_link_to_it(usage_page: UsagePage, connect: Connect, played: Owner) -> None:
     """Days that are picked change every number, and the address, which shows the same to whoever opens it."""
-    first, last = TODAY - timedelta(days=15), TODAY - timedelta(days=5)
+    first, last = today() - timedelta(days=15), today() - timedelta(days=5)
     usage_page.open(played)
 
     usage_page.page.get_by_label("To", exact=True).fill(f"{last:%Y-%m-%d}")
@@ -355,7 +355,7 @@ def test_the_policy_stops_what_gets_in(usage_page: UsagePage, owner: Owner, stac
     )
 
     assert outcome == ["markup", "another host"]
-    source = httpx.get(usage_page.site.address("/dashboard/")).text
+    source = httpx.get(usage_page.site.address("/dashboard/"), timeout=60).text
     assert stack.publishable_key in source
     assert stack.secret_key not in source
     assert stack.keys.jwt_secret not in source

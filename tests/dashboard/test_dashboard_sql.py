@@ -14,7 +14,7 @@ from tests.conftest import Connect, NewOwner, NewWidget
 from tests.dashboard.conftest import days_ago, play_call
 from tests.support import Connection, record, session_name
 
-START, END = days_ago(70, 0), days_ago(-1, 0)
+START, END = days_ago(70, 0), days_ago(-2, 0)
 
 
 @pytest.fixture

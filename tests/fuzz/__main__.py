@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def _bad_input(count: int, seed: int, jobs: int, ends_at: float) -> Counter[str]:
-    with Stack(durable=False) as stack, stage(stack) as at:
+    with Stack(durable=False, jobs=False) as stack, stage(stack) as at:
         at.db.execute("select cron.unschedule(jobid) from cron.job")
         with nothing_else_changes(at.db):
             seen, accepted = reach_the_limits(at.target)
@@ -114,7 +114,7 @@ def _lots(target: Target, *, count: int, seed: int, jobs: int, ends_at: float) -
 
 def _tenants(count: int, seed: int, ends_at: float) -> Counter[str]:
     with (
-        Stack(durable=False, gateway=False) as stack,
+        Stack(durable=False, jobs=False, gateway=False) as stack,
         psycopg.connect(stack.superuser_url, autocommit=True, row_factory=dict_row) as db,
         _progress() as progress,
     ):

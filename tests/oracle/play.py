@@ -56,7 +56,7 @@ class Database:
     @contextmanager
     def fresh(cls) -> Iterator[Self]:
         """On a server of its own, where no scheduled cleanup comes in between."""
-        with Stack(durable=False, gateway=False) as stack, closing(cls(stack.database_url)) as database:
+        with Stack(durable=False, jobs=False, gateway=False) as stack, closing(cls(stack.database_url)) as database:
             database._connection.execute("select cron.unschedule(jobid) from cron.job")
             yield database
 

@@ -53,7 +53,7 @@ def main() -> int:
     with Progress(console=Console(stderr=True)) as progress:
         for torture in chosen:
             began = time.monotonic()
-            with Stack() as stack:
+            with Stack(jobs=False) as stack:
                 rows = list(_run(torture, stack, options, progress))
             rows.append((torture, "took", f"{time.monotonic() - began:.0f} s"))
             for row in rows:

@@ -16,7 +16,7 @@ import psycopg
 from local_stack.stack import Stack
 from tests.support import Row, event
 from tests.torture.crashes import connect
-from tests.torture.traffic import PAGE, Connection, check_kept_calls, new_widgets
+from tests.torture.traffic import PAGE, Connection, await_true, check_kept_calls, new_widgets
 
 _MEGABYTES = 16
 _BATCH = 100
@@ -123,12 +123,12 @@ def _events(widget_id: UUID) -> list[Row]:
     ]
 
 
-def track(stack: Stack, events: list[Row]) -> httpx.Response:
+def track(stack: Stack, events: list[Row], *, timeout: float = 60) -> httpx.Response:
     return httpx.post(
         f"{stack.api_url}/rest/v1/rpc/track_events",
         headers={"apikey": stack.publishable_key, "origin": PAGE},
         json={"events": events},
-        timeout=30,
+        timeout=timeout,
     )
 
 
@@ -140,14 +140,30 @@ def stored_of(db: Connection, widget_id: UUID) -> int:
 
 @contextmanager
 def read_only(stack: Stack) -> Iterator[None]:
-    """As the platform does when a disk is almost full."""
+    """As the platform does when a disk is almost full: within, and after, every connection knows how it is."""
     with psycopg.connect(stack.superuser_url, autocommit=True) as platform:
         platform.execute("alter system set default_transaction_read_only = on")
-        platform.execute("select pg_reload_conf()")
+        _reload(stack, platform, await_value="on")
         try:
             yield
         finally:
             platform.execute("set transaction_read_only = off")
             platform.execute("set default_transaction_read_only = off")
             platform.execute("alter system reset default_transaction_read_only")
-            platform.execute("select pg_reload_conf()")
+            _reload(stack, platform, await_value="off")
+
+
+def _reload(stack: Stack, platform: psycopg.Connection, *, await_value: str) -> None:
+    """pg_reload_conf() returns before anybody has read anything: wait until all connections have.
+
+    The server reads its files, signals its processes one by one, and only then accepts the next connection. So when
+    one is opened after another that knows the new value, all have been signalled, and look before their next query.
+    """
+
+    def known() -> bool:
+        with psycopg.connect(stack.superuser_url, autocommit=True) as new:
+            return new.execute("show default_transaction_read_only").fetchone() == (await_value,)
+
+    platform.execute("select pg_reload_conf()")
+    await_true(known, seconds=60, what=f"default_transaction_read_only = {await_value}")
+    assert known()

@@ -21,7 +21,9 @@ from widget_analytics import Event, TooManyRequests, Unreachable, WidgetAnalytic
 
 CLIENTS = 4
 _BATCH = 10
-# A request tells its events' age as it leaves. What then waits in the gateway for a database is dated that much late.
+# A request tells its events' age as it leaves. What then waits, 10 seconds for a connection and 8 for its statement at
+# most, is dated that much late; a proxy gives up before that.
+_PATIENCE = 10.0
 _LONGEST_WAIT = 30.0
 # The browser waits longer after each failure, up to five minutes.
 _BROWSER_SECONDS = 240.0
@@ -48,7 +50,7 @@ def outage(stack: Stack, kind: str, *, seconds: float, seed: int, browser: Brows
         AssertionError: an event is missing, there twice, or dated by its delivery.
     """
     with ExitStack() as opened:
-        proxy = opened.enter_context(UnreliableProxy(stack.api_url))
+        proxy = opened.enter_context(UnreliableProxy(stack.api_url, patience=_PATIENCE))
         db = opened.enter_context(connect(stack))
         widget_id, browsers_widget = (
             db.execute(

@@ -175,7 +175,7 @@ def _kill_a_cleanup(stack: Stack, db: Connection, widget_id: UUID) -> None:
                 [widget_id],
             )
             thread.start()
-            await_true(_is_waiting(db, pid), seconds=30, what="a cleanup that waits for the held call")
+            await_true(_is_waiting(db, pid), seconds=60, what="a cleanup that waits for the held call")
             db.execute("select pg_terminate_backend(%s)", [pid])
             thread.join()
         assert errors, "the cleanup was not killed"

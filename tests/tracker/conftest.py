@@ -27,7 +27,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A visitor with an empty storage."""
     with browser.new_context() as visitor:
-        visitor.set_default_timeout(10_000)
+        visitor.set_default_timeout(30_000)
         yield visitor
 
 
