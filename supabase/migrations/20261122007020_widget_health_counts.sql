@@ -1,4 +1,4 @@
--- Months that left for the archive keep their counts: no refresh, no rebuild and no comparison counts what is no longer there.
+-- Sessions move between hours, days and pages as their events come in: what each added before is taken away again.
 
 create function widget_internal.health_archived_to()
 returns timestamptz
@@ -21,7 +21,31 @@ comment on function widget_internal.health_archived_to() is
 revoke all on function widget_internal.health_archived_to() from public, anon, authenticated, service_role;
 
 
-create or replace function widget_internal.count_sessions(received_after timestamptz, received_to timestamptz)
+create function widget_internal.calls_of_hour(widget_id uuid, hour timestamptz)
+returns setof widget_internal.health_calls
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return query
+  select
+    calls_of_hour.widget_id, calls_of_hour.hour, count(*), count(*) filter (where c.outcome = 'open'),
+    count(*) filter (where c.evidence = 'observed'), count(*) filter (where c.evidence = 'provider'),
+    count(*) filter (where c.evidence = 'operator'), count(*) filter (where c.evidence = 'heartbeat'),
+    count(*) filter (where c.evidence = 'assumed'), count(*) filter (where c.outcome = 'failed')
+  from public.widget_calls c
+  where c.widget_id = calls_of_hour.widget_id
+    and c.started_at >= calls_of_hour.hour
+    and c.started_at < calls_of_hour.hour + interval '1 hour';
+end
+$$;
+
+comment on function widget_internal.calls_of_hour(uuid, timestamptz) is 'One widget''s calls that started in one hour, counted.';
+
+revoke all on function widget_internal.calls_of_hour(uuid, timestamptz) from public, anon, authenticated, service_role;
+
+
+create function widget_internal.count_sessions(received_after timestamptz, received_to timestamptz)
 returns void
 language plpgsql volatile
 set search_path = ''
@@ -82,72 +106,8 @@ begin
 end
 $$;
 
+comment on function widget_internal.count_sessions(timestamptz, timestamptz) is
+  'Brings sessions, pages and calls up to date with the events received in (received_after, received_to].';
 
-create or replace function widget_internal.rebuild_health()
-returns bigint
-language plpgsql volatile
-set search_path = ''
-as $$
-begin
-  if isfinite(widget_internal.health_archived_to()) then
-    raise exception 'health cannot be counted anew: events up to % are in the archive, and their counts would be lost',
-      widget_internal.health_archived_to()
-      using errcode = 'object_not_in_prerequisite_state', hint = 'What is counted of archived months stays as it is.';
-  end if;
-
-  perform from widget_internal.health_state for update;
-  delete from widget_internal.health_sessions;
-  delete from widget_internal.health_hours;
-  delete from widget_internal.health_calls;
-  delete from widget_internal.health_response_times;
-  delete from widget_internal.health_pages;
-  update widget_internal.health_state set counted_to = '-infinity';
-  return (select r.events_counted from public.refresh_widget_health() r);
-end
-$$;
-
-
-create or replace function widget_internal.health_differences()
-returns table (counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_archived_to constant timestamptz := widget_internal.health_archived_to();
-begin
-  return query
-  with kept as (
-    select 'events' as counted, h.widget_id, h.hour::text as at, array[h.events_received, h.loads, h.opens] as numbers
-    from widget_internal.health_hours h
-    where h.hour >= v_archived_to
-    union all
-    select 'sessions', h.widget_id, h.hour::text, array[h.sessions, h.events_numbered, h.events_expected, h.orphan_ends]
-    from widget_internal.health_hours h
-    where h.hour >= v_archived_to
-    union all
-    select 'calls', c.widget_id, c.hour::text, array[
-      c.calls_started, c.calls_open, c.calls_observed, c.calls_provider, c.calls_operator, c.calls_heartbeat,
-      c.calls_assumed, c.calls_failed
-    ]
-    from widget_internal.health_calls c
-    where c.hour >= v_archived_to
-    union all
-    select 'pages', p.widget_id, p.day || ' ' || p.page_url, array[p.sessions, p.loads, p.opens, p.calls]
-    from widget_internal.health_pages p
-    where p.day > (v_archived_to at time zone 'UTC')::date
-  ),
-  computed as (
-    select c.counted, c.widget_id, c.hour::text as at, c.numbers from widget_internal.computed_health() c
-    where c.hour >= v_archived_to
-    union all
-    select 'pages', p.widget_id, p.day || ' ' || p.page_url, p.numbers from widget_internal.computed_health_pages() p
-    where p.day > (v_archived_to at time zone 'UTC')::date
-  )
-  select
-    coalesce(k.counted, c.counted), coalesce(k.widget_id, c.widget_id), coalesce(k.at, c.at)::text, k.numbers, c.numbers
-  -- Counts that fell to zero stay as such.
-  from (select * from kept where 0 < any (kept.numbers)) k
-  full join computed c on c.counted = k.counted and c.widget_id = k.widget_id and c.at = k.at
-  where k.numbers is distinct from c.numbers;
-end
-$$;
+revoke all on function widget_internal.count_sessions(timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;

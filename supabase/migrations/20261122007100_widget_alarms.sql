@@ -13,12 +13,13 @@ as $$
 begin
   return query
   select
-    h.widget_id, sum(h.events_received)::bigint, sum(h.events_numbered)::bigint, sum(h.events_expected)::bigint,
+    h.widget_id, coalesce(sum(h.events_received), 0)::bigint, coalesce(sum(h.events_numbered), 0)::bigint,
+    coalesce(sum(h.events_expected), 0)::bigint,
     round(sum(h.events_numbered) / nullif(sum(h.events_expected), 0), 6),
-    sum(h.calls_started)::bigint, sum(h.calls_open)::bigint,
-    sum(h.calls_observed + h.calls_provider + h.calls_operator)::bigint,
+    coalesce(sum(h.calls_started), 0)::bigint, coalesce(sum(h.calls_open), 0)::bigint,
+    coalesce(sum(h.calls_observed + h.calls_provider + h.calls_operator), 0)::bigint,
     round(sum(h.calls_observed + h.calls_provider + h.calls_operator) / nullif(sum(h.calls_started - h.calls_open), 0), 6),
-    sum(h.orphan_ends)::bigint, sum(h.refusals)::bigint,
+    coalesce(sum(h.orphan_ends), 0)::bigint, coalesce(sum(h.refusals), 0)::bigint,
     widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.5),
     widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.95)
   from public.widget_health h
@@ -32,32 +33,8 @@ comment on function public.widget_rates(timestamptz) is
   'them. completion_rate leaves calls out that are still open, unlike widget_health; calls_observed counts ends that '
   'browser, server, provider or operator reported. Good: delivery_rate above 0.99, completion_rate above 0.95.';
 
-
-create function widget_internal.response_time(widget_id uuid, since timestamptz, share numeric)
-returns integer
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  return (
-    select t.milliseconds
-    from (
-      select
-        r.milliseconds, sum(sum(r.answers)) over (order by r.milliseconds) as up_to, sum(sum(r.answers)) over () as all_of_them
-      from public.widget_response_times r
-      where r.hour >= response_time.since
-        and (response_time.widget_id is null or r.widget_id = response_time.widget_id)
-      group by r.milliseconds
-    ) t
-    where t.up_to >= response_time.share * t.all_of_them
-    order by t.milliseconds
-    limit 1
-  );
-end
-$$;
-
-comment on function widget_internal.response_time(uuid, timestamptz, numeric) is
-  'Within how many milliseconds such a share of a widget''s requests (null: of all widgets'') was answered since then.';
+revoke all on function public.widget_rates(timestamptz) from public, anon, authenticated, service_role;
+grant execute on function public.widget_rates(timestamptz) to authenticated, service_role;
 
 
 create function public.widget_alarms(
@@ -116,11 +93,6 @@ comment on function public.widget_alarms(numeric, numeric, integer, interval) is
   'widget_id), delivery_low and completion_low, of the last 24 hours, where there were at least min_cases events '
   'expected, or calls that are over. Good: no rows.';
 
-revoke all on function public.widget_rates(timestamptz) from public, anon, authenticated, service_role;
-revoke all on function widget_internal.response_time(uuid, timestamptz, numeric)
-  from public, anon, authenticated, service_role;
 revoke all on function public.widget_alarms(numeric, numeric, integer, interval)
   from public, anon, authenticated, service_role;
-grant execute on function public.widget_rates(timestamptz) to authenticated, service_role;
-grant execute on function widget_internal.response_time(uuid, timestamptz, numeric) to authenticated, service_role;
 grant execute on function public.widget_alarms(numeric, numeric, integer, interval) to service_role;
