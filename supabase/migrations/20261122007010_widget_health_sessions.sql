@@ -81,7 +81,7 @@ begin
     case when p.is_earlier then n.page_at else s.page_at end,
     coalesce(case when p.is_earlier then n.page_url else s.page_url end, ''),
     n.loads::integer + coalesce(s.loads, 0), n.opens::integer + coalesce(s.opens, 0),
-    c.calls::integer, coalesce(c.hours, '{}'),
+    c.calls::integer,
     case when n.calls_changed then widget_internal.orphan_ends(n.widget_id, n.session_id) else coalesce(s.orphan_ends, 0) end
   from new n
   left join widget_internal.health_sessions s on s.widget_id = n.widget_id and s.session_id = n.session_id
@@ -89,7 +89,7 @@ begin
     select s.page_at is null or (n.page_at, n.page_url collate "C") < (s.page_at, s.page_url) as is_earlier
   ) p
   cross join lateral (
-    select count(*) as calls, array_agg(distinct date_trunc('hour', c.started_at, 'UTC')) as hours
+    select count(*) as calls
     from public.widget_calls c
     where c.widget_id = n.widget_id and c.session_id = n.session_id
   ) c;

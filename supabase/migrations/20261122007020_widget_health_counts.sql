@@ -50,8 +50,6 @@ returns void
 language plpgsql volatile
 set search_path = ''
 as $$
-declare
-  v_archived_to constant timestamptz := widget_internal.health_archived_to();
 begin
   with after as materialized (
     select * from widget_internal.changed_health_sessions(count_sessions.received_after, count_sessions.received_to)
@@ -63,7 +61,7 @@ begin
     insert into widget_internal.health_sessions as s select a.* from after a
     on conflict on constraint health_sessions_pkey do update set
       first_at = excluded.first_at, seqs = excluded.seqs, page_at = excluded.page_at, page_url = excluded.page_url,
-      loads = excluded.loads, opens = excluded.opens, calls = excluded.calls, call_hours = excluded.call_hours,
+      loads = excluded.loads, opens = excluded.opens, calls = excluded.calls,
       orphan_ends = excluded.orphan_ends
   ),
   -- What a session added before is taken away again.
@@ -79,23 +77,52 @@ begin
     on conflict on constraint health_pages_pkey do update set
       sessions = p.sessions + excluded.sessions, loads = p.loads + excluded.loads,
       opens = p.opens + excluded.opens, calls = p.calls + excluded.calls
-  ),
-  hours as (
-    insert into widget_internal.health_hours as h (widget_id, hour, sessions, events_numbered, events_expected, orphan_ends)
-    select
-      c.widget_id, date_trunc('hour', c.first_at, 'UTC'), sum(c.sign),
-      sum(c.sign * widget_internal.numbers_seen(c.seqs)), sum(c.sign * coalesce(upper(c.seqs) - 1, 0)),
-      sum(c.sign * c.orphan_ends)
-    from changes c
-    group by 1, 2
-    on conflict on constraint health_hours_pkey do update set
-      sessions = h.sessions + excluded.sessions, events_numbered = h.events_numbered + excluded.events_numbered,
-      events_expected = h.events_expected + excluded.events_expected, orphan_ends = h.orphan_ends + excluded.orphan_ends
   )
+  insert into widget_internal.health_hours as h (widget_id, hour, sessions, events_numbered, events_expected, orphan_ends)
+  select
+    c.widget_id, date_trunc('hour', c.first_at, 'UTC'), sum(c.sign),
+    sum(c.sign * widget_internal.numbers_seen(c.seqs)), sum(c.sign * coalesce(upper(c.seqs) - 1, 0)),
+    sum(c.sign * c.orphan_ends)
+  from changes c
+  group by 1, 2
+  on conflict on constraint health_hours_pkey do update set
+    sessions = h.sessions + excluded.sessions, events_numbered = h.events_numbered + excluded.events_numbered,
+    events_expected = h.events_expected + excluded.events_expected, orphan_ends = h.orphan_ends + excluded.orphan_ends;
+end
+$$;
+
+comment on function widget_internal.count_sessions(timestamptz, timestamptz) is
+  'Brings sessions and pages up to date with the events received in (received_after, received_to].';
+
+revoke all on function widget_internal.count_sessions(timestamptz, timestamptz)
+  from public, anon, authenticated, service_role;
+
+
+create function widget_internal.count_calls(received_after timestamptz, received_to timestamptz)
+returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+  v_archived_to constant timestamptz := widget_internal.health_archived_to();
+begin
   insert into widget_internal.health_calls as k
-  select k.* from (
-    select distinct c.widget_id, hour from changes c cross join lateral unnest(c.call_hours) hour
-    where hour >= v_archived_to
+  select k.*
+  from (
+    select distinct s.widget_id, h.hour
+    from (
+      select distinct e.widget_id, e.session_id
+      from public.widget_analytics e
+      where e.received_at > count_calls.received_after and e.received_at <= count_calls.received_to
+        and e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    ) s
+    -- Of all its starts, not of its calls: so the hour is counted again too that a call has left for an earlier start.
+    cross join lateral (
+      select distinct date_trunc('hour', e."timestamp", 'UTC') as hour
+      from public.widget_analytics e
+      where e.widget_id = s.widget_id and e.session_id = s.session_id and e.event_type = 'call_start'
+    ) h
+    where h.hour >= v_archived_to
   ) d
   cross join lateral widget_internal.calls_of_hour(d.widget_id, d.hour) k
   on conflict on constraint health_calls_pkey do update set
@@ -106,8 +133,8 @@ begin
 end
 $$;
 
-comment on function widget_internal.count_sessions(timestamptz, timestamptz) is
-  'Brings sessions, pages and calls up to date with the events received in (received_after, received_to].';
+comment on function widget_internal.count_calls(timestamptz, timestamptz) is
+  'Counts the hours again in which calls started of which events were received in (received_after, received_to].';
 
-revoke all on function widget_internal.count_sessions(timestamptz, timestamptz)
+revoke all on function widget_internal.count_calls(timestamptz, timestamptz)
   from public, anon, authenticated, service_role;

@@ -47,34 +47,3 @@ comment on function widget_internal.rank_response_times(timestamptz, timestamptz
 
 revoke all on function widget_internal.rank_response_times(timestamptz, timestamptz)
   from public, anon, authenticated, service_role;
-
-
-create function widget_internal.response_time(widget_id uuid, since timestamptz, share numeric)
-returns integer
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  return (
-    select round(power(1.1, t.bucket - 0.5))
-    from (
-      select
-        r.bucket, sum(sum(r.answers)) over (order by r.bucket) as up_to, sum(sum(r.answers)) over () as all_of_them
-      from widget_internal.health_response_times r
-      where r.hour >= response_time.since
-        and (response_time.widget_id is null or r.widget_id = response_time.widget_id)
-      group by r.bucket
-    ) t
-    where t.up_to >= response_time.share * t.all_of_them
-    order by t.bucket
-    limit 1
-  );
-end
-$$;
-
-comment on function widget_internal.response_time(uuid, timestamptz, numeric) is
-  'Within how many milliseconds such a share of a widget''s requests (null: of all widgets'') was answered since then.';
-
-revoke all on function widget_internal.response_time(uuid, timestamptz, numeric)
-  from public, anon, authenticated, service_role;
-grant execute on function widget_internal.response_time(uuid, timestamptz, numeric) to authenticated, service_role;

@@ -57,6 +57,11 @@ as $$
 declare
   v_from timestamptz;
 begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    -- It would not see what is committed between its beginning and the cut-off, and nobody would count that again.
+    raise exception 'health is counted in a read committed transaction only' using errcode = 'feature_not_supported';
+  end if;
+
   -- One refresh at a time: the next one goes on where this one ends.
   select s.counted_to into v_from from widget_internal.health_state s for update;
   refresh_widget_health.counted_to := widget_internal.cut_off();
@@ -64,6 +69,7 @@ begin
   if refresh_widget_health.events_counted > 0 then
     perform widget_internal.rank_response_times(v_from, refresh_widget_health.counted_to);
     perform widget_internal.count_sessions(v_from, refresh_widget_health.counted_to);
+    perform widget_internal.count_calls(v_from, refresh_widget_health.counted_to);
   end if;
   update widget_internal.health_state s set counted_to = refresh_widget_health.counted_to;
 end

@@ -57,10 +57,9 @@ begin
     select
       e.widget_id, e.session_id, min(e."timestamp") as first_at,
       coalesce((
-        select left(f.page_url, 512) from public.widget_analytics f
-        where f.widget_id = e.widget_id and f.session_id = e.session_id and f.page_url <> ''
-        order by f."timestamp", left(f.page_url, 512) collate "C" limit 1
-      ), '') as page_url,
+        array_agg(left(e.page_url, 512) order by e."timestamp", left(e.page_url, 512) collate "C")
+          filter (where e.page_url <> '')
+      )[1], '') as page_url,
       count(*) filter (where e.event_type = 'widget_load') as loads,
       count(*) filter (where e.event_type = 'widget_open') as opens
     from public.widget_analytics e
@@ -70,7 +69,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.computed_health_pages() is 'The counts that health_pages should hold. Reads the whole ledger, widget by widget many times.';
+comment on function widget_internal.computed_health_pages() is 'The counts that health_pages should hold. Reads the whole ledger.';
 
 revoke all on function widget_internal.computed_health_pages() from public, anon, authenticated, service_role;
 
