@@ -328,6 +328,11 @@ CREATE FUNCTION public.refresh_widget_health(OUT counted_to timestamp with time 
 declare
   v_from timestamptz;
 begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    -- It would not see what is committed between its beginning and the cut-off, and nobody would count that again.
+    raise exception 'health is counted in a read committed transaction only' using errcode = 'feature_not_supported';
+  end if;
+
   -- One refresh at a time: the next one goes on where this one ends.
   select s.counted_to into v_from from widget_internal.health_state s for update;
   refresh_widget_health.counted_to := widget_internal.cut_off();
@@ -335,6 +340,7 @@ begin
   if refresh_widget_health.events_counted > 0 then
     perform widget_internal.rank_response_times(v_from, refresh_widget_health.counted_to);
     perform widget_internal.count_sessions(v_from, refresh_widget_health.counted_to);
+    perform widget_internal.count_calls(v_from, refresh_widget_health.counted_to);
   end if;
   update widget_internal.health_state s set counted_to = refresh_widget_health.counted_to;
 end
@@ -395,11 +401,12 @@ begin
   end if;
 
   return query
+  with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
   select 'delivery_low', r.widget_id, format(
     '%s: %s %% of the events arrived, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
   )
-  from public.widget_rates(now() - widget_alarms.period) r
+  from rates r
   where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
   union all
   select 'completion_low', r.widget_id, format(
@@ -407,7 +414,7 @@ begin
     coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
   )
-  from public.widget_rates(now() - widget_alarms.period) r
+  from rates r
   where r.calls_started - r.calls_open >= widget_alarms.min_cases
     and r.completion_rate < widget_alarms.min_completion_rate
   order by 1 desc, 2 nulls first;
@@ -569,11 +576,13 @@ begin
 
   return query
   select
-    coalesce(case widget_busiest_places.by when 'page' then p.page_url else p.host end, ''),
+    case widget_busiest_places.by when 'page' then p.page_url else p.host end,
     sum(p.loads)::bigint, sum(p.opens)::bigint, sum(p.calls)::bigint
-  from public.widget_pages p
-  where p.day >= (widget_busiest_places.period_start at time zone 'UTC')::date
-    and p.day < (widget_busiest_places.period_end at time zone 'UTC')::date
+  from widget_internal.health_pages p
+  -- Days of another zone than UTC are taken for those of UTC that they share more hours with.
+  where p.day >= ((widget_busiest_places.period_start + interval '12 hours') at time zone 'UTC')::date
+    and p.day < ((widget_busiest_places.period_end + interval '12 hours') at time zone 'UTC')::date
+    and p.sessions > 0
     and (widget_busiest_places.only_widget is null or p.widget_id = widget_busiest_places.only_widget)
   group by 1
   order by 4 desc, 2 desc, 3 desc, 1
@@ -581,7 +590,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION public.widget_busiest_places(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, by text, row_limit integer) IS 'The pages (by => ''page'') or hosts (by => ''host'') with the most calls, then loads, on the UTC days from that of period_start to before that of period_end. place is empty where no event named a page. Whoever sends events decides what stands in it: show it as text.';
+COMMENT ON FUNCTION public.widget_busiest_places(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid, by text, row_limit integer) IS 'The pages (by => ''page'') or hosts (by => ''host'') with the most calls, then loads, on the UTC days of which the period has the greater part. place is empty where no event named a page. Whoever sends events decides what stands in it: show it as text.';
 
 CREATE FUNCTION public.widget_call_list(period_start timestamp with time zone, period_end timestamp with time zone, only_widget uuid DEFAULT NULL::uuid, only_calls text DEFAULT NULL::text, after_cursor text DEFAULT NULL::text, page_size integer DEFAULT 50) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, billable_seconds numeric, rule text, amount numeric, currency text, cursor text)
     LANGUAGE plpgsql STABLE
@@ -597,6 +606,7 @@ begin
     raise exception 'page_size: must be 1 to 1000' using errcode = 'invalid_parameter_value';
   end if;
 
+  perform widget_internal.refuse_archived_period(widget_call_list.period_start);
   -- Widget by widget, each from its own end of the index: a page costs the same at any size of the table.
   v_keys := array(
     select k
@@ -686,25 +696,33 @@ CREATE FUNCTION public.widget_daily_usage(period_start timestamp with time zone,
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
 begin
+  perform widget_internal.refuse_archived_period(widget_daily_usage.period_start);
   return query
+  with parts as (
+    select
+      (r.started_at at time zone v_zone)::date as day, r.outcome, r.evidence,
+      count(*) as calls, sum(r.billable_seconds) as seconds
+    from widget_internal.priced_calls(widget_daily_usage.period_start, widget_daily_usage.period_end, null) r
+    where widget_daily_usage.only_widget is null or r.widget_id = widget_daily_usage.only_widget
+    group by 1, 2, 3
+  )
   select
-    (r.started_at at time zone v_zone)::date, count(*), sum(r.billable_seconds),
-    count(*) filter (where r.evidence = 'observed'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'observed'), 0),
-    count(*) filter (where r.evidence = 'provider'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'provider'), 0),
-    count(*) filter (where r.evidence = 'operator'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'operator'), 0),
-    count(*) filter (where r.evidence = 'heartbeat'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'heartbeat'), 0),
-    count(*) filter (where r.evidence = 'assumed'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'assumed'), 0),
-    count(*) filter (where r.outcome = 'open'),
-    count(*) filter (where r.outcome = 'failed')
-  from widget_internal.rated_calls(widget_daily_usage.period_start, widget_daily_usage.period_end, null) r
-  where widget_daily_usage.only_widget is null or r.widget_id = widget_daily_usage.only_widget
-  group by 1
-  order by 1;
+    p.day, sum(p.calls)::bigint, sum(p.seconds),
+    coalesce(sum(p.calls) filter (where p.evidence = 'observed'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'observed'), 0),
+    coalesce(sum(p.calls) filter (where p.evidence = 'provider'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'provider'), 0),
+    coalesce(sum(p.calls) filter (where p.evidence = 'operator'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'operator'), 0),
+    coalesce(sum(p.calls) filter (where p.evidence = 'heartbeat'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'heartbeat'), 0),
+    coalesce(sum(p.calls) filter (where p.evidence = 'assumed'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'assumed'), 0),
+    coalesce(sum(p.calls) filter (where p.outcome = 'open'), 0)::bigint,
+    coalesce(sum(p.calls) filter (where p.outcome = 'failed'), 0)::bigint
+  from parts p
+  group by p.day
+  order by p.day;
 end
 $$;
 
@@ -731,7 +749,7 @@ begin
       r.month, r.widget_id, count(*) as calls, sum(r.billable_seconds) as seconds,
       count(*) filter (where r.started_at < b.period_start + b.age) as calls_to_date,
       sum(r.billable_seconds) filter (where r.started_at < b.period_start + b.age) as seconds_to_date
-    from widget_internal.rated_calls(
+    from widget_internal.priced_calls(
       (select min(b.period_start) from bounds b), (select max(b.period_end) from bounds b), null
     ) r
     join bounds b on b.month = r.month
@@ -790,21 +808,47 @@ CREATE FUNCTION public.widget_rates(since timestamp with time zone) RETURNS TABL
     SET search_path TO ''
     AS $$
 #variable_conflict use_column
+declare
+  v_since constant timestamptz := date_trunc('hour', widget_rates.since, 'UTC');
 begin
   return query
+  with rates as (
+    select
+      h.widget_id, coalesce(sum(h.events_received), 0)::bigint as events_received,
+      coalesce(sum(h.events_numbered), 0)::bigint as events_numbered,
+      coalesce(sum(h.events_expected), 0)::bigint as events_expected,
+      coalesce(sum(h.calls_started), 0)::bigint as calls_started, coalesce(sum(h.calls_open), 0)::bigint as calls_open,
+      coalesce(sum(h.calls_observed + h.calls_provider + h.calls_operator), 0)::bigint as calls_observed,
+      coalesce(sum(h.orphan_ends), 0)::bigint as orphan_ends, coalesce(sum(h.refusals), 0)::bigint as refusals
+    from public.widget_health h
+    where h.hour >= v_since
+    group by grouping sets ((), (h.widget_id))
+  ),
+  -- All in one pass: widget by widget it would be read as often as there are widgets.
+  answers as (
+    select
+      r.widget_id, r.bucket, sum(sum(r.answers)) over (partition by r.widget_id order by r.bucket) as up_to,
+      sum(sum(r.answers)) over (partition by r.widget_id) as all_of_them
+    from widget_internal.health_response_times r
+    where r.hour >= v_since
+    group by grouping sets ((r.bucket), (r.widget_id, r.bucket))
+  ),
+  response_times as (
+    select
+      a.widget_id, min(a.bucket) filter (where a.up_to >= 0.5 * a.all_of_them) as median,
+      min(a.bucket) filter (where a.up_to >= 0.95 * a.all_of_them) as p95
+    from answers a
+    group by a.widget_id
+  )
   select
-    h.widget_id, coalesce(sum(h.events_received), 0)::bigint, coalesce(sum(h.events_numbered), 0)::bigint,
-    coalesce(sum(h.events_expected), 0)::bigint,
-    round(sum(h.events_numbered) / nullif(sum(h.events_expected), 0), 6),
-    coalesce(sum(h.calls_started), 0)::bigint, coalesce(sum(h.calls_open), 0)::bigint,
-    coalesce(sum(h.calls_observed + h.calls_provider + h.calls_operator), 0)::bigint,
-    round(sum(h.calls_observed + h.calls_provider + h.calls_operator) / nullif(sum(h.calls_started - h.calls_open), 0), 6),
-    coalesce(sum(h.orphan_ends), 0)::bigint, coalesce(sum(h.refusals), 0)::bigint,
-    widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.5),
-    widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.95)
-  from public.widget_health h
-  where h.hour >= date_trunc('hour', widget_rates.since, 'UTC')
-  group by grouping sets ((), (h.widget_id));
+    r.widget_id, r.events_received, r.events_numbered, r.events_expected,
+    round(r.events_numbered::numeric / nullif(r.events_expected, 0), 6),
+    r.calls_started, r.calls_open, r.calls_observed,
+    round(r.calls_observed::numeric / nullif(r.calls_started - r.calls_open, 0), 6), r.orphan_ends, r.refusals,
+    round(power(1.1::double precision, t.median - 0.5))::integer, round(power(1.1::double precision, t.p95 - 0.5))::integer
+  from rates r
+  -- No widget: all of them.
+  left join response_times t on coalesce(t.widget_id::text, '') = coalesce(r.widget_id::text, '');
 end
 $$;
 
@@ -1222,7 +1266,6 @@ CREATE TABLE widget_internal.health_sessions (
     loads integer NOT NULL,
     opens integer NOT NULL,
     calls integer NOT NULL,
-    call_hours timestamp with time zone[] NOT NULL,
     orphan_ends integer NOT NULL
 );
 
@@ -1235,8 +1278,6 @@ COMMENT ON COLUMN widget_internal.health_sessions.seqs IS 'Which of the sender''
 COMMENT ON COLUMN widget_internal.health_sessions.page_at IS 'The earliest event that names a page; null where none does.';
 
 COMMENT ON COLUMN widget_internal.health_sessions.page_url IS 'That page, its first 512 characters; empty where none is named.';
-
-COMMENT ON COLUMN widget_internal.health_sessions.call_hours IS 'The hours in which its calls started.';
 
 CREATE FUNCTION widget_internal.changed_health_sessions(received_after timestamp with time zone, received_to timestamp with time zone) RETURNS SETOF widget_internal.health_sessions
     LANGUAGE plpgsql STABLE
@@ -1265,7 +1306,7 @@ begin
     case when p.is_earlier then n.page_at else s.page_at end,
     coalesce(case when p.is_earlier then n.page_url else s.page_url end, ''),
     n.loads::integer + coalesce(s.loads, 0), n.opens::integer + coalesce(s.opens, 0),
-    c.calls::integer, coalesce(c.hours, '{}'),
+    c.calls::integer,
     case when n.calls_changed then widget_internal.orphan_ends(n.widget_id, n.session_id) else coalesce(s.orphan_ends, 0) end
   from new n
   left join widget_internal.health_sessions s on s.widget_id = n.widget_id and s.session_id = n.session_id
@@ -1273,7 +1314,7 @@ begin
     select s.page_at is null or (n.page_at, n.page_url collate "C") < (s.page_at, s.page_url) as is_earlier
   ) p
   cross join lateral (
-    select count(*) as calls, array_agg(distinct date_trunc('hour', c.started_at, 'UTC')) as hours
+    select count(*) as calls
     from public.widget_calls c
     where c.widget_id = n.widget_id and c.session_id = n.session_id
   ) c;
@@ -1504,10 +1545,9 @@ begin
     select
       e.widget_id, e.session_id, min(e."timestamp") as first_at,
       coalesce((
-        select left(f.page_url, 512) from public.widget_analytics f
-        where f.widget_id = e.widget_id and f.session_id = e.session_id and f.page_url <> ''
-        order by f."timestamp", left(f.page_url, 512) collate "C" limit 1
-      ), '') as page_url,
+        array_agg(left(e.page_url, 512) order by e."timestamp", left(e.page_url, 512) collate "C")
+          filter (where e.page_url <> '')
+      )[1], '') as page_url,
       count(*) filter (where e.event_type = 'widget_load') as loads,
       count(*) filter (where e.event_type = 'widget_open') as opens
     from public.widget_analytics e
@@ -1517,7 +1557,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.computed_health_pages() IS 'The counts that health_pages should hold. Reads the whole ledger, widget by widget many times.';
+COMMENT ON FUNCTION widget_internal.computed_health_pages() IS 'The counts that health_pages should hold. Reads the whole ledger.';
 
 CREATE FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -1536,6 +1576,42 @@ end
 $$;
 
 COMMENT ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) IS 'Who corrected a call and why, to be added to its rule; null where its end does not say.';
+
+CREATE FUNCTION widget_internal.count_calls(received_after timestamp with time zone, received_to timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_archived_to constant timestamptz := widget_internal.health_archived_to();
+begin
+  insert into widget_internal.health_calls as k
+  select k.*
+  from (
+    select distinct s.widget_id, h.hour
+    from (
+      select distinct e.widget_id, e.session_id
+      from public.widget_analytics e
+      where e.received_at > count_calls.received_after and e.received_at <= count_calls.received_to
+        and e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+    ) s
+    -- Of all its starts, not of its calls: so the hour is counted again too that a call has left for an earlier start.
+    cross join lateral (
+      select distinct date_trunc('hour', e."timestamp", 'UTC') as hour
+      from public.widget_analytics e
+      where e.widget_id = s.widget_id and e.session_id = s.session_id and e.event_type = 'call_start'
+    ) h
+    where h.hour >= v_archived_to
+  ) d
+  cross join lateral widget_internal.calls_of_hour(d.widget_id, d.hour) k
+  on conflict on constraint health_calls_pkey do update set
+    calls_started = excluded.calls_started, calls_open = excluded.calls_open, calls_observed = excluded.calls_observed,
+    calls_provider = excluded.calls_provider, calls_operator = excluded.calls_operator,
+    calls_heartbeat = excluded.calls_heartbeat, calls_assumed = excluded.calls_assumed,
+    calls_failed = excluded.calls_failed;
+end
+$$;
+
+COMMENT ON FUNCTION widget_internal.count_calls(received_after timestamp with time zone, received_to timestamp with time zone) IS 'Counts the hours again in which calls started of which events were received in (received_after, received_to].';
 
 CREATE FUNCTION widget_internal.count_event(widget_id uuid, events bigint) RETURNS timestamp with time zone
     LANGUAGE plpgsql
@@ -1667,8 +1743,6 @@ CREATE FUNCTION widget_internal.count_sessions(received_after timestamp with tim
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
-declare
-  v_archived_to constant timestamptz := widget_internal.health_archived_to();
 begin
   with after as materialized (
     select * from widget_internal.changed_health_sessions(count_sessions.received_after, count_sessions.received_to)
@@ -1680,7 +1754,7 @@ begin
     insert into widget_internal.health_sessions as s select a.* from after a
     on conflict on constraint health_sessions_pkey do update set
       first_at = excluded.first_at, seqs = excluded.seqs, page_at = excluded.page_at, page_url = excluded.page_url,
-      loads = excluded.loads, opens = excluded.opens, calls = excluded.calls, call_hours = excluded.call_hours,
+      loads = excluded.loads, opens = excluded.opens, calls = excluded.calls,
       orphan_ends = excluded.orphan_ends
   ),
   -- What a session added before is taken away again.
@@ -1696,34 +1770,21 @@ begin
     on conflict on constraint health_pages_pkey do update set
       sessions = p.sessions + excluded.sessions, loads = p.loads + excluded.loads,
       opens = p.opens + excluded.opens, calls = p.calls + excluded.calls
-  ),
-  hours as (
-    insert into widget_internal.health_hours as h (widget_id, hour, sessions, events_numbered, events_expected, orphan_ends)
-    select
-      c.widget_id, date_trunc('hour', c.first_at, 'UTC'), sum(c.sign),
-      sum(c.sign * widget_internal.numbers_seen(c.seqs)), sum(c.sign * coalesce(upper(c.seqs) - 1, 0)),
-      sum(c.sign * c.orphan_ends)
-    from changes c
-    group by 1, 2
-    on conflict on constraint health_hours_pkey do update set
-      sessions = h.sessions + excluded.sessions, events_numbered = h.events_numbered + excluded.events_numbered,
-      events_expected = h.events_expected + excluded.events_expected, orphan_ends = h.orphan_ends + excluded.orphan_ends
   )
-  insert into widget_internal.health_calls as k
-  select k.* from (
-    select distinct c.widget_id, hour from changes c cross join lateral unnest(c.call_hours) hour
-    where hour >= v_archived_to
-  ) d
-  cross join lateral widget_internal.calls_of_hour(d.widget_id, d.hour) k
-  on conflict on constraint health_calls_pkey do update set
-    calls_started = excluded.calls_started, calls_open = excluded.calls_open, calls_observed = excluded.calls_observed,
-    calls_provider = excluded.calls_provider, calls_operator = excluded.calls_operator,
-    calls_heartbeat = excluded.calls_heartbeat, calls_assumed = excluded.calls_assumed,
-    calls_failed = excluded.calls_failed;
+  insert into widget_internal.health_hours as h (widget_id, hour, sessions, events_numbered, events_expected, orphan_ends)
+  select
+    c.widget_id, date_trunc('hour', c.first_at, 'UTC'), sum(c.sign),
+    sum(c.sign * widget_internal.numbers_seen(c.seqs)), sum(c.sign * coalesce(upper(c.seqs) - 1, 0)),
+    sum(c.sign * c.orphan_ends)
+  from changes c
+  group by 1, 2
+  on conflict on constraint health_hours_pkey do update set
+    sessions = h.sessions + excluded.sessions, events_numbered = h.events_numbered + excluded.events_numbered,
+    events_expected = h.events_expected + excluded.events_expected, orphan_ends = h.orphan_ends + excluded.orphan_ends;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.count_sessions(received_after timestamp with time zone, received_to timestamp with time zone) IS 'Brings sessions, pages and calls up to date with the events received in (received_after, received_to].';
+COMMENT ON FUNCTION widget_internal.count_sessions(received_after timestamp with time zone, received_to timestamp with time zone) IS 'Brings sessions and pages up to date with the events received in (received_after, received_to].';
 
 CREATE FUNCTION widget_internal.count_towards_quota(subject uuid, window_start timestamp with time zone, window_end timestamp with time zone, shard integer, events bigint, quota bigint) RETURNS timestamp with time zone
     LANGUAGE plpgsql
@@ -3606,30 +3667,6 @@ $$;
 
 COMMENT ON FUNCTION widget_internal.request_header(name text) IS 'A header of the REST request, by its lower-case name; null where there is no such header or no request.';
 
-CREATE FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) RETURNS integer
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-begin
-  return (
-    select round(power(1.1, t.bucket - 0.5))
-    from (
-      select
-        r.bucket, sum(sum(r.answers)) over (order by r.bucket) as up_to, sum(sum(r.answers)) over () as all_of_them
-      from widget_internal.health_response_times r
-      where r.hour >= response_time.since
-        and (response_time.widget_id is null or r.widget_id = response_time.widget_id)
-      group by r.bucket
-    ) t
-    where t.up_to >= response_time.share * t.all_of_them
-    order by t.bucket
-    limit 1
-  );
-end
-$$;
-
-COMMENT ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) IS 'Within how many milliseconds such a share of a widget''s requests (null: of all widgets'') was answered since then.';
-
 CREATE FUNCTION widget_internal.restore_archived_session(widget_id uuid, session_id text, events jsonb) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -4328,13 +4365,15 @@ CREATE TABLE widget_internal.health_hours (
 
 COMMENT ON TABLE widget_internal.health_hours IS 'Events and sessions by widget and hour; read them through the view widget_health.';
 
+COMMENT ON COLUMN widget_internal.health_hours.response_ms_median IS 'Kept beside health_response_times, as ranking these for each hour that is read takes long.';
+
 CREATE TABLE widget_internal.health_state (
     only_row boolean DEFAULT true NOT NULL,
     counted_to timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     CONSTRAINT health_state_is_one_row CHECK (only_row)
 );
 
-COMMENT ON TABLE widget_internal.health_state IS 'How far refresh_health() has come: exactly one row.';
+COMMENT ON TABLE widget_internal.health_state IS 'How far refresh_widget_health() has come: exactly one row.';
 
 COMMENT ON COLUMN widget_internal.health_state.counted_to IS 'Every event received by then is counted, and none that came later.';
 
@@ -4945,7 +4984,7 @@ ALTER TABLE ONLY widget_internal.throttles
 
 CREATE INDEX widget_analytics_received_at_idx ON public.widget_analytics USING brin (received_at) WITH (pages_per_range='32', autosummarize='on');
 
-COMMENT ON INDEX public.widget_analytics_received_at_idx IS 'Serves widget_internal.refresh_health(): what came in since.';
+COMMENT ON INDEX public.widget_analytics_received_at_idx IS 'Serves refresh_widget_health(): what came in since.';
 
 CREATE INDEX widget_analytics_session_calls_idx ON public.widget_analytics USING btree (widget_id, session_id) WHERE ((event_type)::text = ANY (ARRAY['call_start'::text, 'call_heartbeat'::text, 'call_end'::text, 'call_error'::text]));
 
@@ -4978,6 +5017,18 @@ COMMENT ON INDEX public.widget_erasures_widget_id_session_id_idx IS 'Serves "was
 CREATE INDEX widgets_owner_id_idx ON public.widgets USING btree (owner_id);
 
 COMMENT ON INDEX public.widgets_owner_id_idx IS 'Serves widget_internal.owned_widget_ids(): which widgets are mine?';
+
+CREATE INDEX health_calls_hour_idx ON widget_internal.health_calls USING brin (hour) WITH (pages_per_range='32', autosummarize='on');
+
+COMMENT ON INDEX widget_internal.health_calls_hour_idx IS 'Serves widget_health: the latest hours of all widgets. Rows stand roughly in the order of hours.';
+
+CREATE INDEX health_hours_hour_idx ON widget_internal.health_hours USING brin (hour) WITH (pages_per_range='32', autosummarize='on');
+
+COMMENT ON INDEX widget_internal.health_hours_hour_idx IS 'Serves widget_health: the latest hours of all widgets. Rows stand roughly in the order of hours.';
+
+CREATE INDEX health_response_times_hour_idx ON widget_internal.health_response_times USING brin (hour) WITH (pages_per_range='32', autosummarize='on');
+
+COMMENT ON INDEX widget_internal.health_response_times_hour_idx IS 'Serves widget_rates(): the latest hours of all widgets. Rows stand roughly in the order of hours.';
 
 CREATE INDEX refusal_counts_widget_id_idx ON widget_internal.refusal_counts USING btree (widget_id, hour);
 
@@ -5289,6 +5340,8 @@ REVOKE ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_i
 GRANT ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) TO authenticated;
 GRANT ALL ON FUNCTION widget_internal.correction_note(widget_id uuid, session_id text, call_id text, as_of timestamp with time zone) TO service_role;
 
+REVOKE ALL ON FUNCTION widget_internal.count_calls(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION widget_internal.count_event(widget_id uuid, events bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.count_events(received_after timestamp with time zone, received_to timestamp with time zone) FROM PUBLIC;
@@ -5455,10 +5508,6 @@ REVOKE ALL ON FUNCTION widget_internal.release_archived_chunk(month date, chunk 
 REVOKE ALL ON FUNCTION widget_internal.repost_alerts() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION widget_internal.request_header(name text) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) FROM PUBLIC;
-GRANT ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) TO authenticated;
-GRANT ALL ON FUNCTION widget_internal.response_time(widget_id uuid, since timestamp with time zone, share numeric) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.restore_archived_session(widget_id uuid, session_id text, events jsonb) FROM PUBLIC;
 

@@ -79,7 +79,6 @@ FUNCTIONS: dict[str, set[str]] = {
     "public.refresh_widget_health": {"service_role"},
     "public.widget_alarms": {"service_role"},
     "public.widget_rates": {"authenticated", "service_role"},
-    "widget_internal.response_time": {"authenticated", "service_role"},
     "public.widget_busiest_pages": {"authenticated", "service_role"},
     "public.widget_busiest_hosts": {"authenticated", "service_role"},
     "widget_internal.record_event": {"anon", "authenticated", "service_role"},

@@ -1,6 +1,8 @@
 """R9: health counts what happened, wherever and whenever it arrives, and is what a full count of the ledger gives."""
 
 import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -41,6 +43,17 @@ def at(minute: float, hours: int = 0) -> datetime:
 
 def named(row: Row, *names: str) -> list[Any]:
     return [row[name] for name in names]
+
+
+def wait_until_blocked(db: Connection, connection: Connection) -> None:
+    pid = connection.info.backend_pid
+    for _ in range(500):
+        row = db.execute("select cardinality(pg_blocking_pids(%s)) > 0 as is_blocked", [pid]).fetchone()
+        assert row is not None
+        if row["is_blocked"]:
+            return
+        time.sleep(0.01)
+    pytest.fail("nothing blocks it")
 
 
 @pytest.fixture
@@ -252,6 +265,68 @@ def test_r9_health_is_as_of_its_last_count(db: Connection, widget_id: UUID, stac
 
     (row,) = db.execute("select * from public.widget_health where widget_id = %s", [widget_id]).fetchall()
     assert named(row, "events_received", "as_of") == [1, moment]
+
+
+def test_r9_a_call_that_moves_while_it_is_counted_is_counted_once(
+    db: Connection, widget_id: UUID, stack: Stack
+) -> None:
+    """An hour may be counted with a call that came after the cut-off, and that is elsewhere by the next count."""
+    record(db, widget_id, "a", "call_start", at(70), call_id="c")
+    with (
+        psycopg.connect(stack.database_url, row_factory=dict_row) as holder,
+        psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as refresher,
+        ThreadPoolExecutor() as pool,
+    ):
+        # The cut-off is taken before any session is counted.
+        holder.execute("lock table widget_internal.health_sessions")
+        refreshed = pool.submit(refresh, refresher)
+        wait_until_blocked(db, refresher)
+        record(db, widget_id, "b", "call_start", at(75), call_id="c")
+        holder.commit()
+        refreshed.result()
+
+    record(db, widget_id, "b", "call_start", at(5), call_id="c")
+
+    assert differences(db, widget_id) == []
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_r9_health_is_not_counted_from_an_old_snapshot(
+    db: Connection, widget_id: UUID, stack: Stack, level: str
+) -> None:
+    """What was committed after the snapshot and before the cut-off would never be counted."""
+    with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
+        connection.execute(f"set transaction isolation level {level}")
+        connection.execute("select from public.widgets")
+        record(db, widget_id, "s", "widget_load", at(1))
+
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="read committed"):
+            refresh(connection)
+
+    assert differences(db, widget_id) == []
+
+
+def test_r9_rates_have_each_widget_and_all(db: Connection, new_widget: NewWidget) -> None:
+    """Sums, rates and response times of each widget, and of all together; a quiet one has none."""
+    quick, slow, quiet = new_widget(), new_widget(), new_widget()
+    now = datetime.now(UTC)
+    for widget, milliseconds in ((quick, 50), (slow, 5000)):
+        for seq in (1, 2, 4):
+            record(db, widget, "s", "widget_load", now, seq=seq, properties={"rtt_ms": milliseconds})
+    refresh(db)
+
+    rates = {
+        row["widget_id"]: row
+        for row in db.execute("select * from public.widget_rates(now() - interval '1 hour')").fetchall()
+    }
+
+    assert quiet not in rates
+    assert named(rates[quick], "events_numbered", "events_expected", "delivery_rate") == [3, 4, 0.75]
+    assert rates[quick]["response_ms_p95"] == pytest.approx(50, rel=0.05)
+    assert rates[slow]["response_ms_median"] == pytest.approx(5000, rel=0.05)
+    each = [row for widget, row in rates.items() if widget is not None]
+    assert rates[None]["events_received"] == sum(row["events_received"] for row in each)
+    assert rates[None]["response_ms_p95"] == pytest.approx(5000, rel=0.05)
 
 
 def random_event(chance: random.Random) -> Row:

@@ -99,6 +99,22 @@ def test_months_are_those_of_the_bill(ask: Any) -> None:
     assert before["period_end"] == now["period_start"] <= datetime.now(UTC) < now["period_end"]
 
 
+def test_archived_calls_are_refused_not_left_out(db: Connection, ask: Any) -> None:
+    """Days and lists that would lack what is in the archive say so, as the bill does."""
+    month_ago = days_ago(40, 0)
+    try:
+        db.execute(
+            "insert into public.widget_archives (month, place, as_of, manifest_hash)"
+            " values (date_trunc('month', %s::timestamptz at time zone 'UTC'), 'x', now(), 'x')",
+            [month_ago],
+        )
+        for function in ("widget_billing_usage", "widget_daily_usage", "widget_call_list"):
+            with pytest.raises(psycopg.errors.InvalidParameterValue, match="in the archive"):
+                ask(f"select * from {function}(%s, %s)", month_ago, END)
+    finally:
+        db.execute("delete from public.widget_archives")
+
+
 @pytest.mark.parametrize("only", [None, "failed", "open", "assumed", "provider"])
 def test_pages_of_calls_make_the_whole_list(ask: Any, only: str | None) -> None:
     """Page after page, nothing is lost or twice, each row is that of widget_billing_calls(), the latest first."""
@@ -194,6 +210,38 @@ STRANGERS = {
     "widget_busiest_places": "select * from widget_busiest_places('2000-01-01', '2100-01-01', %(widget)s)",
     "widget_refusal_totals": "select * from widget_refusal_totals('2000-01-01', '2100-01-01', %(widget)s)",
 }
+
+
+def test_days_of_another_zone_have_their_pages(db: Connection, ask: Any) -> None:
+    """A day in Vienna, Tokyo or New York has the pages of the UTC day of that date, and of no other."""
+    widget = ask("select id from widgets limit 1")[0]["id"]
+    for day in (30, 1, 2):
+        at = datetime(2020, 6 if day == 30 else 7, day, 12, tzinfo=UTC)
+        record(db, widget, session_name(), "widget_load", at, page_url=f"https://shop.example/{day}")
+    db.execute("select refresh_widget_health()")
+
+    for zone in ("UTC", "Europe/Vienna", "Asia/Tokyo", "America/New_York"):
+        places = ask(
+            "select place from widget_busiest_places(timestamp '2020-07-01' at time zone %s,"
+            " timestamp '2020-07-02' at time zone %s)",
+            zone,
+            zone,
+        )
+
+        assert [row["place"] for row in places] == ["https://shop.example/1"], zone
+
+
+def test_a_page_beyond_the_fifty_of_its_day_is_ranked_by_itself(db: Connection, ask: Any) -> None:
+    """There is no page (others): whoever is in the list is a page."""
+    widget = ask("select id from widgets limit 1")[0]["id"]
+    for n in range(52):
+        at = datetime(2021, 3, 1, 12, tzinfo=UTC)
+        record(db, widget, session_name(), "widget_load", at, page_url=f"https://shop.example/{n:02}")
+    db.execute("select refresh_widget_health()")
+
+    places = ask("select * from widget_busiest_places('2021-03-01', '2021-03-02', row_limit => 100)")
+
+    assert [row["place"] for row in places] == [f"https://shop.example/{n:02}" for n in range(52)]
 
 
 def test_a_stranger_sees_nothing(db: Connection, connect: Connect, new_owner: NewOwner, new_widget: NewWidget) -> None:

@@ -22,6 +22,7 @@ begin
     raise exception 'page_size: must be 1 to 1000' using errcode = 'invalid_parameter_value';
   end if;
 
+  perform widget_internal.refuse_archived_period(widget_call_list.period_start);
   -- Widget by widget, each from its own end of the index: a page costs the same at any size of the table.
   v_keys := array(
     select k

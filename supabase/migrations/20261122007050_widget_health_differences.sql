@@ -38,6 +38,8 @@ $$;
 
 comment on function widget_internal.computed_health() is 'The counts that health_hours and health_calls should hold. Reads the whole ledger.';
 
+revoke all on function widget_internal.computed_health() from public, anon, authenticated, service_role;
+
 
 create function widget_internal.computed_health_pages()
 returns table (widget_id uuid, day date, page_url text, numbers bigint[])
@@ -55,10 +57,9 @@ begin
     select
       e.widget_id, e.session_id, min(e."timestamp") as first_at,
       coalesce((
-        select left(f.page_url, 512) from public.widget_analytics f
-        where f.widget_id = e.widget_id and f.session_id = e.session_id and f.page_url <> ''
-        order by f."timestamp", left(f.page_url, 512) collate "C" limit 1
-      ), '') as page_url,
+        array_agg(left(e.page_url, 512) order by e."timestamp", left(e.page_url, 512) collate "C")
+          filter (where e.page_url <> '')
+      )[1], '') as page_url,
       count(*) filter (where e.event_type = 'widget_load') as loads,
       count(*) filter (where e.event_type = 'widget_open') as opens
     from public.widget_analytics e
@@ -68,7 +69,9 @@ begin
 end
 $$;
 
-comment on function widget_internal.computed_health_pages() is 'The counts that health_pages should hold. Reads the whole ledger, widget by widget many times.';
+comment on function widget_internal.computed_health_pages() is 'The counts that health_pages should hold. Reads the whole ledger.';
+
+revoke all on function widget_internal.computed_health_pages() from public, anon, authenticated, service_role;
 
 
 create function widget_internal.health_differences()
@@ -76,28 +79,36 @@ returns table (counted text, widget_id uuid, at text, kept bigint[], computed bi
 language plpgsql stable
 set search_path = ''
 as $$
+declare
+  v_archived_to constant timestamptz := widget_internal.health_archived_to();
 begin
   return query
   with kept as (
     select 'events' as counted, h.widget_id, h.hour::text as at, array[h.events_received, h.loads, h.opens] as numbers
     from widget_internal.health_hours h
+    where h.hour >= v_archived_to
     union all
     select 'sessions', h.widget_id, h.hour::text, array[h.sessions, h.events_numbered, h.events_expected, h.orphan_ends]
     from widget_internal.health_hours h
+    where h.hour >= v_archived_to
     union all
     select 'calls', c.widget_id, c.hour::text, array[
       c.calls_started, c.calls_open, c.calls_observed, c.calls_provider, c.calls_operator, c.calls_heartbeat,
       c.calls_assumed, c.calls_failed
     ]
     from widget_internal.health_calls c
+    where c.hour >= v_archived_to
     union all
     select 'pages', p.widget_id, p.day || ' ' || p.page_url, array[p.sessions, p.loads, p.opens, p.calls]
     from widget_internal.health_pages p
+    where p.day > (v_archived_to at time zone 'UTC')::date
   ),
   computed as (
     select c.counted, c.widget_id, c.hour::text as at, c.numbers from widget_internal.computed_health() c
+    where c.hour >= v_archived_to
     union all
     select 'pages', p.widget_id, p.day || ' ' || p.page_url, p.numbers from widget_internal.computed_health_pages() p
+    where p.day > (v_archived_to at time zone 'UTC')::date
   )
   select
     coalesce(k.counted, c.counted), coalesce(k.widget_id, c.widget_id), coalesce(k.at, c.at)::text, k.numbers, c.numbers
@@ -112,6 +123,4 @@ comment on function widget_internal.health_differences() is
   'Where the counts behind widget_health and widget_pages are not what the ledger gives. Good: no rows, right after '
   'refresh_widget_health(). Reads the whole ledger. If there are rows: select widget_internal.rebuild_health().';
 
-revoke all on function widget_internal.computed_health() from public, anon, authenticated, service_role;
-revoke all on function widget_internal.computed_health_pages() from public, anon, authenticated, service_role;
 revoke all on function widget_internal.health_differences() from public, anon, authenticated, service_role;

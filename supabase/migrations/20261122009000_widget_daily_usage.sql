@@ -15,25 +15,33 @@ as $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
 begin
+  perform widget_internal.refuse_archived_period(widget_daily_usage.period_start);
   return query
+  with parts as (
+    select
+      (r.started_at at time zone v_zone)::date as day, r.outcome, r.evidence,
+      count(*) as calls, sum(r.billable_seconds) as seconds
+    from widget_internal.priced_calls(widget_daily_usage.period_start, widget_daily_usage.period_end, null) r
+    where widget_daily_usage.only_widget is null or r.widget_id = widget_daily_usage.only_widget
+    group by 1, 2, 3
+  )
   select
-    (r.started_at at time zone v_zone)::date, count(*), sum(r.billable_seconds),
-    count(*) filter (where r.evidence = 'observed'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'observed'), 0),
-    count(*) filter (where r.evidence = 'provider'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'provider'), 0),
-    count(*) filter (where r.evidence = 'operator'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'operator'), 0),
-    count(*) filter (where r.evidence = 'heartbeat'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'heartbeat'), 0),
-    count(*) filter (where r.evidence = 'assumed'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'assumed'), 0),
-    count(*) filter (where r.outcome = 'open'),
-    count(*) filter (where r.outcome = 'failed')
-  from widget_internal.rated_calls(widget_daily_usage.period_start, widget_daily_usage.period_end, null) r
-  where widget_daily_usage.only_widget is null or r.widget_id = widget_daily_usage.only_widget
-  group by 1
-  order by 1;
+    p.day, sum(p.calls)::bigint, sum(p.seconds),
+    coalesce(sum(p.calls) filter (where p.evidence = 'observed'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'observed'), 0),
+    coalesce(sum(p.calls) filter (where p.evidence = 'provider'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'provider'), 0),
+    coalesce(sum(p.calls) filter (where p.evidence = 'operator'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'operator'), 0),
+    coalesce(sum(p.calls) filter (where p.evidence = 'heartbeat'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'heartbeat'), 0),
+    coalesce(sum(p.calls) filter (where p.evidence = 'assumed'), 0)::bigint,
+    coalesce(sum(p.seconds) filter (where p.evidence = 'assumed'), 0),
+    coalesce(sum(p.calls) filter (where p.outcome = 'open'), 0)::bigint,
+    coalesce(sum(p.calls) filter (where p.outcome = 'failed'), 0)::bigint
+  from parts p
+  group by p.day
+  order by p.day;
 end
 $$;
 
@@ -68,7 +76,7 @@ begin
       r.month, r.widget_id, count(*) as calls, sum(r.billable_seconds) as seconds,
       count(*) filter (where r.started_at < b.period_start + b.age) as calls_to_date,
       sum(r.billable_seconds) filter (where r.started_at < b.period_start + b.age) as seconds_to_date
-    from widget_internal.rated_calls(
+    from widget_internal.priced_calls(
       (select min(b.period_start) from bounds b), (select max(b.period_end) from bounds b), null
     ) r
     join bounds b on b.month = r.month

@@ -56,11 +56,13 @@ begin
 
   return query
   select
-    coalesce(case widget_busiest_places.by when 'page' then p.page_url else p.host end, ''),
+    case widget_busiest_places.by when 'page' then p.page_url else p.host end,
     sum(p.loads)::bigint, sum(p.opens)::bigint, sum(p.calls)::bigint
-  from public.widget_pages p
-  where p.day >= (widget_busiest_places.period_start at time zone 'UTC')::date
-    and p.day < (widget_busiest_places.period_end at time zone 'UTC')::date
+  from widget_internal.health_pages p
+  -- Days of another zone than UTC are taken for those of UTC that they share more hours with.
+  where p.day >= ((widget_busiest_places.period_start + interval '12 hours') at time zone 'UTC')::date
+    and p.day < ((widget_busiest_places.period_end + interval '12 hours') at time zone 'UTC')::date
+    and p.sessions > 0
     and (widget_busiest_places.only_widget is null or p.widget_id = widget_busiest_places.only_widget)
   group by 1
   order by 4 desc, 2 desc, 3 desc, 1
@@ -69,8 +71,8 @@ end
 $$;
 
 comment on function public.widget_busiest_places(timestamptz, timestamptz, uuid, text, integer) is
-  'The pages (by => ''page'') or hosts (by => ''host'') with the most calls, then loads, on the UTC days from that of '
-  'period_start to before that of period_end. place is empty where no event named a page. Whoever sends events decides '
+  'The pages (by => ''page'') or hosts (by => ''host'') with the most calls, then loads, on the UTC days of which '
+  'the period has the greater part. place is empty where no event named a page. Whoever sends events decides '
   'what stands in it: show it as text.';
 
 

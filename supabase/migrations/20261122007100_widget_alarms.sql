@@ -10,20 +10,47 @@ language plpgsql stable
 set search_path = ''
 as $$
 #variable_conflict use_column
+declare
+  v_since constant timestamptz := date_trunc('hour', widget_rates.since, 'UTC');
 begin
   return query
+  with rates as (
+    select
+      h.widget_id, coalesce(sum(h.events_received), 0)::bigint as events_received,
+      coalesce(sum(h.events_numbered), 0)::bigint as events_numbered,
+      coalesce(sum(h.events_expected), 0)::bigint as events_expected,
+      coalesce(sum(h.calls_started), 0)::bigint as calls_started, coalesce(sum(h.calls_open), 0)::bigint as calls_open,
+      coalesce(sum(h.calls_observed + h.calls_provider + h.calls_operator), 0)::bigint as calls_observed,
+      coalesce(sum(h.orphan_ends), 0)::bigint as orphan_ends, coalesce(sum(h.refusals), 0)::bigint as refusals
+    from public.widget_health h
+    where h.hour >= v_since
+    group by grouping sets ((), (h.widget_id))
+  ),
+  -- All in one pass: widget by widget it would be read as often as there are widgets.
+  answers as (
+    select
+      r.widget_id, r.bucket, sum(sum(r.answers)) over (partition by r.widget_id order by r.bucket) as up_to,
+      sum(sum(r.answers)) over (partition by r.widget_id) as all_of_them
+    from widget_internal.health_response_times r
+    where r.hour >= v_since
+    group by grouping sets ((r.bucket), (r.widget_id, r.bucket))
+  ),
+  response_times as (
+    select
+      a.widget_id, min(a.bucket) filter (where a.up_to >= 0.5 * a.all_of_them) as median,
+      min(a.bucket) filter (where a.up_to >= 0.95 * a.all_of_them) as p95
+    from answers a
+    group by a.widget_id
+  )
   select
-    h.widget_id, sum(h.events_received)::bigint, sum(h.events_numbered)::bigint, sum(h.events_expected)::bigint,
-    round(sum(h.events_numbered) / nullif(sum(h.events_expected), 0), 6),
-    sum(h.calls_started)::bigint, sum(h.calls_open)::bigint,
-    sum(h.calls_observed + h.calls_provider + h.calls_operator)::bigint,
-    round(sum(h.calls_observed + h.calls_provider + h.calls_operator) / nullif(sum(h.calls_started - h.calls_open), 0), 6),
-    sum(h.orphan_ends)::bigint, sum(h.refusals)::bigint,
-    widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.5),
-    widget_internal.response_time(h.widget_id, date_trunc('hour', widget_rates.since, 'UTC'), 0.95)
-  from public.widget_health h
-  where h.hour >= date_trunc('hour', widget_rates.since, 'UTC')
-  group by grouping sets ((), (h.widget_id));
+    r.widget_id, r.events_received, r.events_numbered, r.events_expected,
+    round(r.events_numbered::numeric / nullif(r.events_expected, 0), 6),
+    r.calls_started, r.calls_open, r.calls_observed,
+    round(r.calls_observed::numeric / nullif(r.calls_started - r.calls_open, 0), 6), r.orphan_ends, r.refusals,
+    round(power(1.1::double precision, t.median - 0.5))::integer, round(power(1.1::double precision, t.p95 - 0.5))::integer
+  from rates r
+  -- No widget: all of them.
+  left join response_times t on coalesce(t.widget_id::text, '') = coalesce(r.widget_id::text, '');
 end
 $$;
 
@@ -32,32 +59,8 @@ comment on function public.widget_rates(timestamptz) is
   'them. completion_rate leaves calls out that are still open, unlike widget_health; calls_observed counts ends that '
   'browser, server, provider or operator reported. Good: delivery_rate above 0.99, completion_rate above 0.95.';
 
-
-create function widget_internal.response_time(widget_id uuid, since timestamptz, share numeric)
-returns integer
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  return (
-    select t.milliseconds
-    from (
-      select
-        r.milliseconds, sum(sum(r.answers)) over (order by r.milliseconds) as up_to, sum(sum(r.answers)) over () as all_of_them
-      from public.widget_response_times r
-      where r.hour >= response_time.since
-        and (response_time.widget_id is null or r.widget_id = response_time.widget_id)
-      group by r.milliseconds
-    ) t
-    where t.up_to >= response_time.share * t.all_of_them
-    order by t.milliseconds
-    limit 1
-  );
-end
-$$;
-
-comment on function widget_internal.response_time(uuid, timestamptz, numeric) is
-  'Within how many milliseconds such a share of a widget''s requests (null: of all widgets'') was answered since then.';
+revoke all on function public.widget_rates(timestamptz) from public, anon, authenticated, service_role;
+grant execute on function public.widget_rates(timestamptz) to authenticated, service_role;
 
 
 create function public.widget_alarms(
@@ -92,11 +95,12 @@ begin
   end if;
 
   return query
+  with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
   select 'delivery_low', r.widget_id, format(
     '%s: %s %% of the events arrived, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
   )
-  from public.widget_rates(now() - widget_alarms.period) r
+  from rates r
   where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
   union all
   select 'completion_low', r.widget_id, format(
@@ -104,7 +108,7 @@ begin
     coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
   )
-  from public.widget_rates(now() - widget_alarms.period) r
+  from rates r
   where r.calls_started - r.calls_open >= widget_alarms.min_cases
     and r.completion_rate < widget_alarms.min_completion_rate
   order by 1 desc, 2 nulls first;
@@ -116,11 +120,6 @@ comment on function public.widget_alarms(numeric, numeric, integer, interval) is
   'widget_id), delivery_low and completion_low, of the last 24 hours, where there were at least min_cases events '
   'expected, or calls that are over. Good: no rows.';
 
-revoke all on function public.widget_rates(timestamptz) from public, anon, authenticated, service_role;
-revoke all on function widget_internal.response_time(uuid, timestamptz, numeric)
-  from public, anon, authenticated, service_role;
 revoke all on function public.widget_alarms(numeric, numeric, integer, interval)
   from public, anon, authenticated, service_role;
-grant execute on function public.widget_rates(timestamptz) to authenticated, service_role;
-grant execute on function widget_internal.response_time(uuid, timestamptz, numeric) to authenticated, service_role;
 grant execute on function public.widget_alarms(numeric, numeric, integer, interval) to service_role;
