@@ -17,12 +17,12 @@ begin
   perform widget_internal.refuse_archived_period(widget_billing_usage.period_start);
   return query
   with parts as (
-    select r.widget_id, r.month, r.plan_from, r.outcome, r.evidence, count(*) as calls, sum(r.billable_seconds) as seconds
+    select r.widget_id, r.month, r.plan_from, r.outcome, r.evidence, r.calls, r.billable_seconds * r.times as seconds
     from widget_internal.priced_calls(
       widget_billing_usage.period_start, widget_billing_usage.period_end,
-      widget_internal.counted_as_of(widget_billing_usage.as_of)
+      case when widget_billing_usage.as_of is not null then widget_internal.counted_as_of(widget_billing_usage.as_of) end,
+      in_sums => true
     ) r
-    group by r.widget_id, r.month, r.plan_from, r.outcome, r.evidence
   ),
   months as (
     select r.widget_id, r.plan_from, sum(r.seconds) as seconds from parts r group by r.widget_id, r.month, r.plan_from
@@ -31,7 +31,7 @@ begin
     select
       m.widget_id,
       sum(greatest(m.seconds - coalesce(p.included_seconds, 0), 0)) as charged_seconds,
-      sum(widget_internal.charge(m.seconds, p)) as amount,
+      sum(widget_internal.charge(m.seconds, p)) filter (where p.currency is not null) as amount,
       min(p.currency) as currency,
       -- A month without a plan has no amount, and euros are not added to dollars.
       count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount
