@@ -85,7 +85,7 @@ begin
     select c.widget_id, c.session_id
     from (
       select r.widget_id, r.session_id, r.call_id, r.month as usage_period, r.billable_seconds as seconds
-      from widget_internal.rated_calls('-infinity', 'infinity', null) r
+      from widget_internal.priced_calls('-infinity', 'infinity', null) r
       join public.widget_billing_periods p on p.period = r.month
       union all
       select l.widget_id, l.session_id, l.call_id, l.usage_period, -l.difference_seconds

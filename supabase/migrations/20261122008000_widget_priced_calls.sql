@@ -1,5 +1,6 @@
 -- The bill of a month took twenty times as long as reading its calls. What a call costs is now computed apart from the
--- text that says why, which only a list of calls needs (docs/performance.md).
+-- text that says why, which only a list of calls needs, and for many calls at once where they are priced alike
+-- (docs/performance.md).
 
 create function widget_internal.priced_calls(
   period_start timestamptz, period_end timestamptz, as_of timestamptz,
@@ -8,7 +9,7 @@ create function widget_internal.priced_calls(
 returns table (
   widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
   evidence text, duration_seconds numeric, month date, plan_from date, billable_seconds numeric, why_not text,
-  calls bigint, times bigint
+  calls bigint, times bigint, plan public.widget_plans
 )
 language plpgsql stable
 set search_path = ''
@@ -39,34 +40,31 @@ begin
     ) a
     where priced_calls.as_of is not null
   ),
-  alike as not materialized (
-    select c.*, date_trunc('month', c.started_at at time zone v_zone)::date as month,
-      case when c.widget_id in (
-        select w.widget_id from public.widget_plans w where w.increment_seconds > 0 or w.minimum_seconds > 0
-      ) then c.duration_seconds end as rounded_seconds
-    from called c
+  monthly as not materialized (
+    select c.*, date_trunc('month', c.started_at at time zone v_zone)::date as month from called c
+    offset 0 -- once for each call
   ),
   parts as (
-    select c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
-      c.month, 1::bigint as calls, 1::bigint as times
-    from (
-      select b.*, date_trunc('month', b.started_at at time zone v_zone)::date as month from called b
-      offset 0 -- once for each call
-    ) c
-    where not priced_calls.in_sums
+    select c.*, 1::bigint as calls, 1::bigint as times from monthly c where not priced_calls.in_sums
     union all
     -- Where no plan of the widget rounds, calls of one outcome and evidence are all billed to the exact second or all
     -- not at all, so their sum is priced as one call is. Where one does, only calls of equal length cost the same.
     select c.widget_id, null, null, null, null, c.outcome, c.evidence,
       coalesce(c.rounded_seconds, sum(c.duration_seconds)), c.month, count(*),
       case when c.rounded_seconds is null then 1 else count(*) end
-    from alike c
-    where priced_calls.in_sums
+    from (
+      select m.*, case when m.widget_id in (
+        select w.widget_id from public.widget_plans w where w.increment_seconds > 0 or w.minimum_seconds > 0
+      ) then m.duration_seconds end as rounded_seconds
+      from monthly m
+      where priced_calls.in_sums
+      offset 0 -- once for each call
+    ) c
     group by c.widget_id, c.month, c.outcome, c.evidence, c.rounded_seconds
   ),
   planned as (
     select
-      c.*, (v.plan).valid_from as plan_from,
+      c.*, v.plan, (v.plan).valid_from as plan_from,
       coalesce((v.plan).minimum_seconds, 0) as minimum, coalesce((v.plan).increment_seconds, 0) as increment,
       case
         when c.outcome = 'open' then 'open calls are not billed yet'
@@ -87,14 +85,15 @@ begin
       when p.increment > 0 then ceil(greatest(p.duration_seconds, p.minimum) / p.increment) * p.increment
       else greatest(p.duration_seconds, p.minimum)
     end,
-    p.why_not, p.calls, p.times
+    p.why_not, p.calls, p.times, case when priced_calls.in_sums then p.plan end
   from planned p;
 end
 $$;
 
 comment on function widget_internal.priced_calls(timestamptz, timestamptz, timestamptz, widget_internal.session_name[], boolean) is
   'calls_as_of(), each with its billing month, the first month of the plan that holds then, what that plan makes of it, '
-  'and why that is nothing.';
+  'and why that is nothing. in_sums: instead, those that are priced alike in one row: how many calls they are, how many '
+  'times the row''s billable_seconds they are billed, and the whole plan.';
 
 
 create or replace function widget_internal.rated_calls(

@@ -1,4 +1,4 @@
--- A bill's sums are made before the plans come in, and without the texts that explain each call (docs/performance.md).
+-- A bill's sums need neither a price for each call nor the text that explains it (docs/performance.md).
 
 create or replace function public.widget_billing_usage(
   period_start timestamptz, period_end timestamptz, as_of timestamptz default null
@@ -17,7 +17,7 @@ begin
   perform widget_internal.refuse_archived_period(widget_billing_usage.period_start);
   return query
   with parts as (
-    select r.widget_id, r.month, r.plan_from, r.outcome, r.evidence, r.calls, r.billable_seconds * r.times as seconds
+    select r.widget_id, r.month, r.plan, r.outcome, r.evidence, r.calls, r.billable_seconds * r.times as seconds
     from widget_internal.priced_calls(
       widget_billing_usage.period_start, widget_billing_usage.period_end,
       case when widget_billing_usage.as_of is not null then widget_internal.counted_as_of(widget_billing_usage.as_of) end,
@@ -25,18 +25,17 @@ begin
     ) r
   ),
   months as (
-    select r.widget_id, r.plan_from, sum(r.seconds) as seconds from parts r group by r.widget_id, r.month, r.plan_from
+    select r.widget_id, r.plan, sum(r.seconds) as seconds from parts r group by r.widget_id, r.month, r.plan
   ),
   charges as (
     select
       m.widget_id,
-      sum(greatest(m.seconds - coalesce(p.included_seconds, 0), 0)) as charged_seconds,
-      sum(widget_internal.charge(m.seconds, p)) filter (where p.currency is not null) as amount,
-      min(p.currency) as currency,
+      sum(greatest(m.seconds - coalesce((m.plan).included_seconds, 0), 0)) as charged_seconds,
+      sum(widget_internal.charge(m.seconds, m.plan)) filter (where (m.plan).currency is not null) as amount,
+      min((m.plan).currency) as currency,
       -- A month without a plan has no amount, and euros are not added to dollars.
-      count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount
+      count((m.plan).currency) = count(*) and min((m.plan).currency) = max((m.plan).currency) as has_amount
     from months m
-    left join public.widget_plans p on p.widget_id = m.widget_id and p.valid_from = m.plan_from
     group by m.widget_id
   ),
   sums as (
