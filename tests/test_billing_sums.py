@@ -126,9 +126,7 @@ def test_owners_sums_are_those_of_their_calls(db: Connection, new_owner: NewOwne
     wanted = [row for row in as_text(db, DEFINITION, None) if str(owned) in row["row"]]
 
     with db.transaction():
-        db.execute(
-            "select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", [owner]
-        )
+        db.execute("select set_config('request.jwt.claims', json_build_object('sub', %s::text)::text, true)", [owner])
         db.execute("set local role authenticated")
         seen = as_text(db, USAGE, None)
 

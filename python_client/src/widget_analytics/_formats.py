@@ -17,6 +17,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
+from widget_analytics._copied import write_copied_csv, write_copied_parquet
 from widget_analytics._parquet import parquet_cell, read_parquet, write_parquet
 from widget_analytics._spreadsheet import safe_text
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from widget_analytics.models import _Row
 
     Writer: TypeAlias = Callable[[type[_Row], Iterable[_Row], BinaryIO], None]
+    CopyWriter: TypeAlias = Callable[[type[_Row], Iterable[list[bytes]], BinaryIO], None]
     Reader: TypeAlias = Callable[[type[_Row], BinaryIO], Iterator[list[str]]]
 
 
@@ -79,11 +81,16 @@ def _read_jsonl(model: type[_Row], file: BinaryIO) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A format: how rows are written, how the cells are read back, and the cell that a value makes."""
+    """A format: how rows are written, how the cells are read back, and the cell that a value makes.
+
+    Attributes:
+        write_copied: writes lines as COPY gives them, to the same bytes as ``write`` their rows; None: through rows.
+    """
 
     write: Writer
     read: Reader
     cell: Callable[[Any], str]
+    write_copied: CopyWriter | None = None
 
     def cells(self, row: _Row) -> list[str]:
         """Give a row's cells as a file of this format has them."""
@@ -118,7 +125,7 @@ def _plain(value: int | Decimal | date) -> str:
 
 #: By the name that the command line knows a format by.
 FORMATS: dict[str, FileFormat] = {
-    "csv": FileFormat(write_csv, _read_csv, _csv_cell),
+    "csv": FileFormat(write_csv, _read_csv, _csv_cell, write_copied_csv),
     "jsonl": FileFormat(write_jsonl, _read_jsonl, _json_value),
-    "parquet": FileFormat(write_parquet, read_parquet, parquet_cell),
+    "parquet": FileFormat(write_parquet, read_parquet, parquet_cell, write_copied_parquet),
 }

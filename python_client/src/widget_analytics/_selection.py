@@ -15,8 +15,11 @@ from widget_analytics.periods import Period
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from widget_analytics._direct import DirectReader
     from widget_analytics.client import WidgetAnalytics
 
+#: Where rows are read: over the API, or from the database itself.
+Source: TypeAlias = "WidgetAnalytics | DirectReader"
 ExportRow: TypeAlias = Call | Usage | Charge | StatementLine
 
 
@@ -72,7 +75,7 @@ class Selection:
         """How its rows look."""
         return KINDS[self.detail]
 
-    def rows(self, client: WidgetAnalytics) -> Iterator[ExportRow]:
+    def rows(self, client: Source) -> Iterator[ExportRow]:
         """Read them."""
         if self.month is None:
             read = client.calls if self.detail is Detail.CALLS else client.usage
@@ -137,6 +140,16 @@ class Totals:
             self.billable_seconds += row.difference_seconds
             if isinstance(row, Charge):
                 self._add_amount(row.difference_amount, row.currency)
+
+    def add_copied(self, calls: list[list[str]]) -> None:
+        """Count calls by their cells."""
+        names = Call.columns()
+        seconds, amount, currency = (names.index(name) for name in ("billable_seconds", "amount", "currency"))
+        self.rows += len(calls)
+        self.billable_seconds += sum((Decimal(call[seconds]) for call in calls), Decimal(0))
+        for call in calls:
+            if call[amount]:
+                self._add_amount(Decimal(call[amount]), call[currency])
 
     def _add_amount(self, amount: Decimal | None, currency: str | None) -> None:
         if amount is not None and currency is not None:
