@@ -30,8 +30,9 @@ Model = TypeVar("Model", bound=_Row)
 
 # What came in within the last minute may not be all there, see WidgetAnalytics.settled_moment.
 _SETTLING = timedelta(minutes=1)
-# So much is sorted at once, in the server's memory unless it is very much; more where there is nothing.
-_WINDOW = timedelta(days=1)
+# A period is asked for in parts of about so many calls, which the server computes and sorts without much of its disk.
+_CALLS_IN_PART = 50_000
+_FIRST_PART, _SHORTEST_PART = timedelta(days=1), timedelta(minutes=1)
 # Like the API's: UTC, to the microsecond.
 _TIME = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
 _TRANSACTION = """
@@ -128,15 +129,16 @@ class DirectReader:
             " order by r.started_at, r.widget_id, r.session_id, r.call_id"
         )
         only = _only(widgets)
-        # As of a moment the whole ledger is looked through, so once is better than day by day.
-        start, width = period.start, period.end - period.start if as_of else _WINDOW
+        # As of a moment the whole ledger is looked through, so once is better than part by part.
+        start, width = period.start, period.end - period.start if as_of else _FIRST_PART
         while start < period.end:
             end = min(start + width, period.end)
-            is_empty = True
+            found = 0
             for line in self._lines(Call, rows.format(start, end, as_of, only)):
-                is_empty = False
+                found += 1
                 yield line
-            start, width = end, width * 2 if is_empty else _WINDOW
+            start = end
+            width = width * 2 if found < _CALLS_IN_PART else max(width / 2, _SHORTEST_PART)
 
     def _read(self, model: type[Model], rows: sql.Composed) -> Iterator[Model]:
         return _models(model, self._lines(model, rows))

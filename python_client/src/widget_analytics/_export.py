@@ -200,9 +200,9 @@ def counted_lines(batches: Iterator[list[bytes]], totals: Totals, progress: ByTi
     """The same for calls as COPY writes them."""
     started_at = Call.columns().index("started_at")
     for batch in batches:
-        calls = list(cells(batch))
-        totals.add_copied(calls)
-        progress.reached(datetime.fromisoformat(calls[-1][started_at]), totals.rows)
+        totals.add_copied(cells(batch))
+        (last,) = cells(batch[-1:])
+        progress.reached(datetime.fromisoformat(last[started_at]), totals.rows)
         yield batch
 
 

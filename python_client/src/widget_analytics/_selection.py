@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -13,7 +14,7 @@ from widget_analytics.models import Call, Charge, StatementLine, Usage
 from widget_analytics.periods import Period
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from widget_analytics._direct import DirectReader
     from widget_analytics.client import WidgetAnalytics
@@ -141,15 +142,15 @@ class Totals:
             if isinstance(row, Charge):
                 self._add_amount(row.difference_amount, row.currency)
 
-    def add_copied(self, calls: list[list[str]]) -> None:
+    def add_copied(self, calls: Iterable[list[str]]) -> None:
         """Count calls by their cells."""
         names = Call.columns()
         seconds, amount, currency = (names.index(name) for name in ("billable_seconds", "amount", "currency"))
-        self.rows += len(calls)
-        self.billable_seconds += sum((Decimal(call[seconds]) for call in calls), Decimal(0))
-        for call in calls:
-            if call[amount]:
-                self._add_amount(Decimal(call[amount]), call[currency])
+        # Many calls are alike in these.
+        for cells, times in Counter((call[seconds], call[amount], call[currency]) for call in calls).items():
+            self.rows += times
+            self.billable_seconds += Decimal(cells[0]) * times
+            self._add_amount(Decimal(cells[1]) * times if cells[1] else None, cells[2])
 
     def _add_amount(self, amount: Decimal | None, currency: str | None) -> None:
         if amount is not None and currency is not None:
