@@ -2596,7 +2596,7 @@ $_$;
 
 COMMENT ON FUNCTION widget_internal.post_alert(body jsonb) IS 'Hands a message for the webhook to pg_net, which sends it after commit.';
 
-CREATE FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[], in_sums boolean DEFAULT false) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan_from date, billable_seconds numeric, why_not text, calls bigint, times bigint, plan public.widget_plans)
+CREATE FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[], in_sums boolean DEFAULT false) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, why_not text, calls bigint, times bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
@@ -2650,7 +2650,7 @@ begin
   ),
   planned as (
     select
-      c.*, v.plan, (v.plan).valid_from as plan_from,
+      c.*, v.plan,
       coalesce((v.plan).minimum_seconds, 0) as minimum, coalesce((v.plan).increment_seconds, 0) as increment,
       case
         when c.outcome = 'open' then 'open calls are not billed yet'
@@ -2665,18 +2665,18 @@ begin
   )
   select
     p.widget_id, p.session_id, p.call_id, p.started_at, p.ended_at, p.outcome, p.evidence, p.duration_seconds,
-    p.month, p.plan_from,
+    p.month, p.plan,
     case
       when p.why_not is not null then 0
       when p.increment > 0 then ceil(greatest(p.duration_seconds, p.minimum) / p.increment) * p.increment
       else greatest(p.duration_seconds, p.minimum)
     end,
-    p.why_not, p.calls, p.times, case when priced_calls.in_sums then p.plan end
+    p.why_not, p.calls, p.times
   from planned p;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[], in_sums boolean) IS 'calls_as_of(), each with its billing month, the first month of the plan that holds then, what that plan makes of it, and why that is nothing. in_sums: instead, those that are priced alike in one row: how many calls they are, how many times the row''s billable_seconds they are billed, and the whole plan.';
+COMMENT ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[], in_sums boolean) IS 'calls_as_of(), each with its billing month, the plan that holds then, what that plan makes of it, and why that is nothing. in_sums: instead, those that are priced alike in one row: how many calls they are, and how many times the row''s billable_seconds they are billed.';
 
 CREATE FUNCTION widget_internal.prune() RETURNS TABLE(cleanup_runs bigint, refusal_counts bigint, job_runs bigint)
     LANGUAGE plpgsql
@@ -2782,31 +2782,27 @@ begin
   return query
   select
     c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
-    c.month, p.plan, c.billable_seconds,
+    c.month, c.plan, c.billable_seconds,
     case
       when c.why_not is not null then c.why_not
-      when coalesce((p.plan).minimum_seconds, 0) = 0 and coalesce((p.plan).increment_seconds, 0) = 0
+      when coalesce((c.plan).minimum_seconds, 0) = 0 and coalesce((c.plan).increment_seconds, 0) = 0
         then 'exact duration'
       else concat_ws(
-        ', ', 'at least ' || nullif((p.plan).minimum_seconds, 0) || ' s',
-        'in steps of ' || nullif((p.plan).increment_seconds, 0) || ' s'
+        ', ', 'at least ' || nullif((c.plan).minimum_seconds, 0) || ' s',
+        'in steps of ' || nullif((c.plan).increment_seconds, 0) || ' s'
       )
     end
-    || coalesce(' (plan "' || (p.plan).name || '" from ' || left((p.plan).valid_from::text, 7) || ')', '')
+    || coalesce(' (plan "' || (c.plan).name || '" from ' || left((c.plan).valid_from::text, 7) || ')', '')
     || case when c.evidence = 'operator' then coalesce(
       widget_internal.correction_note(c.widget_id, c.session_id, c.call_id, rated_calls.as_of), ''
     ) else '' end
   from widget_internal.priced_calls(
     rated_calls.period_start, rated_calls.period_end, rated_calls.as_of, rated_calls.only_sessions
-  ) c
-  -- One by one, so that the calls stay in their order.
-  left join lateral (
-    select w as plan from public.widget_plans w where w.widget_id = c.widget_id and w.valid_from = c.plan_from offset 0
-  ) p on true;
+  ) c;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'priced_calls(), each with the whole plan, and the rule that says how the plan came to its seconds.';
+COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'priced_calls(), each with the rule that says how its plan came to its seconds.';
 
 CREATE FUNCTION widget_internal.read_only_answer() RETURNS jsonb
     LANGUAGE plpgsql

@@ -115,7 +115,8 @@ def _json_text(value: Any) -> str:
 
 
 def _time(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+    in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
 
 
 # By the types of models' values, and of what is read back: a look-up for each value is what makes up an export's time.
