@@ -464,26 +464,25 @@ begin
   perform widget_internal.refuse_archived_period(widget_billing_usage.period_start);
   return query
   with parts as (
-    select r.widget_id, r.month, r.plan_from, r.outcome, r.evidence, count(*) as calls, sum(r.billable_seconds) as seconds
+    select r.widget_id, r.month, r.plan, r.outcome, r.evidence, r.calls, r.billable_seconds * r.times as seconds
     from widget_internal.priced_calls(
       widget_billing_usage.period_start, widget_billing_usage.period_end,
-      widget_internal.counted_as_of(widget_billing_usage.as_of)
+      case when widget_billing_usage.as_of is not null then widget_internal.counted_as_of(widget_billing_usage.as_of) end,
+      in_sums => true
     ) r
-    group by r.widget_id, r.month, r.plan_from, r.outcome, r.evidence
   ),
   months as (
-    select r.widget_id, r.plan_from, sum(r.seconds) as seconds from parts r group by r.widget_id, r.month, r.plan_from
+    select r.widget_id, r.plan, sum(r.seconds) as seconds from parts r group by r.widget_id, r.month, r.plan
   ),
   charges as (
     select
       m.widget_id,
-      sum(greatest(m.seconds - coalesce(p.included_seconds, 0), 0)) as charged_seconds,
-      sum(widget_internal.charge(m.seconds, p)) as amount,
-      min(p.currency) as currency,
+      sum(greatest(m.seconds - coalesce((m.plan).included_seconds, 0), 0)) as charged_seconds,
+      sum(widget_internal.charge(m.seconds, m.plan)) filter (where (m.plan).currency is not null) as amount,
+      min((m.plan).currency) as currency,
       -- A month without a plan has no amount, and euros are not added to dollars.
-      count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount
+      count((m.plan).currency) = count(*) and min((m.plan).currency) = max((m.plan).currency) as has_amount
     from months m
-    left join public.widget_plans p on p.widget_id = m.widget_id and p.valid_from = m.plan_from
     group by m.widget_id
   ),
   sums as (
@@ -2526,7 +2525,7 @@ begin
     select c.widget_id, c.session_id
     from (
       select r.widget_id, r.session_id, r.call_id, r.month as usage_period, r.billable_seconds as seconds
-      from widget_internal.rated_calls('-infinity', 'infinity', null) r
+      from widget_internal.priced_calls('-infinity', 'infinity', null) r
       join public.widget_billing_periods p on p.period = r.month
       union all
       select l.widget_id, l.session_id, l.call_id, l.usage_period, -l.difference_seconds
@@ -2816,7 +2815,7 @@ $_$;
 
 COMMENT ON FUNCTION widget_internal.post_alert(body jsonb) IS 'Hands a message for the webhook to pg_net, which sends it after commit.';
 
-CREATE FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[]) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan_from date, billable_seconds numeric, why_not text)
+CREATE FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[], in_sums boolean DEFAULT false) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, why_not text, calls bigint, times bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
@@ -2829,9 +2828,9 @@ begin
     raise exception 'period_end: must be after period_start' using errcode = 'invalid_parameter_value';
   end if;
 
-  -- One expression over all calls, as a function for each would take ten times as long.
+  -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with calls as (
+  with called as not materialized (
     -- As calls_as_of() has them, but not handed through a function: these are the many.
     select c.widget_id, c.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
       c.duration_seconds
@@ -2846,9 +2845,31 @@ begin
     ) a
     where priced_calls.as_of is not null
   ),
+  monthly as not materialized (
+    select c.*, date_trunc('month', c.started_at at time zone v_zone)::date as month from called c
+    offset 0 -- once for each call
+  ),
+  parts as (
+    select c.*, 1::bigint as calls, 1::bigint as times from monthly c where not priced_calls.in_sums
+    union all
+    -- Where no plan of the widget rounds, calls of one outcome and evidence are all billed to the exact second or all
+    -- not at all, so their sum is priced as one call is. Where one does, only calls of equal length cost the same.
+    select c.widget_id, null, null, null, null, c.outcome, c.evidence,
+      coalesce(c.rounded_seconds, sum(c.duration_seconds)), c.month, count(*),
+      case when c.rounded_seconds is null then 1 else count(*) end
+    from (
+      select m.*, case when m.widget_id in (
+        select w.widget_id from public.widget_plans w where w.increment_seconds > 0 or w.minimum_seconds > 0
+      ) then m.duration_seconds end as rounded_seconds
+      from monthly m
+      where priced_calls.in_sums
+      offset 0 -- once for each call
+    ) c
+    group by c.widget_id, c.month, c.outcome, c.evidence, c.rounded_seconds
+  ),
   planned as (
     select
-      c.*, (v.plan).valid_from as plan_from,
+      c.*, v.plan,
       coalesce((v.plan).minimum_seconds, 0) as minimum, coalesce((v.plan).increment_seconds, 0) as increment,
       case
         when c.outcome = 'open' then 'open calls are not billed yet'
@@ -2857,27 +2878,24 @@ begin
         when c.outcome = 'failed' and (v.plan).bills_failed_calls is not true then 'failed calls are not billed'
         when c.evidence = 'assumed' and (v.plan).assumed_calls = 'none' then 'assumed ends are not billed'
       end as why_not
-    from (
-      select b.*, date_trunc('month', b.started_at at time zone v_zone)::date as month from calls b
-      offset 0 -- once for each call
-    ) c
+    from parts c
     left join widget_internal.plan_validity v
       on v.widget_id = c.widget_id and c.month >= v.valid_from and c.month < v.valid_until
   )
   select
     p.widget_id, p.session_id, p.call_id, p.started_at, p.ended_at, p.outcome, p.evidence, p.duration_seconds,
-    p.month, p.plan_from,
+    p.month, p.plan,
     case
       when p.why_not is not null then 0
       when p.increment > 0 then ceil(greatest(p.duration_seconds, p.minimum) / p.increment) * p.increment
       else greatest(p.duration_seconds, p.minimum)
     end,
-    p.why_not
+    p.why_not, p.calls, p.times
   from planned p;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'calls_as_of(), each with its billing month, the first month of the plan that holds then, what that plan makes of it, and why that is nothing.';
+COMMENT ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[], in_sums boolean) IS 'calls_as_of(), each with its billing month, the plan that holds then, what that plan makes of it, and why that is nothing. in_sums: instead, those that are priced alike in one row: how many calls they are, and how many times the row''s billable_seconds they are billed.';
 
 CREATE FUNCTION widget_internal.prune() RETURNS TABLE(cleanup_runs bigint, refusal_counts bigint, job_runs bigint, erased_events bigint)
     LANGUAGE plpgsql
@@ -2985,31 +3003,27 @@ begin
   return query
   select
     c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
-    c.month, p.plan, c.billable_seconds,
+    c.month, c.plan, c.billable_seconds,
     case
       when c.why_not is not null then c.why_not
-      when coalesce((p.plan).minimum_seconds, 0) = 0 and coalesce((p.plan).increment_seconds, 0) = 0
+      when coalesce((c.plan).minimum_seconds, 0) = 0 and coalesce((c.plan).increment_seconds, 0) = 0
         then 'exact duration'
       else concat_ws(
-        ', ', 'at least ' || nullif((p.plan).minimum_seconds, 0) || ' s',
-        'in steps of ' || nullif((p.plan).increment_seconds, 0) || ' s'
+        ', ', 'at least ' || nullif((c.plan).minimum_seconds, 0) || ' s',
+        'in steps of ' || nullif((c.plan).increment_seconds, 0) || ' s'
       )
     end
-    || coalesce(' (plan "' || (p.plan).name || '" from ' || left((p.plan).valid_from::text, 7) || ')', '')
+    || coalesce(' (plan "' || (c.plan).name || '" from ' || left((c.plan).valid_from::text, 7) || ')', '')
     || case when c.evidence = 'operator' then coalesce(
       widget_internal.correction_note(c.widget_id, c.session_id, c.call_id, rated_calls.as_of), ''
     ) else '' end
   from widget_internal.priced_calls(
     rated_calls.period_start, rated_calls.period_end, rated_calls.as_of, rated_calls.only_sessions
-  ) c
-  -- One by one, so that the calls stay in their order.
-  left join lateral (
-    select w as plan from public.widget_plans w where w.widget_id = c.widget_id and w.valid_from = c.plan_from offset 0
-  ) p on true;
+  ) c;
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'priced_calls(), each with the whole plan, and the rule that says how the plan came to its seconds.';
+COMMENT ON FUNCTION widget_internal.rated_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'priced_calls(), each with the rule that says how its plan came to its seconds.';
 
 CREATE FUNCTION widget_internal.read_only_answer() RETURNS jsonb
     LANGUAGE plpgsql
@@ -5449,9 +5463,9 @@ GRANT ALL ON FUNCTION widget_internal.period_content(period public.widget_billin
 
 REVOKE ALL ON FUNCTION widget_internal.post_alert(body jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO authenticated;
-GRANT ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) TO service_role;
+REVOKE ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[], in_sums boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[], in_sums boolean) TO authenticated;
+GRANT ALL ON FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[], in_sums boolean) TO service_role;
 
 REVOKE ALL ON FUNCTION widget_internal.prune() FROM PUBLIC;
 

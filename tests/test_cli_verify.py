@@ -125,6 +125,21 @@ def test_what_is_exported_is_verified(
     assert books.stack.secret_key not in json.dumps(manifest)
 
 
+@pytest.mark.parametrize("detail", ["statements", "statement-lines", "adjustments"])
+def test_a_closed_month_is_the_same_from_the_database_itself(books: Books, tmp_path: Path, detail: str) -> None:
+    """Its files, in each format, and their manifests but for the moment; and --direct verifies them."""
+    env = environment(books.stack, SUPABASE_DB_URL=books.stack.database_url)
+    for form in ("csv", "jsonl", "parquet"):
+        api = exported(books, tmp_path, detail, f"api.{form}")
+        direct = exported(books, tmp_path, detail, f"direct.{form}", "--database-url", books.stack.database_url)
+
+        done = run(env, tmp_path, "verify", api.name, "--direct")
+
+        assert direct.read_bytes() == api.read_bytes()
+        assert manifest_of(direct) | {"created_at": ""} == manifest_of(api) | {"created_at": ""}
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
 def test_what_comes_later_does_not_change_what_is_verified(books: Books, tmp_path: Path) -> None:
     """An end that arrives after the export is on the next one, and the first file is still equal."""
     at = datetime(2020, 11, 10, 12, tzinfo=UTC)
@@ -269,6 +284,7 @@ def test_what_makes_no_sense_is_refused(books: Books, tmp_path: Path, arguments:
             ("export", "--format", "parquet"),
             "Parquet needs pyarrow: pip install 'widget-analytics[parquet]'",
         ),
+        ("psycopg", ("export", "--direct"), "--direct needs psycopg: pip install 'widget-analytics[direct]'"),
         ("matplotlib", ("report",), "the report needs matplotlib: pip install 'widget-analytics[report]'"),
     ],
 )

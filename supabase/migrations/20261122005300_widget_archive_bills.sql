@@ -66,66 +66,6 @@ end
 $$;
 
 
-create or replace function public.widget_billing_usage(
-  period_start timestamptz, period_end timestamptz, as_of timestamptz default null
-)
-returns table (
-  widget_id uuid, calls bigint, billable_seconds numeric,
-  observed_calls bigint, observed_seconds numeric, provider_calls bigint, provider_seconds numeric,
-  operator_calls bigint, operator_seconds numeric, heartbeat_calls bigint, heartbeat_seconds numeric,
-  assumed_calls bigint, assumed_seconds numeric, open_calls bigint, failed_calls bigint,
-  charged_seconds numeric, amount numeric, currency text
-)
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  perform widget_internal.refuse_archived_period(widget_billing_usage.period_start);
-  return query
-  with rated as (
-    select r.* from widget_internal.rated_calls(
-      widget_billing_usage.period_start, widget_billing_usage.period_end,
-      widget_internal.counted_as_of(widget_billing_usage.as_of)
-    ) r
-  ),
-  months as (
-    select r.widget_id, r.plan, sum(r.billable_seconds) as seconds from rated r group by r.widget_id, r.month, r.plan
-  ),
-  charges as (
-    select
-      m.widget_id,
-      sum(greatest(m.seconds - coalesce((m.plan).included_seconds, 0), 0)) as charged_seconds,
-      sum(widget_internal.charge(m.seconds, m.plan)) as amount,
-      min((m.plan).currency) as currency,
-      -- A month without a plan has no amount, and euros are not added to dollars.
-      count((m.plan).currency) = count(*) and min((m.plan).currency) = max((m.plan).currency) as has_amount
-    from months m
-    group by m.widget_id
-  )
-  select
-    r.widget_id, count(*), sum(r.billable_seconds),
-    count(*) filter (where r.evidence = 'observed'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'observed'), 0),
-    count(*) filter (where r.evidence = 'provider'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'provider'), 0),
-    count(*) filter (where r.evidence = 'operator'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'operator'), 0),
-    count(*) filter (where r.evidence = 'heartbeat'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'heartbeat'), 0),
-    count(*) filter (where r.evidence = 'assumed'),
-    coalesce(sum(r.billable_seconds) filter (where r.evidence = 'assumed'), 0),
-    count(*) filter (where r.outcome = 'open'),
-    count(*) filter (where r.outcome = 'failed'),
-    c.charged_seconds,
-    case when c.has_amount then c.amount end,
-    case when c.has_amount then c.currency end
-  from rated r
-  join charges c on c.widget_id = r.widget_id
-  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.has_amount;
-end
-$$;
-
-
 create or replace function widget_internal.late_changes(before date, as_of timestamptz)
 returns table (
   usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz,
@@ -145,7 +85,7 @@ begin
     select c.widget_id, c.session_id
     from (
       select r.widget_id, r.session_id, r.call_id, r.month as usage_period, r.billable_seconds as seconds
-      from widget_internal.rated_calls('-infinity', 'infinity', null) r
+      from widget_internal.priced_calls('-infinity', 'infinity', null) r
       join public.widget_billing_periods p on p.period = r.month
       union all
       select l.widget_id, l.session_id, l.call_id, l.usage_period, -l.difference_seconds

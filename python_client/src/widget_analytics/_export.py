@@ -8,25 +8,29 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from widget_analytics._atomic import atomic_file
+from widget_analytics._copied import batches, cells
 from widget_analytics._exit import OutputError, UsageError
 from widget_analytics._formats import FORMATS
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
 from widget_analytics._parquet import require_pyarrow
-from widget_analytics._selection import Totals, utc
+from widget_analytics._selection import Detail, Totals, utc
+from widget_analytics.client import WidgetAnalytics
 from widget_analytics.models import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from widget_analytics._selection import ExportRow, Kind, Selection
-    from widget_analytics.client import WidgetAnalytics
+    from widget_analytics._formats import CopyWriter
+    from widget_analytics._selection import ExportRow, Kind, Selection, Source
     from widget_analytics.periods import Period
+
+    _Write: TypeAlias = Callable[[BinaryIO, Totals, "ByTime"], None]
 
 
 class Format(StrEnum):
@@ -54,7 +58,7 @@ def check_output(output: Path | None, file_format: Format, *, with_manifest: boo
 
 
 def export_rows(
-    client: WidgetAnalytics,
+    client: Source,
     selection: Selection,
     *,
     file_format: Format,
@@ -79,9 +83,16 @@ def export_rows(
             project=client.host,
         ).write(manifest_path(path))
 
-    write_rows(
-        selection.rows(client),
-        selection.kind,
+    kind, write_copied = selection.kind, FORMATS[file_format].write_copied
+    write: _Write
+    if write_copied and selection.detail is Detail.CALLS and not isinstance(client, WidgetAnalytics):
+        lines = client.call_lines(selection.period, widgets=selection.widgets, as_of=selection.as_of)
+        write = _write_lines(lines, kind, write_copied)
+    else:
+        write = _write_rows(selection.rows(client), kind, file_format)
+    _write_file(
+        write,
+        kind,
         period=selection.period,
         file_format=file_format,
         output=output,
@@ -96,20 +107,51 @@ def write_rows(
     period: Period,
     file_format: Format,
     output: Path | None,
-    then: Callable[[FileFacts, Totals, Path], None] | None = None,
 ) -> None:
-    """Write rows, wherever they come from, and tell what they add up to; ``then`` is told of the finished file.
+    """Write rows, wherever they come from, and tell what they add up to.
 
     Raises:
         WidgetAnalyticsError: the rows could not be read.
         OutputError: the file could not be written.
     """
+    _write_file(
+        _write_rows(rows, kind, file_format), kind, period=period, file_format=file_format, output=output, then=None
+    )
+
+
+def _write_rows(rows: Iterator[ExportRow], kind: Kind, file_format: Format) -> _Write:
     # Asked before anything is written: what goes wrong at once leaves no header without rows.
     rows = chain(list(islice(rows, 1)), rows)
+
+    def write(file: BinaryIO, totals: Totals, progress: ByTime) -> None:
+        FORMATS[file_format].write(kind.model, counted(rows, totals, progress), file)
+
+    return write
+
+
+def _write_lines(lines: Iterator[bytes], kind: Kind, write_copied: CopyWriter) -> _Write:
+    lines = chain(list(islice(lines, 1)), lines)
+
+    def write(file: BinaryIO, totals: Totals, progress: ByTime) -> None:
+        write_copied(kind.model, counted_lines(batches(lines), totals, progress), file)
+
+    return write
+
+
+def _write_file(
+    write: _Write,
+    kind: Kind,
+    *,
+    period: Period,
+    file_format: Format,
+    output: Path | None,
+    then: Callable[[FileFacts, Totals, Path], None] | None,
+) -> None:
+    """Write, and tell what the rows add up to; ``then`` is told of the finished file."""
     totals = Totals()
     with write_errors(output or "standard output"):
         with progress_bar(period, "reading") as progress, _open(output) as file:
-            FORMATS[file_format].write(kind.model, counted(rows, totals, progress), file)
+            write(file, totals, progress)
             facts = _facts(file_format, file) if then else None
         if facts and output and then:
             then(facts, totals, output)
@@ -154,6 +196,16 @@ def counted(rows: Iterator[ExportRow], totals: Totals, progress: ByTime) -> Iter
         yield row
 
 
+def counted_lines(batches: Iterator[list[bytes]], totals: Totals, progress: ByTime) -> Iterator[list[bytes]]:
+    """The same for calls as COPY writes them."""
+    started_at = Call.columns().index("started_at")
+    for batch in batches:
+        totals.add_copied(cells(batch))
+        (last,) = cells(batch[-1:])
+        progress.reached(datetime.fromisoformat(last[started_at]), totals.rows)
+        yield batch
+
+
 class ByTime:
     """A bar that follows the calls' start through the period: how many there will be, nobody knows beforehand."""
 
@@ -166,10 +218,13 @@ class ByTime:
         """Show that so many rows have been read, the last one this."""
         if rows % 100 == 0:
             if isinstance(row, Call):
-                done = (row.started_at - self._period.start).total_seconds()
-                self._bar.update(self._task, completed=done, rows=rows)
+                self.reached(row.started_at, rows)
             else:
                 self._bar.update(self._task, total=None, rows=rows)
+
+    def reached(self, moment: datetime, rows: int) -> None:
+        """Show that so many rows have been read, up to a moment of the period."""
+        self._bar.update(self._task, completed=(moment - self._period.start).total_seconds(), rows=rows)
 
 
 @contextmanager

@@ -15,10 +15,14 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from uuid import UUID
 
+from widget_analytics._copied import write_copied_csv, write_copied_parquet
 from widget_analytics._parquet import parquet_cell, read_parquet, write_parquet
 from widget_analytics._spreadsheet import safe_text
+from widget_analytics.models import Evidence, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from widget_analytics.models import _Row
 
     Writer: TypeAlias = Callable[[type[_Row], Iterable[_Row], BinaryIO], None]
+    CopyWriter: TypeAlias = Callable[[type[_Row], Iterable[list[bytes]], BinaryIO], None]
     Reader: TypeAlias = Callable[[type[_Row], BinaryIO], Iterator[list[str]]]
 
 
@@ -36,8 +41,8 @@ def write_csv(model: type[_Row], rows: Iterable[_Row], file: BinaryIO) -> None:
         lines = csv.writer(text, lineterminator="\r\n")
         columns = model.columns()
         lines.writerow(columns)
-        for row in rows:
-            lines.writerow([_csv_cell(getattr(row, column)) for column in columns])
+        values_of = attrgetter(*columns)
+        lines.writerows([_csv_cell(value) for value in values_of(row)] for row in rows)
     finally:
         text.detach()
 
@@ -61,9 +66,10 @@ def write_jsonl(model: type[_Row], rows: Iterable[_Row], file: BinaryIO) -> None
     nothing, and one that does not can still add them up.
     """
     columns = model.columns()
+    line = "{" + ",".join(f'"{column}":%s' for column in columns) + "}\n"
+    values_of = attrgetter(*columns)
     for row in rows:
-        members = ",".join(f'"{column}":{_json_value(getattr(row, column))}' for column in columns)
-        file.write(f"{{{members}}}\n".encode())
+        file.write((line % tuple(map(_json_value, values_of(row)))).encode())
 
 
 def _read_jsonl(model: type[_Row], file: BinaryIO) -> Iterator[list[str]]:
@@ -79,11 +85,16 @@ def _read_jsonl(model: type[_Row], file: BinaryIO) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A format: how rows are written, how the cells are read back, and the cell that a value makes."""
+    """A format: how rows are written, how the cells are read back, and the cell that a value makes.
+
+    Attributes:
+        write_copied: writes lines as COPY gives them, to the same bytes as ``write`` their rows; None: through rows.
+    """
 
     write: Writer
     read: Reader
     cell: Callable[[Any], str]
+    write_copied: CopyWriter | None = None
 
     def cells(self, row: _Row) -> list[str]:
         """Give a row's cells as a file of this format has them."""
@@ -91,34 +102,54 @@ class FileFormat:
 
 
 def _csv_cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, int | Decimal | date):
-        return _plain(value)
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return safe_text(str(value))
+    return _CSV_CELLS[type(value)](value)
 
 
 def _json_value(value: Any) -> str:
-    if isinstance(value, int | Decimal):
-        return _plain(value)
-    if isinstance(value, date):
-        value = _plain(value)
-    if isinstance(value, tuple | list):
-        return f"[{','.join(map(_json_value, value))}]"
-    return json.dumps(None if value is None else str(value), ensure_ascii=False)
+    # A file that somebody changed may hold anything.
+    return _JSON_VALUES.get(type(value), _json_text)(value)
 
 
-def _plain(value: int | Decimal | date) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+def _json_text(value: Any) -> str:
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _time(value: datetime) -> str:
+    in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+
+
+# By the types of models' values, and of what is read back: a look-up for each value is what makes up an export's time.
+_CSV_CELLS: dict[type, Callable[[Any], str]] = {
+    type(None): lambda _: "",
+    int: str,
+    Decimal: "{:f}".format,
+    date: str,
+    datetime: _time,
+    UUID: str,
+    Outcome: str,
+    Evidence: str,
+    str: safe_text,
+    tuple: lambda items: " ".join(map(str, items)),
+}
+_JSON_VALUES: dict[type, Callable[[Any], str]] = {
+    type(None): lambda _: "null",
+    int: str,
+    Decimal: "{:f}".format,
+    date: '"{}"'.format,
+    datetime: lambda value: f'"{_time(value)}"',
+    UUID: '"{}"'.format,
+    Outcome: '"{}"'.format,
+    Evidence: '"{}"'.format,
+    str: json.encoder.encode_basestring,
+    tuple: lambda items: f"[{','.join(map(_json_value, items))}]",
+    list: lambda items: f"[{','.join(map(_json_value, items))}]",
+}
 
 
 #: By the name that the command line knows a format by.
 FORMATS: dict[str, FileFormat] = {
-    "csv": FileFormat(write_csv, _read_csv, _csv_cell),
+    "csv": FileFormat(write_csv, _read_csv, _csv_cell, write_copied_csv),
     "jsonl": FileFormat(write_jsonl, _read_jsonl, _json_value),
-    "parquet": FileFormat(write_parquet, read_parquet, parquet_cell),
+    "parquet": FileFormat(write_parquet, read_parquet, parquet_cell, write_copied_parquet),
 }

@@ -5,7 +5,7 @@ Three facts shape how the calls of a period are read:
 - The limit is the project's own (1,000 unless set otherwise) and not told, so a short page proves nothing. Only an
   empty page does.
 - The function that is asked computes all calls of the period it is given, for each page anew. So each page asks for
-  no more time than about four pages' worth, however many calls a day has.
+  no more time than about two pages' worth, however many calls a day has.
 - Postgres keeps time in microseconds. So ``[t, t + 1 µs)`` is the calls of one instant, and "everything after this
   row" needs a comparison of ids only where one instant has more calls than a page.
 """
@@ -49,7 +49,7 @@ def read_calls(period: Period, fetch: FetchCalls) -> Iterator[Row]:
         whole = bisect_left(page, last, key=started_at)
         if whole:
             yield from page[:whole]
-            width = min(max((last - cursor) * 4, _MINUTE), _DAY)
+            width = min(max((last - cursor) * 2, _MINUTE), _DAY)
             cursor = last
         else:
             yield from _read_instant(last, page, fetch)

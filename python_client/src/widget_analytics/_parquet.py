@@ -5,6 +5,7 @@ Decimals are decimal128 with a fixed scale, times are UTC in microseconds, ids a
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from widget_analytics.models import _Row
 
 # What is in memory at once. Larger groups would compress a little better.
-_ROWS_IN_GROUP = 16_384
+ROWS_IN_GROUP = 16_384
 # Postgres keeps time in microseconds, and amounts have at most six decimals. A price has as many as its plan says.
 _SCALE, _PRICE_SCALE = 6, 12
 
@@ -42,20 +43,51 @@ def write_parquet(model: type[_Row], rows: Iterable[_Row], file: BinaryIO) -> No
         OutputError: a number has more digits than its column.
     """
     import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
 
     schema = _schema(model)
     rows = iter(rows)
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while group := list(islice(rows, _ROWS_IN_GROUP)):
-            try:
-                columns = [
-                    pa.array([_value(getattr(row, column)) for row in group], type=schema.field(column).type)
-                    for column in model.columns()
-                ]
-            except pa.ArrowInvalid as error:
-                raise OutputError(f"a number does not fit into Parquet ({error}): use --format csv or jsonl") from error
+    with parquet_writer(model, file) as writer:
+        while group := list(islice(rows, ROWS_IN_GROUP)):
+            columns = [
+                pa.array([_value(getattr(row, column)) for row in group], type=schema.field(column).type)
+                for column in model.columns()
+            ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+@contextmanager
+def parquet_writer(model: type[_Row], file: BinaryIO) -> Iterator[Any]:
+    """Open a file for tables of a model's columns.
+
+    Raises:
+        OutputError: a number, inside, has more digits than its column.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    with pq.ParquetWriter(file, _schema(model), compression="zstd") as writer:
+        try:
+            yield writer
+        except pa.ArrowInvalid as error:
+            raise OutputError(f"a number does not fit into Parquet ({error}): use --format csv or jsonl") from error
+
+
+def copied_table(model: type[_Row], lines: bytes) -> Any:
+    """Read lines of CSV, as COPY writes them, by the types of the model's columns."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import csv  # noqa: PLC0415
+
+    schema = _schema(model)
+    table = csv.read_csv(
+        pa.BufferReader(lines),
+        # In one block, so that each column is one array.
+        read_options=csv.ReadOptions(column_names=schema.names, block_size=len(lines) + 1, use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+        ),
+    )
+    return pa.Table.from_arrays([column.combine_chunks() for column in table.columns], schema=schema)
 
 
 def read_parquet(model: type[_Row], file: BinaryIO) -> Iterator[list[str]]:
@@ -67,7 +99,7 @@ def read_parquet(model: type[_Row], file: BinaryIO) -> Iterator[list[str]]:
         content = pq.ParquetFile(file)
         if not content.schema_arrow.equals(_schema(model)):
             raise ValueError("its columns are not those of this version")
-        for batch in content.iter_batches(batch_size=_ROWS_IN_GROUP):
+        for batch in content.iter_batches(batch_size=ROWS_IN_GROUP):
             columns = [[parquet_cell(value) for value in column.to_pylist()] for column in batch.columns]
             for cells in zip(*columns, strict=True):
                 yield list(cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -13,10 +14,13 @@ from widget_analytics.models import Call, Charge, StatementLine, Usage
 from widget_analytics.periods import Period
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from widget_analytics._direct import DirectReader
     from widget_analytics.client import WidgetAnalytics
 
+#: Where rows are read: over the API, or from the database itself.
+Source: TypeAlias = "WidgetAnalytics | DirectReader"
 ExportRow: TypeAlias = Call | Usage | Charge | StatementLine
 
 
@@ -72,7 +76,7 @@ class Selection:
         """How its rows look."""
         return KINDS[self.detail]
 
-    def rows(self, client: WidgetAnalytics) -> Iterator[ExportRow]:
+    def rows(self, client: Source) -> Iterator[ExportRow]:
         """Read them."""
         if self.month is None:
             read = client.calls if self.detail is Detail.CALLS else client.usage
@@ -137,6 +141,16 @@ class Totals:
             self.billable_seconds += row.difference_seconds
             if isinstance(row, Charge):
                 self._add_amount(row.difference_amount, row.currency)
+
+    def add_copied(self, calls: Iterable[list[str]]) -> None:
+        """Count calls by their cells."""
+        names = Call.columns()
+        seconds, amount, currency = (names.index(name) for name in ("billable_seconds", "amount", "currency"))
+        # Many calls are alike in these.
+        for cells, times in Counter((call[seconds], call[amount], call[currency]) for call in calls).items():
+            self.rows += times
+            self.billable_seconds += Decimal(cells[0]) * times
+            self._add_amount(Decimal(cells[1]) * times if cells[1] else None, cells[2])
 
     def _add_amount(self, amount: Decimal | None, currency: str | None) -> None:
         if amount is not None and currency is not None:

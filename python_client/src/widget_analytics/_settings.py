@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _URL = "SUPABASE_URL"
 _SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
 _PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
-_DATABASE_URL = "SUPABASE_DB_URL"
+DATABASE_URL = "SUPABASE_DB_URL"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,10 +81,10 @@ def database_url() -> str:
         ConfigError: there is none.
     """
     found: Mapping[str, str | None] = {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
-    url = (found.get(_DATABASE_URL) or "").strip()
+    url = (found.get(DATABASE_URL) or "").strip()
     if not url:
         raise ConfigError(
-            f"no database: set {_DATABASE_URL} in the environment or in .env, to the project's direct connection or "
+            f"no database: set {DATABASE_URL} in the environment or in .env, to the project's direct connection or "
             "its session pooler (port 5432), as `postgres`."
         )
     return url

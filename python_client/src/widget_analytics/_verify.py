@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from widget_analytics.client import WidgetAnalytics
+    from widget_analytics._selection import Source
 
 MOST_DIFFERENCES = 10
 # How far apart rows are still recognised as the same one: beyond, each side is told to have one more.
@@ -42,7 +42,7 @@ class Verified:
         return self.totals.sentence(selection.kind) + moment
 
 
-def verify_file(client: WidgetAnalytics, path: Path) -> Verified:
+def verify_file(client: Source, path: Path) -> Verified:
     """Compare a file with its manifest, and both with the rows that the database gives as of the same moment.
 
     Reads one page at a time, and stops at `MOST_DIFFERENCES`.
@@ -80,7 +80,7 @@ def _file_differences(manifest: Manifest, facts: FileFacts) -> Iterator[str]:
         )
 
 
-def _manifest_differences(client: WidgetAnalytics, verified: Verified) -> Iterator[str]:
+def _manifest_differences(client: Source, verified: Verified) -> Iterator[str]:
     now, manifest = verified.totals.to_json(), verified.manifest
     for name in sorted(now | manifest.totals):
         if now.get(name) != manifest.totals.get(name):

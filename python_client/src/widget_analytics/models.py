@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -373,14 +374,15 @@ def _text(value: str) -> str:
 
 # By annotation.
 _READERS: dict[str, Any] = {
-    "UUID": UUID,
+    # The same few in very many rows.
+    "UUID": lru_cache(maxsize=4096)(UUID),
     "str": _text,
     "int": int,
     "date": date.fromisoformat,
     "datetime": datetime.fromisoformat,
     "Decimal": _decimal,
-    "Outcome": Outcome,
-    "Evidence": Evidence,
+    "Outcome": lru_cache(Outcome),
+    "Evidence": lru_cache(Evidence),
     "tuple[UUID, ...]": lambda values: tuple(map(UUID, values)),
 }
 _READERS |= {
