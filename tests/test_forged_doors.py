@@ -38,8 +38,12 @@ class Wire:
         ]:
             self.connection.putheader(name, value)
         self.connection.endheaders(body)
-        answer = self.connection.getresponse()
-        said = answer.read()
+        try:
+            answer = self.connection.getresponse()
+            said = answer.read()
+        except ConnectionResetError:  # what is no HTTP is answered and cut off with its body unread
+            self.connection.close()
+            return 400, "cut off", [], b""
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() != "date"]
         return answer.status, answer.reason, kept, said
 
