@@ -17,14 +17,14 @@ from rich.table import Table
 from local_stack.chromium import launch
 from local_stack.stack import Stack
 from tests.torture.crashes import crashes
-from tests.torture.disks import full_disk
+from tests.torture.disks import full_disk, full_wal
 from tests.torture.floods import flood
 from tests.torture.outages import TROUBLES, outage
 from tests.torture.schedules import compare
 from tests.torture.storms import killed_cleanups, storms
 
 STORMS_A_ROUND = 50
-TORTURES = ("crashes", "storms", "killed cleanups", "schedule", "outages", "full disk", "flood")
+TORTURES = ("crashes", "storms", "killed cleanups", "schedule", "outages", "full disk", "full wal", "flood")
 
 Row = tuple[str, str, str]
 T = TypeVar("T")
@@ -117,6 +117,20 @@ def _run(torture: str, stack: Stack, options: argparse.Namespace, progress: Prog
             disk = full_disk(stack)
             yield "a full disk", "answer", f"HTTP {disk.status}, {disk.code}"
             yield "", f"of the {disk.refused} events refused half-written", "0"
+        case "full wal":
+            if os.geteuid() != 0:
+                yield "a disk full of WAL", "left out: mounting one needs root", ""
+                return
+            wal = full_wal(stack)
+            yield "a disk full of WAL", "events acknowledged before and after", f"{wal.acknowledged:,}"
+            yield "", "of them lost", "0"
+            for answer, times in wal.answers.most_common():
+                yield "", f"meanwhile answered {answer}", f"{times}"
+            yield "", "stored without an acknowledgement, in whole batches", f"{wal.in_doubt_stored}"
+            given_up = "never" if wal.ended_after is None else f"{wal.ended_after:.1f} s"
+            yield "", "Postgres ended by itself after", given_up
+            yield "", "started again without room, it", "ran" if wal.started_full else "ended again"
+            yield "", "with room: the next event acknowledged after", f"{wal.ready_after:.1f} s"
         case "flood":
             met_flood = flood(stack, seconds=rounds * 3, quota=rounds * 20)
             met_flood.check()
