@@ -106,9 +106,13 @@ class Database:
     def url_of(self, role: str) -> str:
         return f"postgresql://{role}@127.0.0.1:{self.port}/{NAME}?sslmode=disable"
 
+    @property
+    def is_running(self) -> bool:
+        return bool(self._server.is_alive())
+
     def check(self) -> None:
         """Raise if the server has ended by itself."""
-        if not self._server.is_alive():
+        if not self.is_running:
             raise RuntimeError(f"postgres has ended\n{self._server.read_bootlog()}")
 
     def kill(self) -> None:
@@ -116,7 +120,7 @@ class Database:
         self._server.kill()
 
     def start(self) -> None:
-        """Start again what was killed, on the same files and port: returns when it has recovered."""
+        """Start again what was killed or has ended, on the same files and port: returns when it has recovered."""
         self._server.start()
 
     def stop(self) -> None:
@@ -163,7 +167,7 @@ class _Server(Postgresql):
             raise RuntimeError(f"initdb failed\n{process.stderr}")
 
     def start(self) -> None:
-        if self.child_process:
+        if self.child_process and self.child_process.poll() is None:
             return
         self.prestart()
         with self.log.open("ab") as log:
@@ -214,7 +218,7 @@ class _Server(Postgresql):
         try:
             with closing(pg8000.connect(host="127.0.0.1", port=self.settings["port"], user=SUPERUSER, database=NAME)):
                 return True
-        except pg8000.Error:
+        except (pg8000.Error, OSError):  # OSError: it ends while it starts
             return False
 
     def _as_account(self) -> dict[str, Any]:

@@ -193,7 +193,9 @@ def test_waiting_to_try_again_does_not_shift_the_event(stack: Stack, db: Connect
     assert row["timestamp"] > now["at"] - timedelta(seconds=0.1)
 
 
-@pytest.mark.parametrize(("status", "code"), [(405, "25006"), (500, "57014"), (500, "53100")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(405, "25006"), (500, "57014"), (500, "53100"), (503, "PGRST001"), (504, "PGRST003")]
+)
 def test_a_server_that_takes_no_writes_is_tried_again(
     stack: Stack, db: Connection, new_widget: NewWidget, status: int, code: str
 ) -> None:

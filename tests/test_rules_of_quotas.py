@@ -10,7 +10,7 @@ import pytest
 from local_stack.stack import Stack
 from tests.conftest import Connect, NewWidget
 from tests.support import Browser, Connection, event, events_of
-from tests.torture.floods import flood
+from tests.torture.floods import Flood, flood
 
 DAY = 86_400
 
@@ -232,7 +232,7 @@ def test_r8_counts_that_no_quota_needs_are_deleted(quotas: Connection, new_widge
 
 def test_r8_a_flood_of_one_widget_is_no_other_widgets_matter(stack: Stack) -> None:
     """Flooded tenfold over HTTP, a widget stores no more than its quota, and its neighbours' events are all taken."""
-    result = flood(stack, seconds=3, quota=30)
+    result = Flood(list(flood(stack, rounds=1, seconds=3, quota=30, seed=7)), quota=30)
 
     result.check()
     assert result.flooded.statuses == {200: result.stored, 429: 60 - result.stored}

@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Iterator
+from statistics import median
 from typing import TypeVar
 
 import psycopg
@@ -17,14 +18,15 @@ from rich.table import Table
 from local_stack.chromium import launch
 from local_stack.stack import Stack
 from tests.torture.crashes import crashes
-from tests.torture.disks import full_disk
-from tests.torture.floods import flood
+from tests.torture.disks import full_disk, full_wal
+from tests.torture.floods import EVENTS_PER_SECOND, TIMES, Flood, flood
 from tests.torture.outages import TROUBLES, outage
 from tests.torture.schedules import compare
 from tests.torture.storms import killed_cleanups, storms
 
 STORMS_A_ROUND = 50
-TORTURES = ("crashes", "storms", "killed cleanups", "schedule", "outages", "full disk", "flood")
+FLOOD_SECONDS = 30
+TORTURES = ("crashes", "storms", "killed cleanups", "schedule", "outages", "full disk", "full wal", "flood")
 
 Row = tuple[str, str, str]
 T = TypeVar("T")
@@ -39,7 +41,10 @@ def main() -> int:
         "--seed", type=int, default=random.SystemRandom().randrange(1_000_000), help="random if left out"
     )
     parser.add_argument(
-        "--rounds", type=int, default=20, help=f"crashes and killed cleanups; storms are {STORMS_A_ROUND} times as many"
+        "--rounds",
+        type=int,
+        default=20,
+        help=f"crashes and killed cleanups; storms are {STORMS_A_ROUND} times as many, floods a quarter",
     )
     parser.add_argument("--outage", type=float, default=60, metavar="SECONDS", help="how long each outage lasts")
     parser.add_argument("--only", choices=TORTURES, action="append", help="may be given several times")
@@ -117,14 +122,39 @@ def _run(torture: str, stack: Stack, options: argparse.Namespace, progress: Prog
             disk = full_disk(stack)
             yield "a full disk", "answer", f"HTTP {disk.status}, {disk.code}"
             yield "", f"of the {disk.refused} events refused half-written", "0"
+        case "full wal":
+            if os.geteuid() != 0:
+                yield "a disk full of WAL", "left out: mounting one needs root", ""
+                return
+            wal = full_wal(stack)
+            yield "a disk full of WAL", "events acknowledged before and after", f"{wal.acknowledged:,}"
+            yield "", "of them lost", "0"
+            for answer, times in wal.answers.most_common():
+                yield "", f"meanwhile answered {answer}", f"{times}"
+            yield "", "stored without an acknowledgement, in whole batches", f"{wal.in_doubt_stored}"
+            given_up = "never" if wal.ended_after is None else f"{wal.ended_after:.1f} s"
+            yield "", "Postgres ended by itself after", given_up
+            yield "", "started again without room, it", "ran" if wal.started_full else "ended again"
+            yield "", "with room: the next event acknowledged after", f"{wal.ready_after:.1f} s"
         case "flood":
-            met_flood = flood(stack, seconds=rounds * 3, quota=rounds * 20)
+            count = max(rounds // 4, 1)
+            quota = FLOOD_SECONDS * EVENTS_PER_SECOND * TIMES // 2
+            floods = flood(stack, rounds=count, seconds=FLOOD_SECONDS, quota=quota, seed=seed)
+            met_flood = Flood(list(_counted(progress, torture, floods, count)), quota)
             met_flood.check()
-            yield "a flood of one widget, ten times its neighbours'", "seconds", f"{rounds * 3}"
-            yield "", "neighbours' events taken", f"{met_flood.during.acceptance:.2%}"
-            yield "", "99 of 100 answered within, before", f"{met_flood.before.p99 * 1000:.0f} ms"
-            yield "", "and during the flood", f"{met_flood.during.p99 * 1000:.0f} ms"
-            yield "", "stored of the flood, of its quota", f"{met_flood.stored:,}, {met_flood.quota:,}"
+            quiet, during, ratios = met_flood.quiet, met_flood.during, met_flood.ratios
+            yield "a flood of one widget, ten times its neighbours'", "rounds", f"{count} of 2 × {FLOOD_SECONDS} s"
+            yield "", "neighbours' events, quiet and flooded", f"{len(quiet.seconds):,}, {len(during.seconds):,}"
+            yield "", "of them taken", f"{quiet.acceptance:.2%}, {during.acceptance:.2%}"
+            yield (
+                "",
+                "half answered within",
+                f"{median(quiet.seconds) * 1e3:.0f} ms, {median(during.seconds) * 1e3:.0f} ms",
+            )
+            yield "", "99 of 100 answered within", f"{quiet.p99 * 1e3:.0f} ms, {during.p99 * 1e3:.0f} ms"
+            yield "", "p99 of a round grew by", f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            yield "", "stored of the flood, of its quotas", f"{met_flood.stored:,}, {quota * count:,}"
+            met_flood.check_times()
 
 
 def _counted(progress: Progress, what: str, steps: Iterable[T], total: int) -> Iterator[T]:

@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -14,11 +16,12 @@ import httpx
 import psycopg
 
 from local_stack.stack import Stack
-from tests.support import Row, event
+from tests.support import Row, event, events_of
 from tests.torture.crashes import connect
 from tests.torture.traffic import PAGE, Connection, await_true, check_kept_calls, new_widgets
 
 _MEGABYTES = 16
+_WAL_MEGABYTES = 160
 _BATCH = 100
 
 
@@ -72,6 +75,114 @@ def full_disk(stack: Stack) -> FullDisk:
         assert stored_of(db, widget_id) == stored + len(batch)
         check_kept_calls(db)
         return FullDisk(stored, answer.status_code, answer.json().get("code", ""), len(batch))
+
+
+@dataclass(frozen=True)
+class FullWal:
+    """What became of a server that could not write its log any more."""
+
+    acknowledged: int
+    answers: Counter[str]
+    """What requests were answered from then on."""
+    in_doubt_stored: int
+    """Events of the request that met it, and of those after, that are there all the same."""
+    ended_after: float | None
+    """Seconds until the server gave up starting again; none if it went on trying until there was room."""
+    started_full: bool
+    """Started again without room, it stayed up."""
+    ready_after: float
+    """Seconds from the room, and a start where it had given up, to the next event acknowledged."""
+
+
+def full_wal(stack: Stack, *, seconds: float = 60) -> FullWal:
+    """Move the write-ahead log to a small disk, fill it, send for a while, and make room.
+
+    Raises:
+        AssertionError: an acknowledged event is lost, something is half-written, or it does not go on.
+    """
+    with small_disk(megabytes=_WAL_MEGABYTES) as disk, _wal_on(stack, disk):
+        with connect(stack) as db:
+            (widget_id,) = new_widgets(db, 1)
+        acknowledged: set[str] = set()
+        in_doubt: list[list[Row]] = []
+        answers: Counter[str] = Counter()
+        ballast = disk / "ballast"
+
+        def send(batch: list[Row]) -> bool:
+            try:
+                answer = track(stack, batch)
+            except httpx.TransportError as error:
+                answers[type(error).__name__] += 1
+                return False
+            if answer.status_code != 200:
+                answers[f"HTTP {answer.status_code} {answer.json().get('code')}"] += 1
+                assert answer.status_code >= 500, f"a tracker drops its events at {answer.text}"
+                return False
+            acknowledged.update(told["event_id"] for told in batch)
+            return True
+
+        _fill(ballast)
+        while send(batch := _events(widget_id)):
+            if len(acknowledged) % 1000:
+                continue
+            # The rest of a segment is as good as used: so the end comes sooner.
+            with suppress(psycopg.OperationalError), psycopg.connect(stack.superuser_url, autocommit=True) as platform:
+                platform.execute("select pg_switch_wal()")
+        in_doubt.append(batch)
+        full_at = time.monotonic()
+        ended_after = None
+        while ended_after is None and time.monotonic() < full_at + seconds:
+            if not send(batch := _events(widget_id)):
+                in_doubt.append(batch)
+            if not stack.database.is_running:
+                ended_after = time.monotonic() - full_at
+        for _ in range(3):
+            in_doubt.append(batch := _events(widget_id))
+            assert not send(batch), "it is not full"
+        # Started again too soon it ends again, and has spoilt nothing.
+        with suppress(RuntimeError):
+            stack.database.start()
+        started_full = stack.database.is_running
+
+        ballast.unlink()
+        room_at = time.monotonic()
+        stack.database.start()  # as the platform, or systemd, does by itself
+        await_true(lambda: send(_events(widget_id)), seconds=60, what="an event acknowledged again")
+        ready_after = time.monotonic() - room_at
+
+        with connect(stack) as db:
+            stored = {str(row["id"]) for row in events_of(db, widget_id)}
+            assert acknowledged <= stored, f"{len(acknowledged - stored)} acknowledged events are lost"
+            parts = [sum(told["event_id"] in stored for told in batch) for batch in in_doubt]
+            assert set(parts) <= {0, _BATCH}, "a part of a batch is there"
+            check_kept_calls(db)
+            assert all(send(batch) for batch in in_doubt), "what was kept is not taken"
+            assert stored_of(db, widget_id) == len(acknowledged)
+            check_kept_calls(db)
+        kept_anyhow = _BATCH * len(in_doubt)
+        return FullWal(len(acknowledged) - kept_anyhow, answers, sum(parts), ended_after, started_full, ready_after)
+
+
+@contextmanager
+def _wal_on(stack: Stack, disk: Path) -> Iterator[None]:
+    with psycopg.connect(stack.superuser_url, autocommit=True) as platform:
+        row = platform.execute("show data_directory").fetchone()
+    assert row is not None
+    home = Path(row[0], "pg_wal")
+    owner = _owner_of(stack)
+    stack.database.kill()
+    shutil.copytree(home, disk / "pg_wal", copy_function=shutil.copy2)
+    for place in (disk / "pg_wal", *(disk / "pg_wal").rglob("*")):
+        os.chown(place, *owner)
+    (disk / "pg_wal").chmod(0o700)
+    home.rename(home.with_name("pg_wal_before"))
+    home.symlink_to(disk / "pg_wal")
+    stack.database.start()
+    try:
+        yield
+    finally:
+        if stack.database.is_running:
+            stack.database.kill()
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """One widget is flooded: its stored rows stay within its quota, and nobody else notices."""
 
 import asyncio
+import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import quantiles
+from itertools import chain
+from statistics import median, quantiles
 from uuid import UUID
 
 import httpx
@@ -17,11 +19,12 @@ from local_stack.stack import Stack
 NEIGHBOURS = 9
 EVENTS_PER_SECOND = 2
 TIMES = 10
+WARM_UP_SECONDS = 3.0
 
 
 @dataclass
 class Answers:
-    """What senders heard: how often which status, and after how many seconds."""
+    """What senders heard: how often which status, and how many seconds after the moment at which it was to be sent."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
@@ -36,71 +39,143 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Flood:
-    """The neighbours' answers before and during the flood, the flooded widget's, and what it has stored."""
+class Round:
+    """The neighbours' answers in a quiet while and in a flood, next to each other; a widget of its own is flooded."""
 
-    before: Answers
+    quiet: Answers
     during: Answers
     flooded: Answers
     stored: int
+
+
+@dataclass(frozen=True)
+class Flood:
+    """All rounds of it."""
+
+    rounds: list[Round]
     quota: int
+    """Of the flooded widget, in each round."""
+
+    @property
+    def quiet(self) -> Answers:
+        return _together(each.quiet for each in self.rounds)
+
+    @property
+    def during(self) -> Answers:
+        return _together(each.during for each in self.rounds)
+
+    @property
+    def flooded(self) -> Answers:
+        return _together(each.flooded for each in self.rounds)
+
+    @property
+    def stored(self) -> int:
+        return sum(each.stored for each in self.rounds)
+
+    @property
+    def ratios(self) -> list[float]:
+        """The neighbours' p99 in the flood by that of the quiet beside it, in order of size."""
+        return sorted(each.during.p99 / each.quiet.p99 for each in self.rounds)
 
     def check(self) -> None:
-        """Raise if a neighbour noticed, or the flood stored more than its quota."""
-        if self.before.acceptance < 1 or self.during.acceptance < 0.999:
-            raise AssertionError(f"neighbours were refused: {self.during.statuses}")
-        if not 0 < self.stored <= self.quota or self.stored != self.flooded.statuses[200]:
-            raise AssertionError(f"{self.stored} events are stored of a quota of {self.quota}")
+        """Raise if a neighbour was refused, or the flood stored more than its quota."""
+        if self.quiet.acceptance < 0.999 or self.during.acceptance < 0.999:
+            raise AssertionError(f"neighbours were refused: {self.quiet.statuses}, {self.during.statuses}")
+        for each in self.rounds:
+            if not 0 < each.stored <= self.quota or each.stored != each.flooded.statuses[200]:
+                raise AssertionError(f"{each.stored} events are stored of a quota of {self.quota}")
+
+    def check_times(self) -> None:
+        """Raise if the neighbours' p99 more than doubled, in the middle of all rounds."""
+        if median(self.ratios) > 2:
+            raise AssertionError(f"the neighbours' p99 grew by {self.ratios}")
 
 
-def flood(stack: Stack, *, seconds: float, quota: int) -> Flood:
-    """Nine widgets send two events a second each, through the gateway; then a tenth sends ten times as many."""
+def flood(stack: Stack, *, rounds: int, seconds: float, quota: int, seed: int) -> Iterator[Round]:
+    """Nine widgets send two events a second each, through the gateway; now and then a tenth sends ten times as many.
+
+    Each round has as long a quiet while as a flood, in turns one first and the other: what else the machine does, and
+    how the tables grow, meets both alike.
+    """
+    dice = random.Random(seed)  # noqa: S311 a simulation, not a secret
     with psycopg.connect(stack.database_url, autocommit=True) as db:
-        *neighbours, victim = [
-            row[0]
-            for row in db.execute(
-                "insert into public.widgets (allowed_domains) select '{shop.example}' from generate_series(0, %s)"
-                " returning id",
-                [NEIGHBOURS],
-            )
-        ]
-        db.execute("insert into public.widget_quotas values (%s, %s)", [victim, quota])
-        try:
-            before, _ = asyncio.run(_play(stack, neighbours, None, seconds))
-            during, flooded = asyncio.run(_play(stack, neighbours, victim, seconds))
-        finally:
-            db.execute("delete from public.widget_quotas where widget_id = %s", [victim])
-        stored = db.execute("select count(*) from public.widget_analytics where widget_id = %s", [victim]).fetchone()
-    assert stored is not None
-    return Flood(before, during, flooded, stored[0], quota)
+        neighbours = _new_widgets(db, NEIGHBOURS)
+        asyncio.run(_play(stack, neighbours, None, min(seconds, WARM_UP_SECONDS), dice))
+        for number in range(rounds):
+            (victim,) = _new_widgets(db, 1)
+            db.execute("insert into public.widget_quotas values (%s, %s)", [victim, quota])
+            try:
+                played = {
+                    flooded: asyncio.run(_play(stack, neighbours, victim if flooded else None, seconds, dice))
+                    for flooded in ((False, True) if number % 2 == 0 else (True, False))
+                }
+            finally:
+                db.execute("delete from public.widget_quotas where widget_id = %s", [victim])
+            stored = db.execute(
+                "select count(*) from public.widget_analytics where widget_id = %s", [victim]
+            ).fetchone()
+            assert stored is not None
+            yield Round(played[False][0], *played[True], stored[0])
 
 
-async def _play(stack: Stack, neighbours: list[UUID], victim: UUID | None, seconds: float) -> tuple[Answers, Answers]:
+def _new_widgets(db: psycopg.Connection, count: int) -> list[UUID]:
+    rows = db.execute(
+        "insert into public.widgets (allowed_domains) select '{shop.example}' from generate_series(1, %s) returning id",
+        [count],
+    )
+    return [row[0] for row in rows]
+
+
+def _together(answers: Iterable[Answers]) -> Answers:
+    every = list(answers)
+    return Answers(
+        sum((each.statuses for each in every), Counter()), list(chain.from_iterable(each.seconds for each in every))
+    )
+
+
+async def _play(
+    stack: Stack, neighbours: list[UUID], victim: UUID | None, seconds: float, dice: random.Random
+) -> tuple[Answers, Answers]:
     ordinary, flooded = Answers(), Answers()
-    headers = {"apikey": stack.publishable_key, "origin": "https://shop.example"}
-    async with httpx.AsyncClient(base_url=stack.api_url, headers=headers, timeout=30) as client:
+    options = {
+        "base_url": stack.api_url,
+        "headers": {"apikey": stack.publishable_key, "origin": "https://shop.example"},
+        "timeout": 30,
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
+    }
 
-        async def send(widget_id: UUID, answers: Answers) -> None:
-            began = time.perf_counter()
-            answer = await client.post(
-                "/rest/v1/rpc/track_event",
-                json={"widget_id": str(widget_id), "event_type": "widget_open", "session_id": "flood"},
-            )
-            answers.seconds.append(time.perf_counter() - began)
-            answers.statuses[answer.status_code] += 1
+    async def send(client: httpx.AsyncClient, widget_id: UUID, answers: Answers, due: float) -> None:
+        answer = await client.post(
+            "/rest/v1/rpc/track_event",
+            json={"widget_id": str(widget_id), "event_type": "widget_open", "session_id": "flood"},
+        )
+        answers.seconds.append(time.perf_counter() - due)
+        answers.statuses[answer.status_code] += 1
 
-        async with asyncio.TaskGroup() as senders:
-            for widget_id in neighbours:
-                senders.create_task(_steadily(partial(send, widget_id, ordinary), EVENTS_PER_SECOND, seconds))
-            if victim is not None:
-                senders.create_task(_steadily(partial(send, victim, flooded), EVENTS_PER_SECOND * TIMES, seconds))
+    # The flood has connections of its own: it must not stand before the neighbours in the sender already.
+    async with (
+        httpx.AsyncClient(**options) as client,  # type: ignore[arg-type]  # of several types
+        httpx.AsyncClient(**options) as flooding,  # type: ignore[arg-type]
+        asyncio.TaskGroup() as senders,
+    ):
+        for widget_id in neighbours:
+            each = partial(send, client, widget_id, ordinary)
+            senders.create_task(_steadily(each, _moments(EVENTS_PER_SECOND, seconds, dice)))
+        if victim is not None:
+            each = partial(send, flooding, victim, flooded)
+            senders.create_task(_steadily(each, _moments(EVENTS_PER_SECOND * TIMES, seconds, dice)))
     return ordinary, flooded
 
 
-async def _steadily(send: Callable[[], Coroutine[None, None, None]], per_second: float, seconds: float) -> None:
+def _moments(per_second: float, seconds: float, dice: random.Random) -> list[float]:
+    """One in each slot, somewhere: senders that beat together would measure how they queue behind each other."""
+    return [(number + dice.random()) / per_second for number in range(round(per_second * seconds))]
+
+
+async def _steadily(send: Callable[[float], Coroutine[None, None, None]], moments: list[float]) -> None:
     """Sends at its times, whether the answer before has come or not: a flood does not wait."""
     began = time.perf_counter()
     async with asyncio.TaskGroup() as sent:
-        for number in range(round(per_second * seconds)):
-            await asyncio.sleep(began + number / per_second - time.perf_counter())
-            sent.create_task(send())
+        for moment in moments:
+            await asyncio.sleep(began + moment - time.perf_counter())
+            sent.create_task(send(began + moment))
