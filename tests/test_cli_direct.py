@@ -153,6 +153,11 @@ def test_no_api_is_asked(calls: Stack, tmp_path: Path) -> None:
         ("http://example.com", 3, "SUPABASE_DB_URL must look like postgresql://"),
         ("postgresql://postgres@127.0.0.1:9/postgres", 4, "the database of SUPABASE_DB_URL cannot be reached"),
         ("{url}/template1", 5, "the database lacks what this needs"),
+        (
+            "{url}/postgres?options=-crole%3Dauthenticated",
+            3,
+            "SUPABASE_DB_URL must be of a role that reads all widgets'",
+        ),
         ("{url}/postgres?options=-crole%3Danon", 3, "SUPABASE_DB_URL must be of a role that reads all widgets' rows"),
     ],
 )

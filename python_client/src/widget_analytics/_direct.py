@@ -16,6 +16,7 @@ from psycopg import sql
 from widget_analytics._copied import batches, cells
 from widget_analytics._database import connected
 from widget_analytics._settings import DATABASE_URL, database_url
+from widget_analytics.errors import WrongKey
 from widget_analytics.models import BillingMonth, Call, Charge, Statement, StatementLine, Usage, _Row
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ def direct_reader(url: str | None) -> Iterator[DirectReader]:
         connection.prepare_threshold = None
         connection.execute("set client_encoding = 'UTF8'")
         connection.execute(_TRANSACTION)
+        # Rows that are hidden from a role would be missing without a word.
+        (hides_rows,) = connection.execute("select row_security_active('public.widget_calls')").fetchone() or (True,)
+        if hides_rows:
+            raise WrongKey(f"{setting} must be of {role}")
         yield DirectReader(connection)
 
 
