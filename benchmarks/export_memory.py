@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import psycopg
@@ -24,6 +25,8 @@ MONTH_NAME = "2026-10"
 MONTH = timedelta(days=31)
 START = datetime(2026, 10, 1, tzinfo=UTC)
 WIDGETS = 20
+#: How rows are read, each with the command's option.
+WAYS = {"API": (), "direct": ("--direct",)}
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench-export", description=__doc__)
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--formats", nargs="+", default=["csv", "jsonl", "parquet"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="over the API, or --direct")
     options = parser.parse_args(arguments)
 
     with Stack(durable=False) as stack, tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         make_calls(stack, options.calls)
         print(f"{options.calls:,} calls of {WIDGETS} widgets in a month, written in {time.monotonic() - began:.0f} s")
-        print(f"{'format':8} {'file':>9} {'time':>8} {'calls/s':>8} {'peak memory':>12}", flush=True)
-        for name in options.formats:
+        print(f"{'way':6} {'format':8} {'file':>9} {'time':>8} {'calls/s':>8} {'peak memory':>12}", flush=True)
+        for way, name in product(options.ways, options.formats):
             file = Path(folder, f"calls.{name}")
-            took = measured_export(stack, file, "--format", name)
+            took = measured_export(stack, file, "--format", name, *WAYS[way])
             print(
-                f"{name:8} {file.stat().st_size / 1e6:6.0f} MB {took.seconds:6.0f} s"
+                f"{way:6} {name:8} {file.stat().st_size / 1e6:6.0f} MB {took.seconds:6.1f} s"
                 f" {options.calls / took.seconds:8,.0f} {took.peak_megabytes:9.0f} MB",
                 flush=True,
             )
@@ -94,15 +98,20 @@ def make_calls(stack: Stack, calls: int) -> None:
         db.execute("analyze public.widget_analytics, public.widget_calls")
 
 
-def beside_copy(calls: int, formats: Sequence[str] = ("csv", "parquet")) -> Iterator[tuple[str, Run, float]]:
-    """Each format's export, and the seconds that psql takes to copy the same rows into a CSV file, before and after."""
+def beside_copy(calls: int, rounds: int) -> Iterator[tuple[str, str, list[Run], list[float]]]:
+    """Each way's and format's exports, and after each the seconds in which psql copies the same rows to a CSV file.
+
+    Over the API once: it takes long enough.
+    """
     with Stack(durable=True) as stack, tempfile.TemporaryDirectory() as folder:
         make_calls(stack, calls)
-        for name in formats:
-            copies = [copied(stack, Path(folder, "copy.csv"))]
-            run = measured_export(stack, Path(folder, f"calls.{name}"), "--format", name)
-            copies.append(copied(stack, Path(folder, "copy.csv")))
-            yield name, run, sum(copies) / len(copies)
+        copied(stack, Path(folder, "copy.csv"))
+        for way, name in product(WAYS, ("csv", "parquet")):
+            runs, copies = list[Run](), list[float]()
+            for _ in range(rounds if way == "direct" else 1):
+                runs.append(measured_export(stack, Path(folder, f"calls.{name}"), "--format", name, *WAYS[way]))
+                copies.append(copied(stack, Path(folder, "copy.csv")))
+            yield way, name, runs, copies
 
 
 def copied(stack: Stack, file: Path) -> float:
@@ -126,7 +135,9 @@ def measured_export(stack: Stack, file: Path, *options: str) -> Run:
     began = time.monotonic()
     process = subprocess.Popen(
         [*command, "--output", str(file), *options],
-        env=environment | {"SUPABASE_URL": stack.api_url, "SUPABASE_SECRET_KEY": stack.secret_key},
+        env=environment
+        | {"SUPABASE_URL": stack.api_url, "SUPABASE_SECRET_KEY": stack.secret_key}
+        | {"SUPABASE_DB_URL": stack.database_url},
         cwd=file.parent,
         stderr=subprocess.PIPE,
     )

@@ -9,6 +9,7 @@ least and the most in brackets.
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 from benchmarks import export_memory, growth, loads, over_http
 from benchmarks.bench import Bench, Plan, conditions, running
@@ -123,13 +124,15 @@ def http_figures(runs: list[Run]) -> str:
 
 def exports(bench: Bench) -> Iterator[Finding]:
     """In a stack of its own, with the calls of one month."""
-    for name, ours, other in export_memory.beside_copy(bench.plan.calls):
+    for way, name, ours, copies in export_memory.beside_copy(bench.plan.calls, bench.plan.rounds):
+        ratios = [copy / run.seconds for run, copy in zip(ours, copies, strict=True)]
+        seconds, peak = median(run.seconds for run in ours), max(run.peak_megabytes for run in ours)
         yield Finding(
-            f"export of {bench.plan.calls:,} calls to {name}:"
-            f" {ours.seconds:.0f} s, {ours.peak_megabytes:.0f} MB at its peak",
-            f"`\\copy` of the same rows: {other:.1f} s",
-            f"{figure(other / ours.seconds)} ×",
-            *at_least([other / ours.seconds], 0.5),
+            f"export of {bench.plan.calls:,} calls to {name}, {'over the API' if way == 'API' else '`--direct`'}:"
+            f" {figure(seconds)} s, {peak:.0f} MB at its peak",
+            f"`\\copy` of the same rows: {figure(median(copies))} s",
+            spread(ratios),
+            *(at_least(ratios, 0.5) if way == "direct" else ("–", None)),
         )
 
 

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import signal
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from psycopg.rows import dict_row
 
 from local_stack.stack import Stack
 from tests.client_support import command, environment, run
+from tests.support import Connection
 from widget_analytics._spreadsheet import is_surely_safe, safe_text
 
 MONTH, START = "2021-02", datetime(2021, 2, 1, tzinfo=UTC)
@@ -150,6 +153,11 @@ def test_no_api_is_asked(calls: Stack, tmp_path: Path) -> None:
         ("http://example.com", 3, "SUPABASE_DB_URL must look like postgresql://"),
         ("postgresql://postgres@127.0.0.1:9/postgres", 4, "the database of SUPABASE_DB_URL cannot be reached"),
         ("{url}/template1", 5, "the database lacks what this needs"),
+        (
+            "{url}/postgres?options=-crole%3Dauthenticated",
+            3,
+            "SUPABASE_DB_URL must be of a role that reads all widgets'",
+        ),
         ("{url}/postgres?options=-crole%3Danon", 3, "SUPABASE_DB_URL must be of a role that reads all widgets' rows"),
     ],
 )
@@ -180,6 +188,25 @@ def test_a_reader_that_has_enough_ends_a_direct_export_quietly(calls: Stack, tmp
 
     assert process.wait(timeout=30) == 141
     assert said == b""
+
+
+def test_a_direct_export_that_is_stopped_leaves_no_file(calls: Stack, db: Connection, tmp_path: Path) -> None:
+    """Though the database computes and the other thread waits: soon, and with one line."""
+    with psycopg.connect(calls.database_url) as holder:
+        holder.execute("lock table public.widget_calls in access exclusive mode")
+        env = environment(calls, SUPABASE_DB_URL=calls.database_url)
+        arguments = command("export", "--month", MONTH, "--detail", "calls", "--direct", "--output", "calls.csv")
+        process = subprocess.Popen(arguments, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        waits = "select from pg_stat_activity where application_name = 'widget-analytics' and wait_event_type = 'Lock'"
+        while db.execute(waits).fetchone() is None:
+            assert process.poll() is None
+            time.sleep(0.05)
+
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+
+    assert (process.returncode, said) == (143, "widget-analytics: stopped\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(st.lists(st.text(alphabet=st.sampled_from("ab1-=+@,;|\"' \t\r\n\u00a0\uff1d\u3000é")), min_size=1, max_size=4))

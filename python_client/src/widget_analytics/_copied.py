@@ -24,7 +24,7 @@ def cells(lines: Iterable[bytes]) -> Iterator[list[str]]:
     """Give the lines' cells."""
     # A call with thousands of late events is a long cell.
     csv.field_size_limit(2**31 - 1)
-    return csv.reader((line.decode() for line in lines), strict=True)
+    return csv.reader(map(bytes.decode, lines), strict=True)
 
 
 def batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, islice
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from widget_analytics._atomic import atomic_file
-from widget_analytics._copied import batches, cells
+from widget_analytics._copied import cells
 from widget_analytics._exit import OutputError, UsageError
 from widget_analytics._formats import FORMATS
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
@@ -84,20 +84,21 @@ def export_rows(
         ).write(manifest_path(path))
 
     kind, write_copied = selection.kind, FORMATS[file_format].write_copied
-    write: _Write
-    if write_copied and selection.detail is Detail.CALLS and not isinstance(client, WidgetAnalytics):
-        lines = client.call_lines(selection.period, widgets=selection.widgets, as_of=selection.as_of)
-        write = _write_lines(lines, kind, write_copied)
-    else:
-        write = _write_rows(selection.rows(client), kind, file_format)
-    _write_file(
-        write,
-        kind,
-        period=selection.period,
-        file_format=file_format,
-        output=output,
-        then=write_manifest if with_manifest else None,
-    )
+    with ExitStack() as until_written:
+        write: _Write
+        if write_copied and selection.detail is Detail.CALLS and not isinstance(client, WidgetAnalytics):
+            batches = until_written.enter_context(closing(client.call_batches(selection)))
+            write = _write_batches(batches, kind, write_copied)
+        else:
+            write = _write_rows(selection.rows(client), kind, file_format)
+        _write_file(
+            write,
+            kind,
+            period=selection.period,
+            file_format=file_format,
+            output=output,
+            then=write_manifest if with_manifest else None,
+        )
 
 
 def write_rows(
@@ -129,11 +130,11 @@ def _write_rows(rows: Iterator[ExportRow], kind: Kind, file_format: Format) -> _
     return write
 
 
-def _write_lines(lines: Iterator[bytes], kind: Kind, write_copied: CopyWriter) -> _Write:
-    lines = chain(list(islice(lines, 1)), lines)
+def _write_batches(batches: Iterator[list[bytes]], kind: Kind, write_copied: CopyWriter) -> _Write:
+    batches = chain(list(islice(batches, 1)), batches)
 
     def write(file: BinaryIO, totals: Totals, progress: ByTime) -> None:
-        write_copied(kind.model, counted_lines(batches(lines), totals, progress), file)
+        write_copied(kind.model, counted_lines(batches, totals, progress), file)
 
     return write
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import UUID
 
@@ -145,12 +146,12 @@ class Totals:
     def add_copied(self, calls: Iterable[list[str]]) -> None:
         """Count calls by their cells."""
         names = Call.columns()
-        seconds, amount, currency = (names.index(name) for name in ("billable_seconds", "amount", "currency"))
+        summed = itemgetter(*map(names.index, ("billable_seconds", "amount", "currency")))
         # Many calls are alike in these.
-        for cells, times in Counter((call[seconds], call[amount], call[currency]) for call in calls).items():
+        for (seconds, amount, currency), times in Counter(map(summed, calls)).items():
             self.rows += times
-            self.billable_seconds += Decimal(cells[0]) * times
-            self._add_amount(Decimal(cells[1]) * times if cells[1] else None, cells[2])
+            self.billable_seconds += Decimal(seconds) * times
+            self._add_amount(Decimal(amount) * times if amount else None, currency)
 
     def _add_amount(self, amount: Decimal | None, currency: str | None) -> None:
         if amount is not None and currency is not None:
