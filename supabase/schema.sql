@@ -1762,7 +1762,7 @@ CREATE FUNCTION widget_internal.erase_late_events() RETURNS bigint
     AS $$
 declare
   -- What happened before an erasure arrives at most 7 days after it: two days are left for a daily job that misses a run.
-  v_repeated_for constant interval := '9 days';
+  v_repeated_for constant interval := interval '9 days';
   v_session record;
   v_erased bigint := 0;
 begin

@@ -141,7 +141,7 @@ set search_path = ''
 as $$
 declare
   -- What happened before an erasure arrives at most 7 days after it: two days are left for a daily job that misses a run.
-  v_repeated_for constant interval := '9 days';
+  v_repeated_for constant interval := interval '9 days';
   v_session record;
   v_erased bigint := 0;
 begin
