@@ -326,7 +326,9 @@ def test_r9_rates_have_each_widget_and_all(db: Connection, new_widget: NewWidget
     assert rates[slow]["response_ms_median"] == pytest.approx(5000, rel=0.05)
     each = [row for widget, row in rates.items() if widget is not None]
     assert rates[None]["events_received"] == sum(row["events_received"] for row in each)
-    assert rates[None]["response_ms_p95"] == pytest.approx(5000, rel=0.05)
+    # Other tests' widgets are in it: the quantile of all lies between those of its parts.
+    parts = [row["response_ms_p95"] for row in each if row["response_ms_p95"] is not None]
+    assert min(parts) <= rates[None]["response_ms_p95"] <= max(parts)
 
 
 def random_event(chance: random.Random) -> Row:
