@@ -1,8 +1,8 @@
 """Months of history, the same in the ledger and in the seed's table: what the big sizes are measured on.
 
-A million events is one month of 100,000 calls, so a larger history is a longer one. Of ten events three are loads, one
-an open, and six a call of two minutes: its start, four heartbeats and its end. The rows are those that the tracker's
-events make. Triggers and foreign keys rest meanwhile, and the calls are written beside the ledger.
+A million events is one calendar month of 100,000 calls, so a larger history is a longer one. Of ten events three are
+loads, one an open, and six a call of two minutes: its start, four heartbeats and its end. The rows are those that the
+tracker's events make. Triggers and foreign keys rest meanwhile, and the calls are written beside the ledger.
 """
 
 import json
@@ -18,7 +18,6 @@ from local_stack.stack import Stack
 
 EVENTS_A_MONTH = 1_000_000
 CALLS_A_MONTH = EVENTS_A_MONTH // 10
-MONTH = timedelta(days=30)
 CALL_SECONDS = 120
 
 # Random keys leave a b-tree's pages two thirds full. Building the indexes so, after the rows, takes minutes where
@@ -35,7 +34,7 @@ _SEED_INDEX = (
 # computed once, however often they are used; and e, being asked for each u, keeps the rows in the order of their calls.
 _EVENTS = f"""
   from (
-    select n, %(began)s::bigint + n * %(step)s::bigint as milliseconds
+    select n, %(began)s::bigint + (n - %(first)s::bigint) * %(step)s::bigint as milliseconds
     from generate_series(%(first)s::bigint, %(last)s::bigint) n
   ) u
   cross join lateral (select e.* from (values
@@ -91,10 +90,10 @@ select
 """
 
 
-def _parameters(began: datetime, first: int, calls: int) -> dict[str, object]:
+def _parameters(began: datetime, every: timedelta, first: int, calls: int) -> dict[str, object]:
     return {
         "began": round(began.timestamp() * 1000),
-        "step": MONTH // CALLS_A_MONTH // timedelta(milliseconds=1),
+        "step": every // timedelta(milliseconds=1),
         "first": first,
         "last": first + calls - 1,
         "page_url": PAGE_URL,
@@ -105,7 +104,8 @@ def _parameters(began: datetime, first: int, calls: int) -> dict[str, object]:
 def fill_table(stack: Stack, schema: str, rows: int, *, texts: Texts) -> None:
     """Fill a ledger of another design, `schema`.ledger, with the events of the weeks up to now."""
     on_rows = {"first event": "e.event_type = 'widget_load'", "every event": "true", "side table": "false"}[texts]
-    parameters = _parameters(datetime.now(UTC) - rows // 10 * (MONTH / CALLS_A_MONTH), 0, rows // 10)
+    every = timedelta(days=30) / CALLS_A_MONTH
+    parameters = _parameters(datetime.now(UTC) - rows // 10 * every, every, 0, rows // 10)
     with psycopg.connect(stack.superuser_url, autocommit=True) as connection:
         connection.execute(_ours(f"{schema}.ledger", page_on=on_rows, agent_on=on_rows).encode(), parameters)
         if texts == "side table":
@@ -116,13 +116,19 @@ def fill_table(stack: Stack, schema: str, rows: int, *, texts: Texts) -> None:
             )
 
 
+def _month(moment: datetime, later: int) -> datetime:
+    """The start of the month that is so many later than that of a moment."""
+    year, month = divmod(moment.year * 12 + moment.month - 1 + later, 12)
+    return datetime(year, month + 1, 1, tzinfo=UTC)
+
+
 class History:
-    """Fills both tables, further at each call; the newest month ends before the present."""
+    """Fills both tables, further at each call, month by month; the last of them is the one before the present."""
 
     def __init__(self, stack: Stack, *, most_events: int) -> None:
         months = -(-most_events // EVENTS_A_MONTH)
         self._stack = stack
-        self._began = datetime.now(UTC) - timedelta(days=1) - months * MONTH
+        self._first_month = _month(datetime.now(UTC), -months)
         self._calls = 0
         self._insert = _ours(
             "public.widget_analytics",
@@ -136,8 +142,7 @@ class History:
 
     @property
     def newest_month(self) -> tuple[datetime, datetime]:
-        end = self._began + self._calls * (MONTH / CALLS_A_MONTH)
-        return end - MONTH, end
+        return self._month_of_call(self._calls - 1)
 
     def fill(self, events: int, say: Callable[[str], object]) -> None:
         """Go on until there are as many events in both tables."""
@@ -147,8 +152,7 @@ class History:
             connection.execute(_WITHOUT_SEED_INDEX)
         try:
             while self.events < events:
-                calls = min(CALLS_A_MONTH, events // 10 - self._calls)
-                self._add(calls)
+                self._add(min(CALLS_A_MONTH - self._calls % CALLS_A_MONTH, events // 10 - self._calls))
                 say(f"{self.events:,} events")
             with ThreadPoolExecutor() as pool:
                 for built in [pool.submit(self._run, sql) for sql in self._finish()]:
@@ -160,11 +164,17 @@ class History:
         say("indexes built")
 
     def _add(self, calls: int) -> None:
-        parameters = _parameters(self._began, self._calls, calls)
+        start, end = self._month_of_call(self._calls)
+        every = (end - start) / CALLS_A_MONTH
+        parameters = _parameters(start + self._calls % CALLS_A_MONTH * every, every, self._calls, calls)
         with ThreadPoolExecutor() as pool:
             for added in [pool.submit(self._run, sql, parameters) for sql in ((self._insert, _OUR_CALLS), (_SEEDS,))]:
                 added.result()
         self._calls += calls
+
+    def _month_of_call(self, number: int) -> tuple[datetime, datetime]:
+        month = number // CALLS_A_MONTH
+        return _month(self._first_month, month), _month(self._first_month, month + 1)
 
     def _finish(self) -> Sequence[Sequence[str]]:
         fill = f" with (fillfactor = {_RANDOM_FILL})"

@@ -1093,6 +1093,9 @@ CREATE FUNCTION widget_internal.calls_as_of(period_start timestamp with time zon
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
+declare
+  v_widget_ids uuid[];
+  v_session_ids text[];
 begin
   if calls_as_of.period_start is null or calls_as_of.period_end is null
     or calls_as_of.period_end <= calls_as_of.period_start
@@ -1109,24 +1112,30 @@ begin
     return;
   end if;
 
-  return query
-  with sessions as (
-    -- A call starts with its earliest call_start, so a session with none in the period has no call in it.
-    select distinct e.widget_id, e.session_id
-    from public.widget_analytics e
-    where e.event_type = 'call_start'
-      and e."timestamp" >= calls_as_of.period_start
-      and e."timestamp" < calls_as_of.period_end
-      and e.received_at <= calls_as_of.as_of
-      and calls_as_of.only_sessions is null
-    union all
-    select o.widget_id, o.session_id from unnest(calls_as_of.only_sessions) o
-  )
-  select s.widget_id, s.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
-    extract(epoch from c.ended_at - c.started_at)
-  from sessions s
-  cross join lateral widget_internal.session_calls(s.widget_id, s.session_id, calls_as_of.as_of) c
-  where c.started_at >= calls_as_of.period_start and c.started_at < calls_as_of.period_end;
+  -- Some thousands at a time: what has to be sorted for them stays in memory.
+  for v_widget_ids, v_session_ids in
+    with sessions as (
+      -- A call starts with its earliest call_start, so a session with none in the period has no call in it.
+      select distinct e.widget_id, e.session_id::text
+      from public.widget_analytics e
+      where e.event_type = 'call_start'
+        and e."timestamp" >= calls_as_of.period_start
+        and e."timestamp" < calls_as_of.period_end
+        and e.received_at <= calls_as_of.as_of
+        and calls_as_of.only_sessions is null
+      union
+      select o.widget_id, o.session_id from unnest(calls_as_of.only_sessions) o
+    )
+    select array_agg(s.widget_id), array_agg(s.session_id)
+    from (select *, row_number() over () / 5000 as batch from sessions) s
+    group by s.batch
+  loop
+    return query
+    select c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence,
+      extract(epoch from c.ended_at - c.started_at)
+    from widget_internal.calls_of_sessions(v_widget_ids, v_session_ids, calls_as_of.as_of) c
+    where c.started_at >= calls_as_of.period_start and c.started_at < calls_as_of.period_end;
+  end loop;
 end
 $$;
 
@@ -1476,6 +1485,7 @@ begin
     from unnest(v_widget_ids, v_session_ids) s (widget_id, session_id)
   ));
 
+  perform set_config('widget_internal.door_stores', 'yes', true); -- no trigger; refresh_calls() below does its work
   -- Only now, with their sessions held, is it certain which of the calls are still open.
   with checked as materialized (
     select c.widget_id, c.session_id, c.call_id, c.started_at, c.last_heartbeat_at
@@ -1493,6 +1503,8 @@ begin
   )
   select (select count(*) from checked), (select count(*) from inferred)
   into complete_stale_calls.calls_checked, complete_stale_calls.calls_completed;
+  perform set_config('widget_internal.door_stores', '', true);
+  perform widget_internal.refresh_calls(v_widget_ids, v_session_ids);
 end
 $$;
 
@@ -2827,6 +2839,18 @@ CREATE FUNCTION widget_internal.priced_calls(period_start timestamp with time zo
     AS $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
+  -- The billing month, where all of the period lies in one: that spares looking at each call's.
+  v_month constant date := (
+    select m.first
+    from (
+      select date_trunc('month', priced_calls.period_start at time zone v_zone)::date as first,
+        date_trunc('month', (priced_calls.period_end - interval '1 microsecond') at time zone v_zone)::date as last
+    ) m
+    where m.first = m.last
+  );
+  v_rounding constant uuid[] := array(
+    select w.widget_id from public.widget_plans w where w.increment_seconds > 0 or w.minimum_seconds > 0
+  );
 begin
   if priced_calls.period_start is null or priced_calls.period_end is null
     or priced_calls.period_end <= priced_calls.period_start
@@ -2836,42 +2860,46 @@ begin
 
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with called as not materialized (
-    -- As calls_as_of() has them, but not handed through a function: these are the many.
-    select c.widget_id, c.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
-      c.duration_seconds
+  with kept as not materialized (
+    select c.*
     from public.widget_calls c
     where priced_calls.as_of is null
       and c.started_at >= priced_calls.period_start
       and c.started_at < priced_calls.period_end
-    union all
-    select a.*
-    from widget_internal.calls_as_of(
-      priced_calls.period_start, priced_calls.period_end, priced_calls.as_of, priced_calls.only_sessions
-    ) a
-    where priced_calls.as_of is not null
-  ),
-  monthly as not materialized (
-    select c.*, date_trunc('month', c.started_at at time zone v_zone)::date as month from called c
-    offset 0 -- once for each call
   ),
   parts as (
-    select c.*, 1::bigint as calls, 1::bigint as times from monthly c where not priced_calls.in_sums
+    select
+      c.*, coalesce(v_month, date_trunc('month', c.started_at at time zone v_zone)::date) as month,
+      1::bigint as calls, 1::bigint as times
+    from (
+      select k.widget_id, k.session_id::text, k.call_id::text, k.started_at, k.ended_at, k.outcome, k.evidence,
+        k.duration_seconds
+      from kept k
+      where not priced_calls.in_sums
+      union all
+      select a.*
+      from widget_internal.calls_as_of(
+        priced_calls.period_start, priced_calls.period_end, priced_calls.as_of, priced_calls.only_sessions
+      ) a
+      where priced_calls.as_of is not null
+    ) c
     union all
     -- Where no plan of the widget rounds, calls of one outcome and evidence are all billed to the exact second or all
-    -- not at all, so their sum is priced as one call is. Where one does, only calls of equal length cost the same.
-    select c.widget_id, null, null, null, null, c.outcome, c.evidence,
-      coalesce(c.rounded_seconds, sum(c.duration_seconds)), c.month, count(*),
-      case when c.rounded_seconds is null then 1 else count(*) end
-    from (
-      select m.*, case when m.widget_id in (
-        select w.widget_id from public.widget_plans w where w.increment_seconds > 0 or w.minimum_seconds > 0
-      ) then m.duration_seconds end as rounded_seconds
-      from monthly m
-      where priced_calls.in_sums
-      offset 0 -- once for each call
-    ) c
-    group by c.widget_id, c.month, c.outcome, c.evidence, c.rounded_seconds
+    -- not at all, so their sum is priced as one call is.
+    select
+      k.widget_id, null, null, null, null, k.outcome, k.evidence, sum(k.duration_seconds),
+      coalesce(v_month, date_trunc('month', k.started_at at time zone v_zone)::date) as month, count(*), 1
+    from kept k
+    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
+    group by k.widget_id, month, k.outcome, k.evidence
+    union all
+    -- Where one does, only calls of equal length cost the same.
+    select
+      k.widget_id, null, null, null, null, k.outcome, k.evidence, k.duration_seconds,
+      coalesce(v_month, date_trunc('month', k.started_at at time zone v_zone)::date) as month, count(*), count(*)
+    from kept k
+    where priced_calls.in_sums and k.widget_id = any (v_rounding)
+    group by k.widget_id, month, k.outcome, k.evidence, k.duration_seconds
   ),
   planned as (
     select
@@ -5018,13 +5046,13 @@ CREATE INDEX widget_calls_open_idx ON public.widget_calls USING btree (started_a
 
 COMMENT ON INDEX public.widget_calls_open_idx IS 'Serves complete_stale_sessions(): its work follows the open calls alone (R7).';
 
-CREATE INDEX widget_calls_started_at_idx ON public.widget_calls USING brin (started_at) WITH (pages_per_range='32');
+CREATE INDEX widget_calls_started_at_idx ON public.widget_calls USING btree (started_at);
 
 COMMENT ON INDEX public.widget_calls_started_at_idx IS 'Serves all widgets'' calls of a period: the bill.';
 
-CREATE INDEX widget_calls_widget_id_started_at_idx ON public.widget_calls USING btree (widget_id, started_at);
+CREATE INDEX widget_calls_widget_id_started_at_idx ON public.widget_calls USING btree (widget_id, started_at) INCLUDE (outcome, evidence, duration_seconds);
 
-COMMENT ON INDEX public.widget_calls_widget_id_started_at_idx IS 'Serves one widget''s calls of a period.';
+COMMENT ON INDEX public.widget_calls_widget_id_started_at_idx IS 'Serves one widget''s calls of a period, and its bill.';
 
 CREATE INDEX widget_cleanup_runs_started_at_idx ON public.widget_cleanup_runs USING btree (started_at);
 
