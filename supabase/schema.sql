@@ -1103,15 +1103,6 @@ begin
     raise exception 'period_end: must be after period_start' using errcode = 'invalid_parameter_value';
   end if;
 
-  if calls_as_of.as_of is null then
-    return query
-    select c.widget_id, c.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
-      c.duration_seconds
-    from public.widget_calls c
-    where c.started_at >= calls_as_of.period_start and c.started_at < calls_as_of.period_end;
-    return;
-  end if;
-
   -- Some thousands at a time: what has to be sorted for them stays in memory.
   for v_widget_ids, v_session_ids in
     with sessions as (
@@ -1139,7 +1130,7 @@ begin
 end
 $$;
 
-COMMENT ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'The calls that started in [period_start, period_end), by the events received as of a moment, of all sessions or of some. as_of null: all sessions'' calls as they are kept.';
+COMMENT ON FUNCTION widget_internal.calls_as_of(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[]) IS 'The calls that started in [period_start, period_end), by the events received as of a moment, of all sessions or of some. As they are now they stand in widget_calls.';
 
 CREATE TABLE widget_internal.health_calls (
     widget_id uuid NOT NULL,
@@ -2836,6 +2827,7 @@ COMMENT ON FUNCTION widget_internal.post_alert(body jsonb) IS 'Hands a message f
 CREATE FUNCTION widget_internal.priced_calls(period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone, only_sessions widget_internal.session_name[] DEFAULT NULL::widget_internal.session_name[], in_sums boolean DEFAULT false) RETURNS TABLE(widget_id uuid, session_id text, call_id text, started_at timestamp with time zone, ended_at timestamp with time zone, outcome text, evidence text, duration_seconds numeric, month date, plan public.widget_plans, billable_seconds numeric, why_not text, calls bigint, times bigint)
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);

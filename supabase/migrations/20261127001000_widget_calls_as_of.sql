@@ -22,15 +22,6 @@ begin
     raise exception 'period_end: must be after period_start' using errcode = 'invalid_parameter_value';
   end if;
 
-  if calls_as_of.as_of is null then
-    return query
-    select c.widget_id, c.session_id::text, c.call_id::text, c.started_at, c.ended_at, c.outcome, c.evidence,
-      c.duration_seconds
-    from public.widget_calls c
-    where c.started_at >= calls_as_of.period_start and c.started_at < calls_as_of.period_end;
-    return;
-  end if;
-
   -- Some thousands at a time: what has to be sorted for them stays in memory.
   for v_widget_ids, v_session_ids in
     with sessions as (
@@ -57,3 +48,7 @@ begin
   end loop;
 end
 $$;
+
+comment on function widget_internal.calls_as_of(timestamptz, timestamptz, timestamptz, widget_internal.session_name[]) is
+  'The calls that started in [period_start, period_end), by the events received as of a moment, of all sessions or '
+  'of some. As they are now they stand in widget_calls.';
