@@ -339,6 +339,17 @@ def test_r10_shadowing_is_inert(connect: Connect, new_widget: NewWidget, db: Con
     assert stored == {"n": 1}
 
 
+def test_r10_without_temporary_objects_nothing_is_shadowed(db: Connection, connect: Connect) -> None:
+    """What docs/security.md offers against shadowed types: who may make nothing temporary has no type to put in front."""
+    database = db.info.dbname
+    db.execute(f"revoke temporary on database {database} from public".encode())
+    try:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connect("anon").execute("create domain pg_temp.text as pg_catalog.text")
+    finally:
+        db.execute(f"grant temporary on database {database} to public".encode())
+
+
 @pytest.mark.xfail(strict=True, reason="an empty search_path still finds temporary types first; ', pg_temp' mends it")
 @pytest.mark.parametrize("name", ["text", "uuid", "jsonb", "timestamptz"])
 def test_r10_shadowed_types_are_inert(connect: Connect, new_widget: NewWidget, name: str) -> None:

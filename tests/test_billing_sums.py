@@ -132,3 +132,46 @@ def test_owners_sums_are_those_of_their_calls(db: Connection, new_owner: NewOwne
 
     assert seen == wanted
     assert len(seen) == 1
+
+
+def test_bills_of_the_months_add_up_to_that_of_all(db: Connection, new_widget: NewWidget) -> None:
+    """A bill of one month does not look up each call's month, one of many months does: both put it into the same."""
+    dice = random.Random(6)  # noqa: S311 (no secret)
+    widgets = [new_widget() for _ in range(4)]
+    for widget_id in widgets:
+        add_plans(db, dice, widget_id)
+    add_calls(db, dice, widgets)
+    sums = "select widget_id, sum(calls) as calls, sum(billable_seconds) as billed, sum(charged_seconds) as charged from"
+    months = "generate_series(2, 5) m, lateral public.widget_billing_usage(make_timestamptz(2022, m, 1, 0, 0, 0, 'UTC'), "
+
+    by_month = db.execute(
+        f"{sums} {months} make_timestamptz(2022, m + 1, 1, 0, 0, 0, 'UTC')) u"
+        " where widget_id = any(%s) group by widget_id order by widget_id",
+        [widgets],
+    ).fetchall()
+    at_once = db.execute(
+        f"{sums} public.widget_billing_usage(%s, %s) u where widget_id = any(%s) group by widget_id order by widget_id",
+        [*PERIOD, widgets],
+    ).fetchall()
+
+    assert len(by_month) == len(widgets)
+    assert by_month == at_once
+
+
+def test_as_of_bills_hold_more_sessions_than_are_computed_at_a_time(db: Connection, new_widget: NewWidget) -> None:
+    """Each session is computed once, whichever thousands it falls among."""
+    widget_id, sessions = new_widget(), 10_001
+    db.execute(
+        "insert into public.widget_analytics (widget_id, session_id, event_type, timestamp)"
+        " select %s, 's' || n, e.event_type, timestamptz '2021-05-01 UTC' + (n + e.after) * interval '1 second'"
+        " from generate_series(1, %s) n, (values ('call_start', 0), ('call_end', 60)) e (event_type, after)",
+        [widget_id, sessions],
+    )
+
+    billed = db.execute(
+        "select calls, billable_seconds from public.widget_billing_usage('2021-05-01 UTC', '2021-06-01 UTC', now())"
+        " where widget_id = %s",
+        [widget_id],
+    ).fetchone()
+
+    assert billed == {"calls": sessions, "billable_seconds": 60 * sessions}
