@@ -1,6 +1,6 @@
 -- Block ranges were meant to be enough to find a month's calls. They are not: a call's row is written again when it ends,
 -- into whatever page has room, and one row of today in a range makes that range one of today's. At five million calls a
--- bill read five times the pages that it needed (docs/performance.md). Building both holds writes for some seconds where
+-- bill read several times the pages that it needed (docs/performance.md). Building both holds writes for some seconds where
 -- there are millions of calls.
 
 drop index public.widget_calls_started_at_idx;
