@@ -199,6 +199,24 @@ def test_r7_every_run_is_recorded(db: Connection, widget_id: UUID) -> None:
     assert len(inferred_ends(db, widget_id)) == 1
 
 
+def test_r7_a_run_in_repeatable_read_fails_and_says_so(db: Connection, connect: Connect, widget_id: UUID) -> None:
+    """It does not see the heartbeat that has just come in: it must not infer that the call is over."""
+    record(db, widget_id, "s", "call_start", ago(hours=2), call_id="a")
+    cleanup = connect("service_role")
+    cleanup.execute("begin isolation level repeatable read")
+    cleanup.execute("select count(*) from public.widget_calls")  # from here on it sees nothing new
+    record(db, widget_id, "s", "call_heartbeat", ago(minutes=1), call_id="a")
+
+    cleanup.execute("select * from public.complete_stale_sessions()")
+    cleanup.execute("commit")
+
+    run = db.execute("select error from public.widget_cleanup_runs order by id desc limit 1").fetchone()
+    assert run is not None
+    assert run["error"].startswith("0A000: ")
+    assert inferred_ends(db, widget_id) == []
+    assert differences(db, widget_id) == []
+
+
 def test_r7_a_failed_run_answers_500_over_http(
     stack: Stack, http: httpx.Client, db: Connection, widget_id: UUID
 ) -> None:
