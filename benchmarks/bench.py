@@ -15,6 +15,11 @@ from local_stack.stack import Stack
 
 SEED_SCHEMA = Path(__file__).with_name("seed_baseline.sql")
 UNPROTECTED_SCHEMA = Path(__file__).with_name("unprotected.sql")
+# Every event is counted towards quotas that none of the loads fills.
+WIDE_QUOTAS = """
+update widget_internal.settings
+set events_per_widget_per_day = 1e12::bigint, events_per_sender_per_minute = 1e12::bigint
+"""
 OWNER_ID = "00000000-0000-4000-8000-000000000001"
 
 
@@ -39,14 +44,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.execute("select cron.unschedule(jobid) from cron.job")  # nothing runs but what is measured
-        # Every event is counted towards quotas that none of the loads fills.
-        self.execute(
-            "update widget_internal.settings"
-            " set events_per_widget_per_day = 1e12::bigint, events_per_sender_per_minute = 1e12::bigint"
-        )
         self.execute(SEED_SCHEMA.read_text())
         self.execute(UNPROTECTED_SCHEMA.read_text())
-        self.set_quotas(10**12)  # counted, and never reached
+        self.execute(WIDE_QUOTAS)
         self.execute("insert into auth.users (id) values (%s)", [OWNER_ID])
         ids = "select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid from generate_series(1, %s) n"
         self.execute(f"insert into seed_baseline.widgets {ids}", [loads.WIDGETS])
@@ -67,13 +67,6 @@ class Bench:
 
     def number(self, sql: str, parameters: Sequence[object] | None = None) -> float:
         return float(str(self.execute(sql, parameters)[0][0]))
-
-    def set_quotas(self, events: int | None) -> None:
-        """How many events of one widget a day, and of one sender a minute; None: there are no quotas."""
-        self.execute(
-            "update widget_internal.settings set events_per_widget_per_day = %s, events_per_sender_per_minute = %s",
-            [events, events],
-        )
 
     def empty(self) -> None:
         self.execute("truncate public.widget_analytics, public.widget_calls, seed_baseline.widget_analytics")

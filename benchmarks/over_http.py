@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import psycopg
 
+from benchmarks.bench import WIDE_QUOTAS
 from benchmarks.loads import FIRST_WIDGET, HEADERS, PAGE_URL
 from benchmarks.pgbench import Run
 from local_stack.places import NODE, bare_environment
@@ -28,6 +29,7 @@ def stack_with_empty_rpc() -> Iterator[Stack]:
     with Stack(durable=True) as stack:
         with psycopg.connect(stack.database_url, autocommit=True) as connection:
             connection.execute("select cron.unschedule(jobid) from cron.job")
+            connection.execute(WIDE_QUOTAS.encode())
             connection.execute(_NOTHING.encode())
             connection.execute(
                 "insert into public.widgets (id, allowed_domains) values (%s, '{shop.example}')", [FIRST_WIDGET]

@@ -13,6 +13,7 @@ from statistics import median, quantiles
 from urllib.parse import urlsplit
 
 import psycopg
+from psutil import NoSuchProcess, Process
 
 from local_stack.places import bare_environment
 from local_stack.postgres_server import complete_server
@@ -160,19 +161,15 @@ def _wal_position(connection: psycopg.Connection[tuple[object, ...]]) -> int:
 
 def _cpu_seconds(stack: Stack) -> float:
     """What the server's processes have taken: those that live, and those that have ended."""
-    postmaster = stack.database.pid
-    ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):  # it has ended
-            continue
-        user, system, children_user, children_system = map(int, fields[11:15])
-        if int(fields[1]) == postmaster:
-            ticks += user + system
-        elif stat.parent.name == str(postmaster):
-            ticks += user + system + children_user + children_system
-    return ticks / os.sysconf("SC_CLK_TCK")
+    server = Process(stack.database.pid)
+    while True:
+        living = server.children()
+        with suppress(NoSuchProcess):
+            taken = [process.cpu_times() for process in (server, *living)]
+            # One that ended meanwhile would be counted twice, or not at all.
+            if server.children() == living:
+                ended = taken[0].children_user + taken[0].children_system
+                return float(ended + sum(times.user + times.system for times in taken))
 
 
 def _start_pgbench(stack: Stack, load: Load, *arguments: str) -> subprocess.Popen[str]:

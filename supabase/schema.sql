@@ -1459,6 +1459,8 @@ declare
   v_horizon constant timestamptz := now() - complete_stale_calls.stale_after;
   v_widget_ids uuid[];
   v_session_ids text[];
+  -- Any other isolation is left to the trigger, which knows what it needs.
+  v_keeps_calls constant boolean := current_setting('transaction_isolation') = 'read committed';
 begin
   select array_agg(s.widget_id), array_agg(s.session_id) into v_widget_ids, v_session_ids
   from (
@@ -1476,7 +1478,7 @@ begin
     from unnest(v_widget_ids, v_session_ids) s (widget_id, session_id)
   ));
 
-  perform set_config('widget_internal.door_stores', 'yes', true); -- no trigger; refresh_calls() below does its work
+  perform set_config('widget_internal.door_stores', case when v_keeps_calls then 'yes' else '' end, true);
   -- Only now, with their sessions held, is it certain which of the calls are still open.
   with checked as materialized (
     select c.widget_id, c.session_id, c.call_id, c.started_at, c.last_heartbeat_at
@@ -1495,7 +1497,9 @@ begin
   select (select count(*) from checked), (select count(*) from inferred)
   into complete_stale_calls.calls_checked, complete_stale_calls.calls_completed;
   perform set_config('widget_internal.door_stores', '', true);
-  perform widget_internal.refresh_calls(v_widget_ids, v_session_ids);
+  if v_keeps_calls and complete_stale_calls.calls_completed > 0 then
+    perform widget_internal.refresh_calls(v_widget_ids, v_session_ids);
+  end if;
 end
 $$;
 

@@ -6,6 +6,7 @@ file; who wants them as models gets them made of these.
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ from psycopg import sql
 
 from widget_analytics._copied import batches, cells
 from widget_analytics._database import connected
+from widget_analytics._parquet import ROWS_IN_GROUP
 from widget_analytics._settings import DATABASE_URL, database_url
 from widget_analytics.errors import WrongKey
 from widget_analytics.models import BillingMonth, Call, Charge, Statement, StatementLine, Usage, _Row
@@ -35,6 +37,8 @@ Model = TypeVar("Model", bound=_Row)
 _SETTLING = timedelta(minutes=1)
 # A period is asked for in parts of about so many calls, which the server computes and sorts without much of its disk.
 _CALLS_IN_PART = 50_000
+# The batches of one part: while the server computes the next part, they are being written.
+_BATCHES_AHEAD = 2 * _CALLS_IN_PART // ROWS_IN_GROUP
 _FIRST_PART, _SHORTEST_PART = timedelta(days=1), timedelta(minutes=1)
 # Like the API's: UTC, to the microsecond.
 _TIME = 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
@@ -150,9 +154,9 @@ class DirectReader:
         following = batches(lines)
         with closing(lines), ThreadPoolExecutor(max_workers=1) as thread:
             try:
-                waiting = thread.submit(next, following, None)
-                while batch := waiting.result():
-                    waiting = thread.submit(next, following, None)
+                waiting = deque(thread.submit(next, following, None) for _ in range(_BATCHES_AHEAD))
+                while batch := waiting.popleft().result():
+                    waiting.append(thread.submit(next, following, None))
                     yield batch
             except BaseException:
                 # Or who interrupts would wait until the database has computed what nobody wants any more.

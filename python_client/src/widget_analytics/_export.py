@@ -201,7 +201,7 @@ def counted_lines(batches: Iterator[list[bytes]], totals: Totals, progress: ByTi
     """The same for calls as COPY writes them."""
     started_at = Call.columns().index("started_at")
     for batch in batches:
-        totals.add_copied(cells(batch))
+        totals.add_copied(batch)
         (last,) = cells(batch[-1:])
         progress.reached(datetime.fromisoformat(last[started_at]), totals.rows)
         yield batch

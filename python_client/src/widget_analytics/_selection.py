@@ -11,11 +11,12 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import UUID
 
+from widget_analytics._copied import cells
 from widget_analytics.models import Call, Charge, StatementLine, Usage
 from widget_analytics.periods import Period
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from widget_analytics._direct import DirectReader
     from widget_analytics.client import WidgetAnalytics
@@ -143,12 +144,17 @@ class Totals:
             if isinstance(row, Charge):
                 self._add_amount(row.difference_amount, row.currency)
 
-    def add_copied(self, calls: Iterable[list[str]]) -> None:
-        """Count calls by their cells."""
+    def add_copied(self, calls: Sequence[bytes]) -> None:
+        """Count calls by their lines of CSV, as COPY writes them."""
         names = Call.columns()
-        summed = itemgetter(*map(names.index, ("billable_seconds", "amount", "currency")))
-        # Many calls are alike in these.
-        for (seconds, amount, currency), times in Counter(map(summed, calls)).items():
+        first = names.index("billable_seconds")
+        summed = itemgetter(*(names.index(name) - first for name in ("billable_seconds", "amount", "currency")))
+        # Without a quote each comma parts two cells. And many calls are alike from there on.
+        ends = Counter(line.split(b",", first)[first] for line in calls if b'"' not in line)
+        rows = [(row, ends[end]) for row, end in zip(cells(ends), ends, strict=True)]
+        rows += [(row[first:], 1) for row in cells(line for line in calls if b'"' in line)]
+        for row, times in rows:
+            seconds, amount, currency = summed(row)
             self.rows += times
             self.billable_seconds += Decimal(seconds) * times
             self._add_amount(Decimal(amount) * times if amount else None, currency)
