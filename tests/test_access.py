@@ -340,7 +340,7 @@ def test_r10_shadowing_is_inert(connect: Connect, new_widget: NewWidget, db: Con
 
 
 def test_r10_without_temporary_objects_nothing_is_shadowed(db: Connection, connect: Connect) -> None:
-    """What docs/security.md offers against shadowed types: who may make nothing temporary has no type to put in front."""
+    """What docs/security.md offers: who may make nothing temporary has no type to put in front of ours."""
     database = db.info.dbname
     db.execute(f"revoke temporary on database {database} from public".encode())
     try:

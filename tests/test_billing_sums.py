@@ -141,18 +141,16 @@ def test_bills_of_the_months_add_up_to_that_of_all(db: Connection, new_widget: N
     for widget_id in widgets:
         add_plans(db, dice, widget_id)
     add_calls(db, dice, widgets)
-    sums = "select widget_id, sum(calls) as calls, sum(billable_seconds) as billed, sum(charged_seconds) as charged from"
-    months = "generate_series(2, 5) m, lateral public.widget_billing_usage(make_timestamptz(2022, m, 1, 0, 0, 0, 'UTC'), "
+    month = "make_timestamptz(2022, m, 1, 0, 0, 0, 'UTC'), make_timestamptz(2022, m + 1, 1, 0, 0, 0, 'UTC')"
+    sums = """
+        select widget_id, sum(calls) as calls, sum(billable_seconds) as billed, sum(charged_seconds) as charged
+        from {} where widget_id = any(%s) group by widget_id order by widget_id
+    """
 
     by_month = db.execute(
-        f"{sums} {months} make_timestamptz(2022, m + 1, 1, 0, 0, 0, 'UTC')) u"
-        " where widget_id = any(%s) group by widget_id order by widget_id",
-        [widgets],
+        sums.format(f"generate_series(2, 5) m, public.widget_billing_usage({month})").encode(), [widgets]
     ).fetchall()
-    at_once = db.execute(
-        f"{sums} public.widget_billing_usage(%s, %s) u where widget_id = any(%s) group by widget_id order by widget_id",
-        [*PERIOD, widgets],
-    ).fetchall()
+    at_once = db.execute(sums.format("public.widget_billing_usage(%s, %s)").encode(), [*PERIOD, widgets]).fetchall()
 
     assert len(by_month) == len(widgets)
     assert by_month == at_once
