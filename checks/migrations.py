@@ -33,6 +33,7 @@ FOR_LIVING_PROJECTS = (
     "disallowed-unique-constraint",
     "prefer-robust-stmts",
     "renaming-column",
+    "renaming-object",
     "renaming-table",
     "require-concurrent-index-creation",
     "require-concurrent-index-deletion",
