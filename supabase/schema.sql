@@ -957,15 +957,7 @@ CREATE FUNCTION widget_internal.archive_sums(first_chunk integer, last_chunk int
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
-declare
-  v_bounds record;
 begin
-  -- Known widgets and times make this a walk along an index, however large the ledger is.
-  select min(s.widget_id::text)::uuid as first_widget, max(s.widget_id::text)::uuid as last_widget,
-    min(s.first_at) as first_at, max(s.last_at) as last_at
-  into v_bounds
-  from widget_internal.sessions_to_archive s
-  where s.chunk between archive_sums.first_chunk and archive_sums.last_chunk;
   return query
   select e.chunk, count(*),
     -- The sums of two numbers of 60 bits each: the same rows in any order, and no others, give them.
@@ -974,8 +966,6 @@ begin
     )
   from widget_internal.events_to_archive e
   where e.chunk between archive_sums.first_chunk and archive_sums.last_chunk
-    and e.widget_id between v_bounds.first_widget and v_bounds.last_widget
-    and e."timestamp" between v_bounds.first_at and v_bounds.last_at
     and e.received_at <= archive_sums.as_of
   group by e.chunk;
 end
@@ -3649,7 +3639,6 @@ begin
 
   delete from public.widget_analytics e
   using widget_internal.sessions_to_archive s
-  -- "offset 0": session by session through their index. The planner would rather read the whole ledger for each chunk.
   cross join lateral (
     select a.id
     from public.widget_analytics a
@@ -4847,7 +4836,21 @@ CREATE VIEW widget_internal.events_to_archive WITH (security_invoker='true') AS
                     ELSE NULL::text
                 END AS note
            FROM (widget_internal.sessions_to_archive s
-             JOIN public.widget_analytics e ON (((e.widget_id = s.widget_id) AND ((e.session_id)::text = s.session_id))))
+             CROSS JOIN LATERAL ( SELECT a.id,
+                    a.widget_id,
+                    a.event_type,
+                    a.session_id,
+                    a.page_url,
+                    a.user_agent,
+                    a."timestamp",
+                    a.call_id,
+                    a.seq,
+                    a.source,
+                    a.received_at,
+                    a.properties
+                   FROM public.widget_analytics a
+                  WHERE ((a.widget_id = s.widget_id) AND (((a."timestamp")::timestamp with time zone >= s.first_at) AND ((a."timestamp")::timestamp with time zone <= s.last_at)) AND ((a.session_id)::text = s.session_id))
+                 OFFSET 0) e)
         )
  SELECT r.chunk,
     r.id,

@@ -69,7 +69,7 @@ def write_events(
 
     with (
         connection.cursor() as cursor,
-        cursor.copy(_copy(connection, first_chunk, last_chunk, as_of)) as copy,
+        cursor.copy(_copy(first_chunk, last_chunk, as_of)) as copy,
         pq.ParquetWriter(file, _schema(), compression="zstd") as writer,
     ):
         group: list[Any] = []
@@ -110,27 +110,15 @@ def ledger_sums(
     return {chunk: Chunk(chunk=chunk, events=events, digest_sum=total) for chunk, events, total in found}
 
 
-def _copy(connection: psycopg.Connection[Any], first_chunk: int, last_chunk: int, as_of: datetime) -> sql.Composed:
-    bounds = connection.execute(
-        "select min(widget_id::text), max(widget_id::text), min(first_at), max(last_at)"
-        " from widget_internal.sessions_to_archive where chunk between %s and %s",
-        [first_chunk, last_chunk],
-    ).fetchone()
-    # Known widgets and times make this a walk along an index, however large the ledger is.
-    first_widget, last_widget, first_at, last_at = map(sql.Literal, bounds or ())
+def _copy(first_chunk: int, last_chunk: int, as_of: datetime) -> sql.Composed:
     return sql.SQL(
         "copy (select {columns} from widget_internal.events_to_archive where chunk between {first} and {last}"
-        " and widget_id between {first_widget} and {last_widget}"
-        " and timestamp between {first_at} and {last_at} and received_at <= {as_of}"
+        " and received_at <= {as_of}"
         " order by chunk, widget_id, session_id, timestamp, id) to stdout (format csv)"
     ).format(
         columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
         first=first_chunk,
         last=last_chunk,
-        first_widget=first_widget,
-        last_widget=last_widget,
-        first_at=first_at,
-        last_at=last_at,
         as_of=as_of,
     )
 
