@@ -86,9 +86,8 @@ def _bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
             lambda: connection.execute(seeds.encode(), month),
             rounds=bench.plan.rounds,
         )
-    target = 20 if history.events < SIZES[-1] else 50
     what, against = f"the month's bill, all widgets, {at}", "the seed's query with a month filter"
-    yield _times_faster(what, against, ours, other, target)
+    yield _times_faster(what, against, ours, other, _target(history, 20, 50))
 
 
 def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
@@ -110,9 +109,8 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
             lambda: connection.execute(seeds.encode(), values),
             rounds=10 * bench.plan.rounds,
         )
-    target = 100 if history.events < SIZES[-1] else 1000
     what, against = f"one widget's month, asked by its owner, {at}", "the same for one widget"
-    yield _times_faster(what, against, ours, other, target)
+    yield _times_faster(what, against, ours, other, _target(history, 100, 1000))
 
 
 def _check_both_bill_the_same(
@@ -124,6 +122,10 @@ def _check_both_bill_the_same(
     assert wanted is not None
     if abs(float(str(billed[0])) - float(str(wanted[0]))) > 10 * CALL_SECONDS:
         raise RuntimeError(f"the bills differ: {billed[0]} and {wanted[0]} seconds")
+
+
+def _target(history: History, smaller: float, biggest: float) -> float:
+    return biggest if history.events >= SIZES[-1] else smaller
 
 
 def _times_faster(what: str, against: str, ours: Sequence[float], other: Sequence[float], target: float) -> Finding:

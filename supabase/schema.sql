@@ -3638,14 +3638,8 @@ begin
   end if;
 
   delete from public.widget_analytics e
-  using widget_internal.sessions_to_archive s
-  cross join lateral (
-    select a.id
-    from public.widget_analytics a
-    where a.widget_id = s.widget_id and a."timestamp" between s.first_at and s.last_at and a.session_id = s.session_id
-    offset 0
-  ) a
-  where s.chunk = release_archived_chunk.chunk and e.id = a.id and e.widget_id = s.widget_id;
+  using widget_internal.events_to_archive a
+  where a.chunk = release_archived_chunk.chunk and e.id = a.id and e.widget_id = a.widget_id;
   get diagnostics v_deleted = row_count;
   if v_deleted <> release_archived_chunk.events then
     raise exception 'chunk % of % changed while it was released', release_archived_chunk.chunk,

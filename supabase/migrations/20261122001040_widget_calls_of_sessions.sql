@@ -22,15 +22,9 @@ begin
       order by e."timestamp", coalesce(e.seq, 0), e.event_type <> 'call_start', e.id
     ) as starts_so_far
     from unnest(calls_of_sessions.widget_ids, calls_of_sessions.session_ids) s (widget_id, session_id)
-    -- "offset 0": session by session through their index. A plan that is made while the ledger is small would read all of
-    -- it instead, and be kept while it grows.
-    cross join lateral (
-      select a.* from public.widget_analytics a
-      where a.widget_id = s.widget_id and a.session_id = s.session_id
-        and a.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
-        and a.received_at <= calls_of_sessions.as_of
-      offset 0
-    ) e
+    join public.widget_analytics e on e.widget_id = s.widget_id and e.session_id = s.session_id
+    where e.event_type in ('call_start', 'call_heartbeat', 'call_end', 'call_error')
+      and e.received_at <= calls_of_sessions.as_of
   ),
   named as (
     select e.widget_id, e.session_id, e.id, e.event_type, e.source, e."timestamp", e.properties, coalesce(

@@ -37,7 +37,7 @@ Model = TypeVar("Model", bound=_Row)
 _SETTLING = timedelta(minutes=1)
 # A period is asked for in parts of about so many calls, which the server computes and sorts without much of its disk.
 _CALLS_IN_PART = 50_000
-# The batches of one part: while the server computes the next part, they are being written.
+# A part has up to twice as many calls. While the server computes the next one, its batches are being written.
 _BATCHES_AHEAD = 2 * _CALLS_IN_PART // ROWS_IN_GROUP
 _FIRST_PART, _SHORTEST_PART = timedelta(days=1), timedelta(minutes=1)
 # Like the API's: UTC, to the microsecond.
