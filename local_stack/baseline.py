@@ -38,10 +38,10 @@ def set_names() -> list[str]:
 def baseline(sets: list[str] | None = None) -> list[Migration]:
     """The migrations that make these sets (all, if not named), in the order in which they apply."""
     made: list[Migration] = []
-    for number, folder in enumerate(set_names(), start=1):
+    for folder in set_names():
         if sets is not None and folder not in sets:
             continue
-        set_name = folder.split("_", 1)[1]
+        number, set_name = folder.split("_", 1)
         index = 0
         together: Migration | None = None
         for path in sorted((SCHEMAS / folder).glob("*.sql")):
@@ -51,7 +51,7 @@ def baseline(sets: list[str] | None = None) -> list[Migration]:
                 name = concern if concern.startswith("widget") else f"widget_{concern}"
                 if concern == "schedule":
                     name = f"widget_{set_name}_schedule"
-                together = Migration(f"{DAY}{number:02}{index:02}00", name)
+                together = Migration(f"{DAY}0{number}{index:02}00", name)
                 made.append(together)
             together.files.append(path)
             if path.stem.endswith("_rights"):
