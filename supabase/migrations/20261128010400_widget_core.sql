@@ -1698,9 +1698,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_answer constant jsonb := widget_internal.record_events(jsonb_build_array(jsonb_strip_nulls(record_event.event)));
-  v_reason constant text := v_answer #>> '{rejected,0,reason}';
+  v_event jsonb := record_event.event;
+  v_answer jsonb;
+  v_reason text;
 begin
+  -- A gateway may pass a form field of JSON on as a string.
+  if jsonb_typeof(v_event -> 'properties') = 'string' then
+    v_event := v_event || jsonb_build_object('properties', widget_internal.unwrap_json(v_event -> 'properties'));
+  end if;
+  v_answer := widget_internal.record_events(jsonb_build_array(v_event));
+  v_reason := v_answer #>> '{rejected,0,reason}';
   if v_reason is null or v_answer ? 'code' then
     return v_answer;
   elsif v_reason = widget_internal.door_problem() then
@@ -1766,7 +1773,7 @@ create table public.widget_cleanup_runs (
   calls_checked integer not null default 0,
   calls_completed integer not null default 0,
   calls_still_active integer not null default 0,
-  calls_left bigint,
+  calls_left bigint not null default 0,
   error text,
   constraint runs_finish_after_they_start check (finished_at >= started_at),
   constraint checked_calls_are_completed_or_active check (calls_checked = calls_completed + calls_still_active)
@@ -1836,7 +1843,7 @@ comment on function widget_internal.complete_stale_calls(interval, timestamptz) 
 
 
 create function public.complete_stale_sessions(stale_after interval default '30 minutes')
-returns table (calls_checked integer, calls_completed integer, calls_still_active integer, calls_left bigint, note text)
+returns table (calls_checked integer, calls_completed integer, calls_still_active integer, calls_left bigint)
 language plpgsql volatile
 -- definer because service_role has no right to write the ledger
 security definer
@@ -1853,7 +1860,8 @@ begin
     raise exception 'stale_after: must be an interval of zero or more'
       using errcode = 'invalid_parameter_value', hint = 'Leave it out for 30 minutes.';
   elsif not pg_try_advisory_xact_lock(hashtextextended('widget_internal: cleanup', 0)) then
-    return query select 0, 0, 0, null::bigint, 'another cleanup is at work';
+    raise notice 'another cleanup is at work';
+    return query select 0, 0, 0, null::bigint;
     return;
   end if;
 
@@ -1875,18 +1883,16 @@ begin
     calls_still_active = v_run.calls_checked - v_run.calls_completed
   where r.id = v_run.id
   returning r.* into v_run;
-  return query select
-    v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active, v_run.calls_left,
-    case when v_run.error is not null then v_run.error when v_run.calls_left > 0 then 'run it again for the rest' end;
+  return query select v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active, v_run.calls_left;
 end
 $$;
 
 comment on function public.complete_stale_sessions(interval) is
   'Gives each call that is open for longer than stale_after, with no heartbeat since, an inferred call_end. Such a call '
   'ended at its last heartbeat, else assumed_call_duration (30 minutes) after its start: no bill depends on stale_after, or '
-  'on when this runs. Safe at any moment, twice at once (the second says so and does nothing), after days without a run. '
-  'Does what fits into half of statement_timeout; calls_left says how many calls are the next run''s. Every run leaves a row '
-  'in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
+  'on when this runs. Safe at any moment, twice at once, after days without a run. Does what fits into half of '
+  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is at work and this one did '
+  'nothing. Every run leaves a row in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
 
 
 -- A visitor may ask to be forgotten. What tells of the visitor goes; what a bill rests on stays, so that no bill changes.

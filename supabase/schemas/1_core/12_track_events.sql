@@ -336,9 +336,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_answer constant jsonb := widget_internal.record_events(jsonb_build_array(jsonb_strip_nulls(record_event.event)));
-  v_reason constant text := v_answer #>> '{rejected,0,reason}';
+  v_event jsonb := record_event.event;
+  v_answer jsonb;
+  v_reason text;
 begin
+  -- A gateway may pass a form field of JSON on as a string.
+  if jsonb_typeof(v_event -> 'properties') = 'string' then
+    v_event := v_event || jsonb_build_object('properties', widget_internal.unwrap_json(v_event -> 'properties'));
+  end if;
+  v_answer := widget_internal.record_events(jsonb_build_array(v_event));
+  v_reason := v_answer #>> '{rejected,0,reason}';
   if v_reason is null or v_answer ? 'code' then
     return v_answer;
   elsif v_reason = widget_internal.door_problem() then
