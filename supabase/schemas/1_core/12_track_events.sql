@@ -277,10 +277,12 @@ declare
   v_asked_widget_id uuid;
   v_until timestamptz;
 begin
-  if not pg_try_advisory_xact_lock_shared(widget_internal.receipts_key()) then
-    perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
-  end if;
-  v_received_at := clock_timestamp();
+  -- As receipt_time() does it, and cheaper where nobody waits for the lock and nothing was received before.
+  v_received_at := case
+    when coalesce(current_setting('widget_internal.receipt_time', true), '') = ''
+      and pg_try_advisory_xact_lock_shared(widget_internal.receipts_key()) then clock_timestamp()
+    else widget_internal.receipt_time()
+  end;
   begin
     v_events := jsonb_array_length(record_events.events);
     v_widget_id := record_events.events -> 0 ->> 'widget_id';
