@@ -139,6 +139,34 @@ Deno.test("events: what the sender did not say is not made up", async () => {
   assert.equal(headers.get("User-Agent"), "");
 });
 
+const octets = (text: string) => Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+for (
+  const [what, sent, passed] of [
+    ["a byte that is no UTF-8", "caf\xe9", "caf\xc3\xa9"],
+    ["half a UTF-8 letter", "x\xc3", "x\xc3\x83"],
+    ["UTF-8", "caf\xc3\xa9", "caf\xc3\xa9"],
+  ]
+) {
+  Deno.test(`events: headers with ${what} reach the database as UTF-8`, async () => {
+    await using api = upstream(taken);
+    await using functions = relayTo(api.url);
+
+    const head = await rawHead(
+      functions.port,
+      octets(
+        `POST / HTTP/1.1\r\nHost: x\r\nOrigin: ${sent}\r\nReferer: ${sent}\r\nUser-Agent: ${sent}\r\n` +
+          `X-Forwarded-For: ${sent}\r\nContent-Length: ${json.length}\r\n\r\n${json}`,
+      ),
+    );
+
+    assert.match(head, /^HTTP\/1.1 200 /);
+    const { headers } = api.received[0];
+    for (const name of ["Origin", "Referer", "User-Agent", "X-Forwarded-For"]) {
+      assert.equal(headers.get(name), passed);
+    }
+  });
+}
+
 Deno.test("events: a publishable key goes as apikey alone", async () => {
   await using api = upstream(taken);
   await using functions = relayTo(api.url, {
@@ -167,9 +195,18 @@ Deno.test("events: status, body and Retry-After of a refusal come back", async (
   assert.deepEqual(await response.json(), refusal);
 });
 
-for (const status of [400, 403, 413, 500, 503]) {
-  Deno.test(`events: a ${status} comes back as it is`, async () => {
-    const refusal = { code: "any", message: "as it is" };
+const aboutTheEvents: [number, string][] = [
+  [400, "22023"],
+  [400, "22P05"],
+  [400, "PGRST102"],
+  [403, "42501"],
+  [413, "54000"],
+  [500, "57014"],
+  [503, "PGRST001"],
+];
+for (const [status, code] of aboutTheEvents) {
+  Deno.test(`events: a ${status} with ${code} comes back as it is`, async () => {
+    const refusal = { code, message: "as it is" };
     await using api = upstream(() => Response.json(refusal, { status }));
     await using functions = relayTo(api.url);
 
@@ -193,7 +230,46 @@ const notTheCallers: Record<string, [() => Response, number, RegExp]> = {
     502,
     /failed with 42703: apply the migrations/,
   ],
-  "a page instead of JSON": [() => new Response("<h1>Hello</h1>"), 502, /answered 200, but not/],
+  "a pooled connection that died": [
+    () => Response.json({ code: "", details: null, hint: null, message: "" }, { status: 400 }),
+    502,
+    /answered 400 with no code/,
+  ],
+  "a standby": [
+    () => Response.json({ code: "0A000", message: "not on a standby" }, { status: 400 }),
+    502,
+    /answered 400 with 0A000/,
+  ],
+  "a pooler without prepared statements": [
+    () => Response.json({ code: "42P05", message: "already exists" }, { status: 400 }),
+    502,
+    /failed with 42P05/,
+  ],
+  "a 400 with no JSON": [
+    () => new Response("Bad Request", { status: 400 }),
+    502,
+    /answered 400 with no code/,
+  ],
+  "a firewall's page": [
+    () => new Response("<h1>Blocked</h1>", { status: 403 }),
+    502,
+    /answered 403 with no code/,
+  ],
+  "a 413 of another's": [
+    () => new Response("<h1>Too large</h1>", { status: 413 }),
+    502,
+    /answered 413 with no code/,
+  ],
+  "JSON that does not say what was accepted": [
+    () => Response.json({ ok: true }),
+    502,
+    /answered 200 with no code/,
+  ],
+  "a page instead of JSON": [
+    () => new Response("<h1>Hello</h1>"),
+    502,
+    /answered 200 with no code/,
+  ],
   "a redirect": [() => Response.redirect("http://127.0.0.1:1/"), 502, /answered 302/],
   "an error page": [() => new Response("<h1>Busy</h1>", { status: 503 }), 503, /answered 503/],
 };
@@ -295,7 +371,7 @@ Deno.test("events: a body of 64 KiB passes, one byte more is 413", async () => {
   assert.equal(most.status, 200);
   assert.equal(more.status, 413);
   assert.equal(more.headers.get("Access-Control-Allow-Origin"), PAGE);
-  assert.equal((await more.json()).code, "body_too_large");
+  assert.equal((await more.json()).code, "54000");
   assert.equal(api.received.length, 1);
 });
 
@@ -399,8 +475,8 @@ for (const [what, [body, type]] of Object.entries(malformed)) {
     assert.equal(response.status, 400);
     assert.equal(response.headers.get("Access-Control-Allow-Origin"), PAGE);
     const answer = await response.json();
-    assert.equal(answer.code, "invalid_events");
-    assert.match(answer.message, /^events /);
+    assert.equal(answer.code, "22023");
+    assert.match(answer.message, /^events: /);
     assert.equal(api.received.length, 0);
   });
 }
