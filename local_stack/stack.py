@@ -197,7 +197,6 @@ class Stack:
             "api_url": self.api_url,
             "database_url": self.database.url_of(GATEWAY_LOGIN),
             "schema_url": self.database_url,
-            "owner_url": self.database.url,
             "pool_size": POOL_SIZE,
             "acquisition_seconds": ACQUISITION_SECONDS,
             "max_rows": self._max_rows,
