@@ -22,7 +22,7 @@ export function cleanup(request: Request, env: Env, timeoutMs = TIMEOUT_MS): Pro
     }
     await authorize(request, env);
 
-    const project = gateway(env, "secret");
+    const project = gateway(env);
     return json(200, await completeStaleSessions(project, timeoutMs));
   });
 }

@@ -25,7 +25,9 @@ export async function relay(
 
     const events = await readEvents(request);
     const headers = senderHeaders(request);
-    const project = gateway(env, "publishable");
+    // With the secret key the database believes what this function says of the visitor. Whether the page may send
+    // events is decided by its origin all the same.
+    const project = gateway(env);
     return answerTo(await callRpc(project, "track_events", { events }, { timeoutMs, headers }));
   });
   return withCors(request, response);
@@ -34,14 +36,15 @@ export async function relay(
 /**
  * What the database judges and records a sender by. Cookies and keys of the caller's stay here.
  *
- * `X-Forwarded-For` is passed as it arrived: anyone can write its left part, so only what the
- * company's own proxies appended at its right end means anything. Nothing may trust more of it.
+ * `X-Forwarded-For` is passed as it arrived, under a name to which no proxy behind this function adds its own address:
+ * anyone can write its left part, so the database looks at what the platform's proxies appended at its right end.
  */
 function senderHeaders(request: Request): Headers {
   const headers = new Headers();
-  for (const name of ["Origin", "Referer", "X-Forwarded-For"]) {
-    const value = request.headers.get(name);
-    if (value !== null) headers.set(name, inUtf8(value));
+  const names = { "Origin": "Origin", "Referer": "Referer", "X-Forwarded-For": "X-Widget-Visitor" };
+  for (const [received, sent] of Object.entries(names)) {
+    const value = request.headers.get(received);
+    if (value !== null) headers.set(sent, inUtf8(value));
   }
   // Set in any case, or `fetch` would sign with this runtime's name.
   headers.set("User-Agent", inUtf8(request.headers.get("User-Agent") ?? ""));

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ANON_KEY, json, PAGE, post, relayTo, taken } from "./relays.ts";
+import { json, PAGE, post, relayTo, SERVICE_KEY, taken } from "./relays.ts";
 import { capturedLog, deadAddress, rawHead, silentAddress, upstream } from "./servers.ts";
 
 Deno.test("events: the sender's headers are passed on, its cookies and keys are not", async () => {
@@ -20,9 +20,9 @@ Deno.test("events: the sender's headers are passed on, its cookies and keys are 
   assert.equal(headers.get("Origin"), PAGE);
   assert.equal(headers.get("Referer"), `${PAGE}/cart`);
   assert.equal(headers.get("User-Agent"), "Mozilla/5.0 (Test)");
-  assert.equal(headers.get("X-Forwarded-For"), "198.51.100.7, 203.0.113.9");
-  assert.equal(headers.get("apikey"), ANON_KEY);
-  assert.equal(headers.get("Authorization"), `Bearer ${ANON_KEY}`);
+  assert.equal(headers.get("X-Widget-Visitor"), "198.51.100.7, 203.0.113.9");
+  assert.equal(headers.get("apikey"), SERVICE_KEY);
+  assert.equal(headers.get("Authorization"), `Bearer ${SERVICE_KEY}`);
   assert.equal(headers.get("Cookie"), null);
 });
 
@@ -38,7 +38,7 @@ Deno.test("events: what the sender did not say is not made up", async () => {
   const { headers } = api.received[0];
   assert.equal(headers.get("Origin"), null);
   assert.equal(headers.get("Referer"), null);
-  assert.equal(headers.get("X-Forwarded-For"), null);
+  assert.equal(headers.get("X-Widget-Visitor"), null);
   assert.equal(headers.get("User-Agent"), "");
 });
 
@@ -64,21 +64,21 @@ for (
 
     assert.match(head, /^HTTP\/1.1 200 /);
     const { headers } = api.received[0];
-    for (const name of ["Origin", "Referer", "User-Agent", "X-Forwarded-For"]) {
+    for (const name of ["Origin", "Referer", "User-Agent", "X-Widget-Visitor"]) {
       assert.equal(headers.get(name), passed);
     }
   });
 }
 
-Deno.test("events: a publishable key goes as apikey alone", async () => {
+Deno.test("events: a secret key goes as apikey alone", async () => {
   await using api = upstream(taken);
   await using functions = relayTo(api.url, {
-    SUPABASE_PUBLISHABLE_KEYS: '{"default":"sb_publishable_d"}',
+    SUPABASE_SECRET_KEYS: '{"default":"sb_secret_d"}',
   });
 
   await (await post(functions.url, json)).body?.cancel();
 
-  assert.equal(api.received[0].headers.get("apikey"), "sb_publishable_d");
+  assert.equal(api.received[0].headers.get("apikey"), "sb_secret_d");
   assert.equal(api.received[0].headers.get("Authorization"), null);
 });
 

@@ -1,7 +1,7 @@
 import { relay } from "../events/handler.ts";
 import { serve } from "./servers.ts";
 
-export const ANON_KEY = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoiYW5vbiJ9.c2lnbmF0dXJl";
+export const SERVICE_KEY = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoiYW5vbiJ9.c2lnbmF0dXJl";
 export const PAGE = "https://shop.example";
 export const EVENTS = [{ widget_id: "w", event_type: "widget_load", session_id: "s", seq: 1 }];
 export const TAKEN = { accepted: 1, duplicates: 0, rejected: [] };
@@ -12,7 +12,7 @@ export const taken = () => Response.json(TAKEN);
 export function environment(supabaseUrl: string, settings: Record<string, string> = {}) {
   return new Map(Object.entries({
     SUPABASE_URL: supabaseUrl,
-    SUPABASE_ANON_KEY: ANON_KEY,
+    SUPABASE_SERVICE_ROLE_KEY: SERVICE_KEY,
     ...settings,
   }));
 }
