@@ -25,7 +25,7 @@ WRITABLE = {"public.widgets", "public.widget_quotas", "public.widget_plans", "pu
 COMPANY_ONLY = {
     "complete_stale_sessions": "()",
     "correct_widget_call": "(gen_random_uuid(), 's', 'c', 0, 'test', 'test')",
-    "record_widget_call_evidence": "(gen_random_uuid(), 's', 'c', 'provider', 'r', now() - interval '1 minute', now(), 'completed')",
+    "record_widget_call_evidence": "(gen_random_uuid(), 's', 'c', 'provider', 'r', now(), now(), 'completed')",
     "close_widget_billing_period": "('2026-01')",
 }
 
@@ -94,8 +94,8 @@ def test_r10_who_may_write(db: Connection) -> None:
 
 
 def test_r11_rights_hold_after_they_were_lost(db: Connection, connect: Connect, new_widget: NewWidget) -> None:
-    """With the platform's default grants back: visitors are refused by the functions themselves, and nobody but its
-    owner changes the ledger; the differences name what is too wide, and apply_rights() mends it."""
+    """With the platform's default grants back visitors are refused by the functions themselves, the ledger stays as it
+    is, the differences name what is too wide, and apply_rights() mends it."""
     widget_id = new_widget()
     record(db, widget_id, "s", "widget_load", ago(hours=1))
     wide = "grant all on all {} in schema public to anon, authenticated, service_role"
