@@ -137,9 +137,11 @@ def test_r10_no_grant_hides_in_a_column_or_a_sequence(db: Connection) -> None:
 
 
 def test_r10_how_functions_are_made(db: Connection) -> None:
-    """Each function pins its search_path, temporary objects last, and says what it does; no definer in public is open to
-    visitors, and none in public is stable or immutable: a broken form would leave its connection in a read-only
-    transaction, and stop all events that get this connection next."""
+    """Each function pins its search_path, temporary objects last, and says what it does.
+
+    In public none is stable or immutable, as a broken form would leave its connection in a read-only transaction and
+    stop all events that get this connection next; and no definer is open to visitors and owners.
+    """
     open_to_users = {name for name, role in granted_privileges(db) if role in ("anon", "authenticated")}
     for function in db.execute(OUR_FUNCTIONS).fetchall():
         settings = [setting for setting in function["proconfig"] if not setting.startswith("plan_cache_mode=")]

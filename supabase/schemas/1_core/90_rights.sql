@@ -31,7 +31,7 @@ insert into widget_internal.rights (object, grantee, privileges) values
   ('table widget_internal.refusal_counts', 'authenticated', 'select'),
   ('table widget_internal.settings', 'authenticated', 'select'),
   ('function public.erase_widget_session(uuid, text)', 'authenticated', 'execute'),
-  ('function widget_internal.erase_own_session(uuid, text)', 'authenticated', 'execute'),
+  ('function widget_internal.erase_session(uuid, text)', 'authenticated', 'execute'),
 
   -- The company's own backend: reads everything, writes what is not the ledger, runs the cleanup.
   ('table public.widget_analytics', 'service_role', 'select'),
