@@ -16,10 +16,10 @@ CALLS = 400
 # The sums as they are defined: over widget_billing_calls(), which says of each call what it costs and why.
 DEFINITION = """
 with rated as (
-  select c.*, p as plan, date_trunc('month', c.started_at at time zone 'UTC') as month
+  select c.*, p.plan, date_trunc('month', c.started_at at time zone 'UTC') as month
   from public.widget_billing_calls(%(from)s, %(to)s, %(as_of)s) c
   left join lateral (
-    select l.* from public.widget_plans l
+    select l as plan from public.widget_plans l
     where l.widget_id = c.widget_id and l.valid_from <= c.started_at at time zone 'UTC'
     order by l.valid_from desc limit 1
   ) p on true
