@@ -293,9 +293,7 @@ def test_what_comes_while_others_are_counted_is_counted_next(db: Connection, wid
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_health_is_not_counted_from_an_old_snapshot(
-    db: Connection, widget_id: UUID, stack: Stack, level: str
-) -> None:
+def test_health_is_not_counted_from_an_old_snapshot(db: Connection, widget_id: UUID, stack: Stack, level: str) -> None:
     """What was committed after the snapshot and before the cut-off would never be counted."""
     with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
         connection.execute(f"set transaction isolation level {level}")
@@ -478,7 +476,7 @@ def test_an_erased_session_that_is_kept_no_more_leaves_no_page(db: Connection, w
     db.execute("select public.erase_widget_session(%s, 'b')", [widget_id])
 
     pages = db.execute(
-        "select page_url, sessions, loads, opens, calls from public.widget_pages where widget_id = %s order by page_url",
+        "select page_url, sessions, loads, opens, calls from public.widget_pages where widget_id = %s order by 1",
         [widget_id],
     ).fetchall()
     assert [tuple(page.values()) for page in pages] == [(SHOP, 1, 1, 1, 1), (None, 1, 1, 1, 1)]
@@ -513,7 +511,7 @@ def test_orphans_stay_counted_after_their_states_are_forgotten(db: Connection, w
 def test_many_uncounted_events_are_counted_part_by_part(
     db: Connection, widget_id: UUID, stack: Stack, receipt: str
 ) -> None:
-    """A call whose time is short counts what fits and says what is left; the next ones count the rest, each event once."""
+    """A call whose time is short counts what fits and says what is left; the next ones count the rest, each once."""
     events = 120_000
     counted_to = refresh(db)["counted_to"]
     db.execute(

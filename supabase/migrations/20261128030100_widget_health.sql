@@ -1144,6 +1144,16 @@ begin
   order by 1 desc, 2 nulls first;
 
   return query select a.* from widget_internal.refusal_alarms(widget_alarms.min_cases, now() - widget_alarms.period) a;
+  return query select 'month_not_closed', null::uuid, format(
+      '%s, the earliest: select * from close_widget_billing_period(%L)',
+      case count(*) when 1 then 'a month waits to be closed' else count(*) || ' months wait to be closed' end,
+      to_char(min(m.month), 'YYYY-MM')
+    )
+    from public.widget_months_to_close() m
+    -- Who never closes a month and has no plans bills by other means.
+    where m.settled_at < now()
+      and (exists (select from public.widget_plans) or exists (select from public.widget_billing_periods))
+    having count(*) > 0;
   return query select 'job_missing', null::uuid, string_agg(a.message, E'\n') from widget_internal.job_alarms() a
     having count(*) > 0;
   return query select 'rights_too_wide', null::uuid, format(
