@@ -25,7 +25,7 @@ WRITABLE = {"public.widgets", "public.widget_quotas", "public.widget_plans", "pu
 COMPANY_ONLY = {
     "complete_stale_sessions": "()",
     "correct_widget_call": "(gen_random_uuid(), 's', 'c', 0, 'test', 'test')",
-    "record_widget_call_evidence": "(gen_random_uuid(), 's', 'c', 'provider', 'r', now() - interval '1 minute', now(), 'completed')",
+    "record_widget_call_evidence": "(gen_random_uuid(), 's', 'c', 'provider', 'r', now(), now(), 'completed')",
     "close_widget_billing_period": "('2026-01')",
 }
 
@@ -95,8 +95,8 @@ def test_r10_who_may_write(db: Connection) -> None:
 
 
 def test_r11_rights_hold_after_they_were_lost(db: Connection, connect: Connect, new_widget: NewWidget) -> None:
-    """With the platform's default grants back: visitors are refused by the functions themselves, and nobody but its
-    owner changes the ledger; the differences name what is too wide, and apply_rights() mends it."""
+    """With the platform's default grants back visitors are refused by the functions themselves, the ledger stays as it
+    is, the differences name what is too wide, and apply_rights() mends it."""
     widget_id = new_widget()
     record(db, widget_id, "s", "widget_load", ago(hours=1))
     wide = "grant all on all {} in schema public to anon, authenticated, service_role"
@@ -138,9 +138,11 @@ def test_r10_no_grant_hides_in_a_column_or_a_sequence(db: Connection) -> None:
 
 
 def test_r10_how_functions_are_made(db: Connection) -> None:
-    """Each function pins its search_path, temporary objects last, and says what it does; no definer in public is open to
-    visitors, and none in public is stable or immutable: a broken form would leave its connection in a read-only
-    transaction, and stop all events that get this connection next."""
+    """Each function pins its search_path, temporary objects last, and says what it does.
+
+    In public none is stable or immutable, as a broken form would leave its connection in a read-only transaction and
+    stop all events that get this connection next; and no definer is open to visitors and owners.
+    """
     open_to_users = {name for name, role in granted_privileges(db) if role in ("anon", "authenticated")}
     for function in db.execute(OUR_FUNCTIONS).fetchall():
         settings = [setting for setting in function["proconfig"] if not setting.startswith("plan_cache_mode=")]

@@ -148,7 +148,7 @@ def test_a_full_disk(stack: Stack) -> None:
     """A 5xx that names it, nothing of the batch, and the same batch taken as soon as there is room."""
     seen = full_disk(stack)
 
-    assert (seen.status, seen.code) == (500, "53100")
+    assert (seen.status, seen.code) == (503, "53100")
     assert seen.stored_before > 0
 
 
