@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_track_events.sql, schemas/1_core/13_cleanup.sql, schemas/1_core/14_erasures.sql, schemas/1_core/15_retention.sql, schemas/1_core/90_rights.sql.
+-- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/90_rights.sql.
 
 -- The ledger: what was reported, as it was reported. Rows are only ever added; calls and bills follow from them.
 
@@ -673,7 +673,7 @@ comment on function widget_internal.rejoin_sessions(uuid, text[], timestamptz, t
   'ledger changed.';
 
 
-create function widget_internal.rejoin_events()
+create function widget_internal.rejoin_deleted_events()
 returns trigger
 language plpgsql volatile
 -- definer because who may change the ledger need have no right on call_states
@@ -681,19 +681,31 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'TRUNCATE' then
-    delete from widget_internal.call_states c where c.archived_at is null;
-    return null;
-  end if;
+  perform widget_internal.rejoin_sessions(
+    o.widget_id, array_agg(distinct o.session_id::text), min(o."timestamp"), max(o."timestamp")
+  )
+  from old_events o where o.event_type like 'call\_%' group by o.widget_id;
+  return null;
+end
+$$;
 
-  if tg_op = 'DELETE' then
-    perform widget_internal.rejoin_sessions(
-      o.widget_id, array_agg(distinct o.session_id::text), min(o."timestamp"), max(o."timestamp")
-    )
-    from old_events o where o.event_type like 'call\_%' group by o.widget_id;
-    return null;
-  end if;
+comment on function widget_internal.rejoin_deleted_events() is
+  'After the ledger''s owner deleted events by hand: the calls of their sessions follow.';
 
+create trigger rejoin_events_on_delete
+  after delete on public.widget_analytics
+  referencing old table as old_events
+  for each statement execute function widget_internal.rejoin_deleted_events();
+
+
+create function widget_internal.rejoin_changed_events()
+returns trigger
+language plpgsql volatile
+-- definer because who may change the ledger need have no right on call_states
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
   -- A row may move from one session to another: both are computed anew. An erasure changes nothing that calls rest on.
   perform widget_internal.rejoin_sessions(d.widget_id, d.session_ids, d.from_at, d.to_at)
   from (
@@ -714,22 +726,34 @@ begin
 end
 $$;
 
-comment on function widget_internal.rejoin_events() is
-  'After the ledger''s owner changed or deleted events by hand: the calls of their sessions follow.';
-
-create trigger rejoin_events_on_delete
-  after delete on public.widget_analytics
-  referencing old table as old_events
-  for each statement execute function widget_internal.rejoin_events();
+comment on function widget_internal.rejoin_changed_events() is
+  'After the ledger''s owner changed events by hand: the calls of their sessions follow.';
 
 create trigger rejoin_events_on_update
   after update on public.widget_analytics
   referencing old table as old_events new table as new_events
-  for each statement execute function widget_internal.rejoin_events();
+  for each statement execute function widget_internal.rejoin_changed_events();
 
-create trigger rejoin_events_on_truncate
+
+create function widget_internal.forget_calls()
+returns trigger
+language plpgsql volatile
+-- definer because who may truncate the ledger need have no right on call_states
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from widget_internal.call_states c where c.archived_at is null;
+  return null;
+end
+$$;
+
+comment on function widget_internal.forget_calls() is
+  'After the ledger was truncated: there are no calls but those whose events the archive took.';
+
+create trigger forget_calls_on_truncate
   after truncate on public.widget_analytics
-  for each statement execute function widget_internal.rejoin_events();
+  for each statement execute function widget_internal.forget_calls();
 
 
 create function widget_internal.widget_calls_differences()
@@ -774,15 +798,14 @@ comment on type widget_internal.refusal is
 
 create table widget_internal.refusal_counts (
   hour timestamptz not null,
-  -- Null for a widget that does not exist.
-  widget_id uuid,
+  -- The nil UUID for a widget that does not exist: a key holds no nulls.
+  widget_id uuid not null default '00000000-0000-0000-0000-000000000000',
   reason text not null,
   detail text not null,
   -- Each database session counts in a row of its own, so that a flood does not queue for one row.
   shard smallint not null,
   refusals bigint not null,
-  constraint refusal_counts_are_one_row_a_shard
-    unique nulls not distinct (hour, widget_id, reason, detail, shard),
+  constraint refusal_counts_are_one_row_a_shard primary key (hour, widget_id, reason, detail, shard),
   constraint refusal_reason_is_known check (
     reason in ('unknown_widget', 'widget_inactive', 'domain_not_allowed', 'invalid_input', 'over_quota')
   ),
@@ -802,7 +825,9 @@ create policy "owners see their widgets' refusals" on widget_internal.refusal_co
 
 
 create view public.widget_refusals with (security_invoker = true) as
-  select r.widget_id, r.reason, r.detail, r.hour, sum(r.refusals)::bigint as refusals
+  select
+    nullif(r.widget_id, '00000000-0000-0000-0000-000000000000') as widget_id, r.reason, r.detail, r.hour,
+    sum(r.refusals)::bigint as refusals
   from widget_internal.refusal_counts r
   group by r.widget_id, r.reason, r.detail, r.hour;
 
@@ -823,7 +848,9 @@ declare
   v_refusal record;
 begin
   for v_refusal in
-    select r.widget_id, r.reason, left(coalesce(r.detail, ''), 255) as detail, count(*) as n
+    select
+      coalesce(r.widget_id, '00000000-0000-0000-0000-000000000000') as widget_id, r.reason,
+      left(coalesce(r.detail, ''), 255) as detail, count(*) as n
     from unnest(count_refusals.refusals) r
     group by 1, 2, 3
     order by 1, 2, 3
@@ -832,7 +859,7 @@ begin
     if (
       select count(distinct c.detail) >= 20 and not bool_or(c.detail = v_refusal.detail)
       from widget_internal.refusal_counts c
-      where c.hour = v_hour and c.widget_id is not distinct from v_refusal.widget_id and c.reason = v_refusal.reason
+      where c.hour = v_hour and c.widget_id = v_refusal.widget_id and c.reason = v_refusal.reason
     ) then
       v_refusal.detail := '(others)';
     end if;
@@ -936,16 +963,17 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_addresses constant text[] := string_to_array(widget_internal.request_header('x-forwarded-for'), ',');
+  -- The company's own backend may speak for many: for the visitor that it names, else for nobody.
+  v_addresses constant text[] := string_to_array(
+    widget_internal.request_header(
+      case when current_setting('role') = 'service_role' then 'x-widget-visitor' else 'x-forwarded-for' end
+    ),
+    ','
+  );
   v_address text;
 begin
-  -- The company's own backend may speak for many: for the visitor that it names, else for nobody.
-  if current_setting('role') = 'service_role' then
-    v_address := nullif(trim(widget_internal.request_header('x-widget-visitor')), '');
-  else
-    select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
-    from widget_internal.settings s;
-  end if;
+  select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
+  from widget_internal.settings s;
   -- A household has one /64 of IPv6, and could send from each address in it.
   return case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
 exception
@@ -956,7 +984,7 @@ $$;
 
 comment on function widget_internal.sender_network() is
   'The sender''s address of this request, IPv6 without its last 64 bits; null where no proxy names one. For service_role '
-  'the header X-Widget-Visitor names it, as the events relay does.';
+  'it is in X-Widget-Visitor: what the events relay received as X-Forwarded-For.';
 
 
 create function widget_internal.sender()
@@ -1360,8 +1388,7 @@ comment on function widget_internal.unwrap_json(jsonb) is
   'The JSON in a JSON string, or the value itself: a gateway may pass a form field of JSON on as a string.';
 
 
--- Events in: one writer for track_event() and track_events(). What is plainly good is stored by one statement; only where
--- that stored less than was sent is each event looked at, to say why.
+-- What an event must look like that is sent: its fields, their types, and what a sender hears whose value does not fit.
 
 create domain widget_internal.event_age as numeric
   constraint age_is_at_most_seven_days check (value <= 604800000);
@@ -1474,6 +1501,9 @@ $$;
 comment on function widget_internal.event_problem(jsonb) is
   'What is wrong with a sent event: the first field that does not fit, a colon, what it must be; null where nothing is.';
 
+
+-- Events in: one writer for track_event() and track_events(). What is plainly good is stored by one statement; only where
+-- that stored less than was sent is each event looked at, to say why.
 
 create function widget_internal.store_events(
   widget_id uuid, events jsonb, received_at timestamptz, are_checked boolean, out stored integer
@@ -1639,10 +1669,12 @@ declare
   v_asked_widget_id uuid;
   v_until timestamptz;
 begin
-  if not pg_try_advisory_xact_lock_shared(widget_internal.receipts_key()) then
-    perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
-  end if;
-  v_received_at := clock_timestamp();
+  -- As receipt_time() does it, and cheaper where nobody waits for the lock and nothing was received before.
+  v_received_at := case
+    when coalesce(current_setting('widget_internal.receipt_time', true), '') = ''
+      and pg_try_advisory_xact_lock_shared(widget_internal.receipts_key()) then clock_timestamp()
+    else widget_internal.receipt_time()
+  end;
   begin
     v_events := jsonb_array_length(record_events.events);
     v_widget_id := record_events.events -> 0 ->> 'widget_id';
@@ -1690,6 +1722,8 @@ comment on function widget_internal.record_events(jsonb) is
   'is stored without a look at its single events.';
 
 
+-- The two RPCs that widgets call: thin wrappers, which run as their caller, over functions that may write.
+
 create function widget_internal.record_event(event jsonb)
 returns jsonb
 language plpgsql volatile
@@ -1698,9 +1732,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_answer constant jsonb := widget_internal.record_events(jsonb_build_array(jsonb_strip_nulls(record_event.event)));
-  v_reason constant text := v_answer #>> '{rejected,0,reason}';
+  v_event jsonb := record_event.event;
+  v_answer jsonb;
+  v_reason text;
 begin
+  -- A gateway may pass a form field of JSON on as a string.
+  if jsonb_typeof(v_event -> 'properties') = 'string' then
+    v_event := v_event || jsonb_build_object('properties', widget_internal.unwrap_json(v_event -> 'properties'));
+  end if;
+  v_answer := widget_internal.record_events(jsonb_build_array(v_event));
+  v_reason := v_answer #>> '{rejected,0,reason}';
   if v_reason is null or v_answer ? 'code' then
     return v_answer;
   elsif v_reason = widget_internal.door_problem() then
@@ -1766,7 +1807,7 @@ create table public.widget_cleanup_runs (
   calls_checked integer not null default 0,
   calls_completed integer not null default 0,
   calls_still_active integer not null default 0,
-  calls_left bigint,
+  calls_left bigint not null default 0,
   error text,
   constraint runs_finish_after_they_start check (finished_at >= started_at),
   constraint checked_calls_are_completed_or_active check (calls_checked = calls_completed + calls_still_active)
@@ -1836,7 +1877,7 @@ comment on function widget_internal.complete_stale_calls(interval, timestamptz) 
 
 
 create function public.complete_stale_sessions(stale_after interval default '30 minutes')
-returns table (calls_checked integer, calls_completed integer, calls_still_active integer, calls_left bigint, note text)
+returns table (calls_checked integer, calls_completed integer, calls_still_active integer, calls_left bigint)
 language plpgsql volatile
 -- definer because service_role has no right to write the ledger
 security definer
@@ -1853,7 +1894,8 @@ begin
     raise exception 'stale_after: must be an interval of zero or more'
       using errcode = 'invalid_parameter_value', hint = 'Leave it out for 30 minutes.';
   elsif not pg_try_advisory_xact_lock(hashtextextended('widget_internal: cleanup', 0)) then
-    return query select 0, 0, 0, null::bigint, 'another cleanup is at work';
+    raise notice 'another cleanup is at work';
+    return query select 0, 0, 0, null::bigint;
     return;
   end if;
 
@@ -1875,18 +1917,16 @@ begin
     calls_still_active = v_run.calls_checked - v_run.calls_completed
   where r.id = v_run.id
   returning r.* into v_run;
-  return query select
-    v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active, v_run.calls_left,
-    case when v_run.error is not null then v_run.error when v_run.calls_left > 0 then 'run it again for the rest' end;
+  return query select v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active, v_run.calls_left;
 end
 $$;
 
 comment on function public.complete_stale_sessions(interval) is
   'Gives each call that is open for longer than stale_after, with no heartbeat since, an inferred call_end. Such a call '
   'ended at its last heartbeat, else assumed_call_duration (30 minutes) after its start: no bill depends on stale_after, or '
-  'on when this runs. Safe at any moment, twice at once (the second says so and does nothing), after days without a run. '
-  'Does what fits into half of statement_timeout; calls_left says how many calls are the next run''s. Every run leaves a row '
-  'in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
+  'on when this runs. Safe at any moment, twice at once, after days without a run. Does what fits into half of '
+  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is at work and this one did '
+  'nothing. Every run leaves a row in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
 
 
 -- A visitor may ask to be forgotten. What tells of the visitor goes; what a bill rests on stays, so that no bill changes.
@@ -1950,7 +1990,10 @@ declare
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_erased integer;
 begin
-  if (widget_internal.widget_door(erase_session.widget_id)).is_active is null then
+  if (widget_internal.widget_door(erase_session.widget_id)).is_active is null
+    or current_setting('role') in ('anon', 'authenticated')
+      and erase_session.widget_id <> all (array(select widget_internal.owned_widget_ids()))
+  then
     raise exception 'widget_id: this widget is unknown, or not yours' using errcode = 'insufficient_privilege';
   elsif coalesce(length(erase_session.session_id), 0) not between 1 and 255 then
     raise exception 'session_id: must have 1 to 255 characters' using errcode = 'invalid_parameter_value';
@@ -1978,26 +2021,7 @@ end
 $$;
 
 comment on function widget_internal.erase_session(uuid, text) is
-  'What erase_widget_session() does, for callers who may do so with any widget.';
-
-
-create function widget_internal.erase_own_session(widget_id uuid, session_id text)
-returns jsonb
-language plpgsql volatile
--- definer because a widget's owner may not change the ledger otherwise
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if erase_own_session.widget_id = any (array(select widget_internal.owned_widget_ids())) then
-    return widget_internal.erase_session(erase_own_session.widget_id, erase_own_session.session_id);
-  end if;
-  raise exception 'widget_id: this widget is unknown, or not yours' using errcode = 'insufficient_privilege';
-end
-$$;
-
-comment on function widget_internal.erase_own_session(uuid, text) is
-  'What erase_widget_session() does for a signed-in user: only with the user''s own widgets.';
+  'What erase_widget_session() does, with the right to change the ledger: a signed-in user''s own widgets, any for others.';
 
 
 create function public.erase_widget_session(widget_id uuid, session_id text)
@@ -2006,10 +2030,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if has_function_privilege('widget_internal.erase_session(uuid, text)', 'execute') then
-    return widget_internal.erase_session(erase_widget_session.widget_id, erase_widget_session.session_id);
-  end if;
-  return widget_internal.erase_own_session(erase_widget_session.widget_id, erase_widget_session.session_id);
+  return widget_internal.erase_session(erase_widget_session.widget_id, erase_widget_session.session_id);
 end
 $$;
 
@@ -2018,6 +2039,7 @@ comment on function public.erase_widget_session(uuid, text) is
   'types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, '
   'how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. What arrives in '
   'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
+
 
 create function widget_internal.erase_late_events()
 returns bigint
@@ -2180,7 +2202,7 @@ insert into widget_internal.rights (object, grantee, privileges) values
   ('table widget_internal.refusal_counts', 'authenticated', 'select'),
   ('table widget_internal.settings', 'authenticated', 'select'),
   ('function public.erase_widget_session(uuid, text)', 'authenticated', 'execute'),
-  ('function widget_internal.erase_own_session(uuid, text)', 'authenticated', 'execute'),
+  ('function widget_internal.erase_session(uuid, text)', 'authenticated', 'execute'),
 
   -- The company's own backend: reads everything, writes what is not the ledger, runs the cleanup.
   ('table public.widget_analytics', 'service_role', 'select'),
@@ -2208,23 +2230,35 @@ begin
     select format('schema %I', n.nspname), 'n', 'pg_namespace'::regclass, n.oid, n.nspacl, n.nspowner
     from pg_namespace n where n.nspname = 'widget_internal'
     union all
-    select format('%s %s', case c.relkind when 'S' then 'sequence' else 'table' end, format('%I.%I', n.nspname, c.relname)),
-      case c.relkind when 'S' then 's' else 'r' end, 'pg_class'::regclass, c.oid, c.relacl, c.relowner
+    select format('table %I.%I', n.nspname, c.relname), 'r', 'pg_class'::regclass, c.oid, c.relacl, c.relowner
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'v', 'm', 'S', 'p')
-      and (n.nspname = 'widget_internal' or n.nspname = 'public' and c.relname like 'widget%')
+    where c.relkind in ('r', 'v', 'm', 'p') and (
+      n.nspname = 'widget_internal'
+      or n.nspname = 'public' and exists (
+        select from widget_internal.rights r where r.object = format('table public.%I', c.relname)
+      )
+    )
     union all
     select format('function %I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)),
       'f', 'pg_proc'::regclass, p.oid, p.proacl, p.proowner
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where n.nspname = 'widget_internal'
       or n.nspname = 'public' and exists (
-        select from widget_internal.rights r
-        where r.object like format('function public.%I(%%', p.proname)
+        select from widget_internal.rights r where r.object like format('function public.%I(%%', p.proname)
       )
+  ),
+  with_sequences as (
+    select o.* from objects o
+    union all
+    select format('sequence %I.%I', n.nspname, c.relname), 's', 'pg_class'::regclass, c.oid, c.relacl, c.relowner
+    from objects o
+    join pg_depend d on d.refclassid = o.class and d.refobjid = o.id and d.classid = 'pg_class'::regclass
+    join pg_class c on c.oid = d.objid and c.relkind = 'S'
+    join pg_namespace n on n.oid = c.relnamespace
+    where o.kind = 'r'
   )
   select o.name, coalesce(a.rolname::text, case when x.grantee = 0 then 'public' end), lower(x.privilege_type)
-  from objects o
+  from with_sequences o
   left join lateral aclexplode(coalesce(o.acl, acldefault(o.kind::"char", o.owner))) x on x.grantee <> o.owner
   left join pg_roles a on a.oid = x.grantee
   where x.grantee is null or x.grantee = 0 or a.rolname in ('anon', 'authenticated', 'service_role');
@@ -2233,7 +2267,7 @@ $$;
 
 comment on function widget_internal.rights_in_force() is
   'What public, anon, authenticated and service_role may do with our objects now: one row a right, and at least one with '
-  'null an object. Ours is what stands in widget_internal, relations of public named widget…, and the functions of the list.';
+  'null an object. Ours is what stands in widget_internal, and of public what is in the list, with its sequences.';
 
 
 create function widget_internal.apply_rights()
@@ -2247,7 +2281,7 @@ begin
   for v_right in select distinct f.object from widget_internal.rights_in_force() f order by 1 loop
     execute format('revoke all on %s from public, anon, authenticated, service_role', v_right.object);
   end loop;
-  for v_right in select r.* from widget_internal.rights r order by r.object, r.grantee loop
+  for v_right in select r.* from widget_internal.rights r where r.privileges <> '' order by r.object, r.grantee loop
     execute format('grant %s on %s to %I', v_right.privileges, v_right.object, v_right.grantee);
   end loop;
 end

@@ -63,12 +63,12 @@ declare
   v_stored integer;
 begin
   insert into public.widget_analytics (
-    widget_id, id, session_id, event_type, "timestamp", received_at, call_id, seq, source, properties
+    widget_id, id, session_id, event_type, "timestamp", received_at, call_id, seq, source
   )
   select
     tell.widget_id, (e.event ->> 'id')::uuid, e.event ->> 'session_id', e.event ->> 'event_type',
     pg_temp.moment((e.event ->> 'timestamp')::bigint), pg_temp.moment((e.event ->> 'received_at')::bigint),
-    e.event ->> 'call_id', (e.event ->> 'seq')::integer, e.event ->> 'source', nullif(e.event -> 'properties', 'null')
+    e.event ->> 'call_id', (e.event ->> 'seq')::integer, e.event ->> 'source'
   from jsonb_array_elements(tell.events) with ordinality e (event, number)
   order by e.number
   on conflict do nothing;
@@ -86,8 +86,7 @@ begin
   return public.track_event(
     widget_id => (event ->> 'widget_id')::uuid, event_type => event ->> 'event_type',
     session_id => event ->> 'session_id', event_id => (event ->> 'event_id')::uuid, call_id => event ->> 'call_id',
-    seq => (event ->> 'seq')::integer, age_ms => (event ->> 'age_ms')::bigint,
-    properties => event -> 'properties'
+    seq => (event ->> 'seq')::integer, age_ms => (event ->> 'age_ms')::bigint
   );
 end
 $$;

@@ -143,7 +143,7 @@ comment on function widget_internal.rejoin_sessions(uuid, text[], timestamptz, t
   'ledger changed.';
 
 
-create function widget_internal.rejoin_events()
+create function widget_internal.rejoin_deleted_events()
 returns trigger
 language plpgsql volatile
 -- definer because who may change the ledger need have no right on call_states
@@ -151,32 +151,44 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'TRUNCATE' then
-    delete from widget_internal.call_states c where c.archived_at is null;
-    return null;
-  end if;
-
-  if tg_op = 'DELETE' then
-    perform widget_internal.rejoin_sessions(
-      o.widget_id, array_agg(distinct o.session_id::text), min(o."timestamp"), max(o."timestamp")
+  perform widget_internal.rejoin_sessions(
+    o.widget_id, array_agg(distinct o.session_id::text), min(o."timestamp"), max(o."timestamp")
+  )
+  from old_events o
+  -- What the archive takes away was of calls that stay as they are: nothing is read for it.
+  where o.event_type like 'call\_%' and case when o.call_id is null
+    then exists (
+      select from widget_internal.call_states c
+      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.matched_start_claim is not null
+        and c.archived_at is null
     )
-    from old_events o
-    -- An event of an archived call takes nothing with it.
-    where o.event_type like 'call\_%' and case
-      when o.call_id is not null then exists (
-        select from widget_internal.call_states c
-        where c.widget_id = o.widget_id and c.session_id = o.session_id and c.call_id = o.call_id and c.archived_at is null
-      )
-      else exists (
-        select from widget_internal.call_states c
-        where c.widget_id = o.widget_id and c.session_id = o.session_id and c.matched_start_claim is not null
-          and c.archived_at is null
-      )
-    end
-    group by o.widget_id;
-    return null;
-  end if;
+    else exists (
+      select from widget_internal.call_states c
+      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.call_id = o.call_id and c.archived_at is null
+    )
+  end
+  group by o.widget_id;
+  return null;
+end
+$$;
 
+comment on function widget_internal.rejoin_deleted_events() is
+  'After the ledger''s owner deleted events: the calls of their sessions follow, if the archive did not take them.';
+
+create trigger rejoin_events_on_delete
+  after delete on public.widget_analytics
+  referencing old table as old_events
+  for each statement execute function widget_internal.rejoin_deleted_events();
+
+
+create function widget_internal.rejoin_changed_events()
+returns trigger
+language plpgsql volatile
+-- definer because who may change the ledger need have no right on call_states
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
   -- A row may move from one session to another: both are computed anew. An erasure changes nothing that calls rest on.
   perform widget_internal.rejoin_sessions(d.widget_id, d.session_ids, d.from_at, d.to_at)
   from (
@@ -197,22 +209,34 @@ begin
 end
 $$;
 
-comment on function widget_internal.rejoin_events() is
-  'After the ledger''s owner changed or deleted events by hand: the calls of their sessions follow.';
-
-create trigger rejoin_events_on_delete
-  after delete on public.widget_analytics
-  referencing old table as old_events
-  for each statement execute function widget_internal.rejoin_events();
+comment on function widget_internal.rejoin_changed_events() is
+  'After the ledger''s owner changed events by hand: the calls of their sessions follow.';
 
 create trigger rejoin_events_on_update
   after update on public.widget_analytics
   referencing old table as old_events new table as new_events
-  for each statement execute function widget_internal.rejoin_events();
+  for each statement execute function widget_internal.rejoin_changed_events();
 
-create trigger rejoin_events_on_truncate
+
+create function widget_internal.forget_calls()
+returns trigger
+language plpgsql volatile
+-- definer because who may truncate the ledger need have no right on call_states
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from widget_internal.call_states c where c.archived_at is null;
+  return null;
+end
+$$;
+
+comment on function widget_internal.forget_calls() is
+  'After the ledger was truncated: there are no calls but those whose events the archive took.';
+
+create trigger forget_calls_on_truncate
   after truncate on public.widget_analytics
-  for each statement execute function widget_internal.rejoin_events();
+  for each statement execute function widget_internal.forget_calls();
 
 
 create function widget_internal.widget_calls_differences()

@@ -86,16 +86,17 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_addresses constant text[] := string_to_array(widget_internal.request_header('x-forwarded-for'), ',');
+  -- The company's own backend may speak for many: for the visitor that it names, else for nobody.
+  v_addresses constant text[] := string_to_array(
+    widget_internal.request_header(
+      case when current_setting('role') = 'service_role' then 'x-widget-visitor' else 'x-forwarded-for' end
+    ),
+    ','
+  );
   v_address text;
 begin
-  -- The company's own backend may speak for many: for the visitor that it names, else for nobody.
-  if current_setting('role') = 'service_role' then
-    v_address := nullif(trim(widget_internal.request_header('x-widget-visitor')), '');
-  else
-    select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
-    from widget_internal.settings s;
-  end if;
+  select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
+  from widget_internal.settings s;
   -- A household has one /64 of IPv6, and could send from each address in it.
   return case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
 exception
@@ -106,7 +107,7 @@ $$;
 
 comment on function widget_internal.sender_network() is
   'The sender''s address of this request, IPv6 without its last 64 bits; null where no proxy names one. For service_role '
-  'the header X-Widget-Visitor names it, as the events relay does.';
+  'it is in X-Widget-Visitor: what the events relay received as X-Forwarded-For.';
 
 
 create function widget_internal.sender()

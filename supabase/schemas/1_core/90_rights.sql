@@ -31,7 +31,7 @@ insert into widget_internal.rights (object, grantee, privileges) values
   ('table widget_internal.refusal_counts', 'authenticated', 'select'),
   ('table widget_internal.settings', 'authenticated', 'select'),
   ('function public.erase_widget_session(uuid, text)', 'authenticated', 'execute'),
-  ('function widget_internal.erase_own_session(uuid, text)', 'authenticated', 'execute'),
+  ('function widget_internal.erase_session(uuid, text)', 'authenticated', 'execute'),
 
   -- The company's own backend: reads everything, writes what is not the ledger, runs the cleanup.
   ('table public.widget_analytics', 'service_role', 'select'),
@@ -59,23 +59,35 @@ begin
     select format('schema %I', n.nspname), 'n', 'pg_namespace'::regclass, n.oid, n.nspacl, n.nspowner
     from pg_namespace n where n.nspname = 'widget_internal'
     union all
-    select format('%s %s', case c.relkind when 'S' then 'sequence' else 'table' end, format('%I.%I', n.nspname, c.relname)),
-      case c.relkind when 'S' then 's' else 'r' end, 'pg_class'::regclass, c.oid, c.relacl, c.relowner
+    select format('table %I.%I', n.nspname, c.relname), 'r', 'pg_class'::regclass, c.oid, c.relacl, c.relowner
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'v', 'm', 'S', 'p')
-      and (n.nspname = 'widget_internal' or n.nspname = 'public' and c.relname like 'widget%')
+    where c.relkind in ('r', 'v', 'm', 'p') and (
+      n.nspname = 'widget_internal'
+      or n.nspname = 'public' and exists (
+        select from widget_internal.rights r where r.object = format('table public.%I', c.relname)
+      )
+    )
     union all
     select format('function %I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)),
       'f', 'pg_proc'::regclass, p.oid, p.proacl, p.proowner
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where n.nspname = 'widget_internal'
       or n.nspname = 'public' and exists (
-        select from widget_internal.rights r
-        where r.object like format('function public.%I(%%', p.proname)
+        select from widget_internal.rights r where r.object like format('function public.%I(%%', p.proname)
       )
+  ),
+  with_sequences as (
+    select o.* from objects o
+    union all
+    select format('sequence %I.%I', n.nspname, c.relname), 's', 'pg_class'::regclass, c.oid, c.relacl, c.relowner
+    from objects o
+    join pg_depend d on d.refclassid = o.class and d.refobjid = o.id and d.classid = 'pg_class'::regclass
+    join pg_class c on c.oid = d.objid and c.relkind = 'S'
+    join pg_namespace n on n.oid = c.relnamespace
+    where o.kind = 'r'
   )
   select o.name, coalesce(a.rolname::text, case when x.grantee = 0 then 'public' end), lower(x.privilege_type)
-  from objects o
+  from with_sequences o
   left join lateral aclexplode(coalesce(o.acl, acldefault(o.kind::"char", o.owner))) x on x.grantee <> o.owner
   left join pg_roles a on a.oid = x.grantee
   where x.grantee is null or x.grantee = 0 or a.rolname in ('anon', 'authenticated', 'service_role');
@@ -84,7 +96,7 @@ $$;
 
 comment on function widget_internal.rights_in_force() is
   'What public, anon, authenticated and service_role may do with our objects now: one row a right, and at least one with '
-  'null an object. Ours is what stands in widget_internal, relations of public named widget…, and the functions of the list.';
+  'null an object. Ours is what stands in widget_internal, and of public what is in the list, with its sequences.';
 
 
 create function widget_internal.apply_rights()
@@ -98,7 +110,7 @@ begin
   for v_right in select distinct f.object from widget_internal.rights_in_force() f order by 1 loop
     execute format('revoke all on %s from public, anon, authenticated, service_role', v_right.object);
   end loop;
-  for v_right in select r.* from widget_internal.rights r order by r.object, r.grantee loop
+  for v_right in select r.* from widget_internal.rights r where r.privileges <> '' order by r.object, r.grantee loop
     execute format('grant %s on %s to %I', v_right.privileges, v_right.object, v_right.grantee);
   end loop;
 end

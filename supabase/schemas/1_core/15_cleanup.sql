@@ -7,7 +7,7 @@ create table public.widget_cleanup_runs (
   calls_checked integer not null default 0,
   calls_completed integer not null default 0,
   calls_still_active integer not null default 0,
-  calls_left bigint,
+  calls_left bigint not null default 0,
   error text,
   constraint runs_finish_after_they_start check (finished_at >= started_at),
   constraint checked_calls_are_completed_or_active check (calls_checked = calls_completed + calls_still_active)
@@ -77,7 +77,7 @@ comment on function widget_internal.complete_stale_calls(interval, timestamptz) 
 
 
 create function public.complete_stale_sessions(stale_after interval default '30 minutes')
-returns table (calls_checked integer, calls_completed integer, calls_still_active integer, calls_left bigint, note text)
+returns table (calls_checked integer, calls_completed integer, calls_still_active integer, calls_left bigint)
 language plpgsql volatile
 -- definer because service_role has no right to write the ledger
 security definer
@@ -94,7 +94,8 @@ begin
     raise exception 'stale_after: must be an interval of zero or more'
       using errcode = 'invalid_parameter_value', hint = 'Leave it out for 30 minutes.';
   elsif not pg_try_advisory_xact_lock(hashtextextended('widget_internal: cleanup', 0)) then
-    return query select 0, 0, 0, null::bigint, 'another cleanup is at work';
+    raise notice 'another cleanup is at work';
+    return query select 0, 0, 0, null::bigint;
     return;
   end if;
 
@@ -116,15 +117,13 @@ begin
     calls_still_active = v_run.calls_checked - v_run.calls_completed
   where r.id = v_run.id
   returning r.* into v_run;
-  return query select
-    v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active, v_run.calls_left,
-    case when v_run.error is not null then v_run.error when v_run.calls_left > 0 then 'run it again for the rest' end;
+  return query select v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active, v_run.calls_left;
 end
 $$;
 
 comment on function public.complete_stale_sessions(interval) is
   'Gives each call that is open for longer than stale_after, with no heartbeat since, an inferred call_end. Such a call '
   'ended at its last heartbeat, else assumed_call_duration (30 minutes) after its start: no bill depends on stale_after, or '
-  'on when this runs. Safe at any moment, twice at once (the second says so and does nothing), after days without a run. '
-  'Does what fits into half of statement_timeout; calls_left says how many calls are the next run''s. Every run leaves a row '
-  'in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
+  'on when this runs. Safe at any moment, twice at once, after days without a run. Does what fits into half of '
+  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is at work and this one did '
+  'nothing. Every run leaves a row in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';

@@ -59,7 +59,10 @@ declare
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_erased integer;
 begin
-  if (widget_internal.widget_door(erase_session.widget_id)).is_active is null then
+  if (widget_internal.widget_door(erase_session.widget_id)).is_active is null
+    or current_setting('role') in ('anon', 'authenticated')
+      and erase_session.widget_id <> all (array(select widget_internal.owned_widget_ids()))
+  then
     raise exception 'widget_id: this widget is unknown, or not yours' using errcode = 'insufficient_privilege';
   elsif coalesce(length(erase_session.session_id), 0) not between 1 and 255 then
     raise exception 'session_id: must have 1 to 255 characters' using errcode = 'invalid_parameter_value';
@@ -87,26 +90,7 @@ end
 $$;
 
 comment on function widget_internal.erase_session(uuid, text) is
-  'What erase_widget_session() does, for callers who may do so with any widget.';
-
-
-create function widget_internal.erase_own_session(widget_id uuid, session_id text)
-returns jsonb
-language plpgsql volatile
--- definer because a widget's owner may not change the ledger otherwise
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if erase_own_session.widget_id = any (array(select widget_internal.owned_widget_ids())) then
-    return widget_internal.erase_session(erase_own_session.widget_id, erase_own_session.session_id);
-  end if;
-  raise exception 'widget_id: this widget is unknown, or not yours' using errcode = 'insufficient_privilege';
-end
-$$;
-
-comment on function widget_internal.erase_own_session(uuid, text) is
-  'What erase_widget_session() does for a signed-in user: only with the user''s own widgets.';
+  'What erase_widget_session() does, with the right to change the ledger: a signed-in user''s own widgets, any for others.';
 
 
 create function public.erase_widget_session(widget_id uuid, session_id text)
@@ -115,10 +99,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if has_function_privilege('widget_internal.erase_session(uuid, text)', 'execute') then
-    return widget_internal.erase_session(erase_widget_session.widget_id, erase_widget_session.session_id);
-  end if;
-  return widget_internal.erase_own_session(erase_widget_session.widget_id, erase_widget_session.session_id);
+  return widget_internal.erase_session(erase_widget_session.widget_id, erase_widget_session.session_id);
 end
 $$;
 
@@ -127,6 +108,7 @@ comment on function public.erase_widget_session(uuid, text) is
   'types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, '
   'how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. What arrives in '
   'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
+
 
 create function widget_internal.erase_late_events()
 returns bigint

@@ -1,118 +1,6 @@
 -- Events in: one writer for track_event() and track_events(). What is plainly good is stored by one statement; only where
 -- that stored less than was sent is each event looked at, to say why.
 
-create domain widget_internal.event_age as numeric
-  constraint age_is_at_most_seven_days check (value <= 604800000);
-comment on domain widget_internal.event_age is 'How long ago an event happened, in milliseconds by its sender''s clock.';
-
-create type widget_internal.sent_event as (
-  widget_id uuid,
-  event_type widget_internal.event_type,
-  session_id widget_internal.session_id,
-  page_url text,
-  event_id uuid,
-  call_id widget_internal.call_id,
-  seq widget_internal.event_seq,
-  age_ms widget_internal.event_age,
-  properties widget_internal.event_properties
-);
-
-comment on type widget_internal.sent_event is
-  'An event as it is sent: the fields, and as a comment on each what a sender hears whose value does not fit.';
-comment on column widget_internal.sent_event.widget_id is 'must be a UUID';
-comment on column widget_internal.sent_event.event_type is 'must be one of ';
-comment on column widget_internal.sent_event.session_id is 'must have 1 to 255 characters';
-comment on column widget_internal.sent_event.page_url is 'must be a string';
-comment on column widget_internal.sent_event.event_id is 'must be a UUID, or be left out';
-comment on column widget_internal.sent_event.call_id is 'must have 1 to 255 characters, or be left out';
-comment on column widget_internal.sent_event.seq is 'must be a whole number from 1 to 2147483647';
-comment on column widget_internal.sent_event.age_ms is 'must be a number of milliseconds, at most 604800000 (seven days)';
-comment on column widget_internal.sent_event.properties is 'must be a JSON object of at most 4096 bytes';
-
-
-create function widget_internal.event_fields()
-returns text[]
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return array(
-    select a.attname::text from pg_attribute a where a.attrelid = 'widget_internal.sent_event'::regclass order by a.attnum
-  );
-end
-$$;
-
-comment on function widget_internal.event_fields() is 'The fields that an event may have: those of the type sent_event.';
-
-
-create function widget_internal.field_problem(event jsonb, field text)
-returns text
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_value constant jsonb := nullif(field_problem.event -> field_problem.field, 'null');
-  v_is_required constant boolean := field_problem.field in ('widget_id', 'event_type', 'session_id');
-  v_type text;
-  v_must text;
-begin
-  select format_type(a.atttypid, null), col_description(a.attrelid, a.attnum) into v_type, v_must
-  from pg_attribute a
-  where a.attrelid = 'widget_internal.sent_event'::regclass and a.attname = field_problem.field;
-
-  if v_value is null and not v_is_required then
-    return null;
-  elsif field_problem.field <> 'properties' and jsonb_typeof(v_value) not in ('string', 'number') then
-    v_must := 'must be a string or a number';
-  elsif v_value is not null then
-    begin
-      if field_problem.field = 'properties' then
-        execute format('select $1::%s', v_type) using v_value;
-      else
-        execute format('select $1::%s', v_type) using v_value #>> '{}';
-      end if;
-      return null;
-    exception
-      when data_exception or integrity_constraint_violation then
-        null;  -- v_must says what it must be
-    end;
-  end if;
-  return field_problem.field || ': ' || v_must
-    || case field_problem.field when 'event_type' then array_to_string(widget_internal.event_types(), ', ') else '' end;
-end
-$$;
-
-comment on function widget_internal.field_problem(jsonb, text) is
-  'What is wrong with one field of a sent event: its name, a colon, what it must be; null where nothing is.';
-
-
-create function widget_internal.event_problem(event jsonb)
-returns text
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_field text;
-  v_problem text;
-begin
-  if jsonb_typeof(event_problem.event) is distinct from 'object' then
-    return 'event: must be a JSON object';
-  end if;
-  foreach v_field in array widget_internal.event_fields() loop
-    v_problem := widget_internal.field_problem(event_problem.event, v_field);
-    if v_problem is not null then
-      return v_problem;
-    end if;
-  end loop;
-  select k into v_field from jsonb_object_keys(event_problem.event - widget_internal.event_fields()) k limit 1;
-  return left(v_field, 64) || ': is not a field of an event';
-end
-$$;
-
-comment on function widget_internal.event_problem(jsonb) is
-  'What is wrong with a sent event: the first field that does not fit, a colon, what it must be; null where nothing is.';
-
-
 create function widget_internal.store_events(
   widget_id uuid, events jsonb, received_at timestamptz, are_checked boolean, out stored integer
 )
@@ -277,10 +165,12 @@ declare
   v_asked_widget_id uuid;
   v_until timestamptz;
 begin
-  if not pg_try_advisory_xact_lock_shared(widget_internal.receipts_key()) then
-    perform pg_advisory_xact_lock_shared(widget_internal.receipts_key());
-  end if;
-  v_received_at := clock_timestamp();
+  -- As receipt_time() does it, and cheaper where nobody waits for the lock and nothing was received before.
+  v_received_at := case
+    when coalesce(current_setting('widget_internal.receipt_time', true), '') = ''
+      and pg_try_advisory_xact_lock_shared(widget_internal.receipts_key()) then clock_timestamp()
+    else widget_internal.receipt_time()
+  end;
   begin
     v_events := jsonb_array_length(record_events.events);
     v_widget_id := record_events.events -> 0 ->> 'widget_id';
@@ -326,70 +216,3 @@ $$;
 comment on function widget_internal.record_events(jsonb) is
   'What track_events() does, with the right to write the ledger. Nearly every batch is one widget''s and plainly good, and '
   'is stored without a look at its single events.';
-
-
-create function widget_internal.record_event(event jsonb)
-returns jsonb
-language plpgsql volatile
--- definer because refusals are counted and answered by functions that nobody else may call
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_answer constant jsonb := widget_internal.record_events(jsonb_build_array(jsonb_strip_nulls(record_event.event)));
-  v_reason constant text := v_answer #>> '{rejected,0,reason}';
-begin
-  if v_reason is null or v_answer ? 'code' then
-    return v_answer;
-  elsif v_reason = widget_internal.door_problem() then
-    return widget_internal.refusal_answer(403, '42501', v_reason);
-  end if;
-  return widget_internal.refusal_answer(400, '22023', v_reason);
-end
-$$;
-
-comment on function widget_internal.record_event(jsonb) is
-  'What track_event() does: a batch of one, whose refusal is the answer''s own.';
-
-
-create function public.track_event(
-  widget_id uuid default null, event_type text default null, session_id text default null, page_url text default null,
-  event_id uuid default null, call_id text default null, seq integer default null, age_ms bigint default 0,
-  properties jsonb default null
-)
-returns jsonb
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return widget_internal.record_event(jsonb_build_object(
-    'widget_id', track_event.widget_id, 'event_type', track_event.event_type, 'session_id', track_event.session_id,
-    'page_url', track_event.page_url, 'event_id', track_event.event_id, 'call_id', track_event.call_id,
-    'seq', track_event.seq, 'age_ms', track_event.age_ms, 'properties', track_event.properties
-  ));
-end
-$$;
-
-comment on function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb) is
-  'Takes one event of a widget. age_ms: how long ago it happened, by the sender''s own clock. '
-  'Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. '
-  'HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message '
-  'names the field. 429 (53400): over quota; Retry-After and retry_after say for how many seconds. 503 (25006): the '
-  'database is read-only just now. What is refused is counted in widget_refusals.';
-
-
-create function public.track_events(events jsonb default null)
-returns jsonb
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return widget_internal.record_events(track_events.events);
-end
-$$;
-
-comment on function public.track_events(jsonb) is
-  'Takes up to 1000 events: an array of objects with the arguments of track_event() as keys. '
-  'Answers {"accepted": n, "duplicates": n, "rejected": [{"index": i, "reason": "field: why"}]}; one bad event never '
-  'costs another. HTTP 400 (22023): not an array. 413 (54000): too many. 429 (53400): at least one is over quota; the '
-  'others are stored. Send all again after Retry-After (in the body: retry_after) seconds.';
