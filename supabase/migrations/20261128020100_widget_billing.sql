@@ -74,7 +74,7 @@ comment on function widget_internal.month_of(timestamptz) is 'The billing month,
 
 create function widget_internal.billing_months(period_start timestamptz, period_end timestamptz)
 returns table (month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz)
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -308,39 +308,43 @@ declare
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with called as not materialized (
-    select c.*, c.ended_at - c.started_at as length, coalesce(c.started_at < priced_calls.split_at, false) as is_before
+  with kept as not materialized (
+    select c.*, c.ended_at - c.started_at as length,
+      coalesce(c.started_at < priced_calls.split_at, false) as is_before
     from widget_internal.call_states c
     where priced_calls.as_of is null
       and c.started_at >= priced_calls.from_at and c.started_at < priced_calls.to_at
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
+  ),
+  single as (
+    select k.* from kept k where not priced_calls.in_sums
     union all
-    select c.*, c.ended_at - c.started_at, coalesce(c.started_at < priced_calls.split_at, false)
+    select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
     from widget_internal.states_as_of(
       priced_calls.only_widget, priced_calls.from_at, priced_calls.to_at, priced_calls.as_of
-    ) c
+    ) s
     where priced_calls.as_of is not null
   ),
   parts as (
     select
       c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
       1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' then widget_internal.correction_note(
+      case when c.evidence = 'operator' and not priced_calls.in_sums then widget_internal.correction_note(
         c.widget_id, c.session_id, c.call_id, c.first_event_at, c.last_event_at, priced_calls.as_of
       ) end as note
-    from called c
-    where not priced_calls.in_sums
+    from single c
     union all
-    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one
-    -- call is; where the widget's plan rounds, only calls of equal length cost the same.
-    select
-      c.widget_id, null, null, null, null, c.outcome, c.evidence, c.is_before, coalesce(c.alike, sum(c.length)),
-      count(*), case when c.alike is null then 1 else count(*) end, null
-    from (
-      select k.*, case when k.widget_id = any (v_rounding) then k.length end as alike from called k
-      where priced_calls.in_sums
-    ) c
-    group by c.widget_id, c.outcome, c.evidence, c.is_before, c.alike
+    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
+    from kept k
+    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before
+    union all
+    -- Where a plan rounds, only calls of equal length cost the same.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
+    from kept k
+    where priced_calls.in_sums and k.widget_id = any (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
   ),
   planned as (
     select
@@ -758,7 +762,7 @@ comment on function public.broken_widget_statements() is
 
 create function widget_internal.closed_months()
 returns table (month date, period_start timestamptz, period_end timestamptz, as_of timestamptz)
-language plpgsql stable
+language plpgsql stable rows 10
 -- definer because a month is closed for an owner without a charge in it, too
 security definer
 set search_path = pg_catalog, pg_temp
@@ -782,6 +786,8 @@ begin
   select l.*
   from public.widget_statement_lines l
   where l.usage_period = billed_calls.month
+    -- The month's own lines by their key, the later ones by the index of adjustments.
+    and (l.period = billed_calls.month or l.usage_period < l.period)
     and l.started_at >= billed_calls.from_at and l.started_at < billed_calls.to_at
     and (billed_calls.only_widget is null or l.widget_id = billed_calls.only_widget)
     and not exists (
@@ -796,6 +802,55 @@ $$;
 comment on function widget_internal.billed_calls(date, timestamptz, timestamptz, uuid) is
   'The calls of a closed month that started in [from_at, to_at), as they were billed last: the latest line of each. Those '
   'without an outcome are no longer calls of the month.';
+
+
+create table widget_internal.compared_calls (
+  month date not null,
+  widget_id uuid not null,
+  fingerprint numeric not null,
+  constraint calls_are_compared_by_widget_and_month primary key (month, widget_id)
+);
+
+comment on table widget_internal.compared_calls is
+  'What a widget''s calls of a closed month were when a closing last compared them with what is billed. As long as they '
+  'are the same, nothing of them is pending.';
+
+alter table widget_internal.compared_calls enable row level security;
+
+create policy "owners see their widgets' fingerprints" on widget_internal.compared_calls
+  for select to authenticated
+  using (widget_id = any (array(select widget_internal.owned_widget_ids())));
+
+
+create function widget_internal.changed_calls(month date, from_at timestamptz, to_at timestamptz, only_widget uuid)
+returns setof widget_internal.compared_calls
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+  return query
+  select changed_calls.month, coalesce(k.widget_id, f.widget_id), coalesce(k.fingerprint, 0)
+  from (
+    -- Without ids, so that the index alone is read.
+    select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint
+    from widget_internal.call_states c
+    where c.started_at >= changed_calls.from_at and c.started_at < changed_calls.to_at
+      and (changed_calls.only_widget is null or c.widget_id = changed_calls.only_widget)
+    group by c.widget_id
+  ) k
+  full join (
+    select d.* from widget_internal.compared_calls d
+    where d.month = changed_calls.month
+      and (changed_calls.only_widget is null or d.widget_id = changed_calls.only_widget)
+  ) f on f.widget_id = k.widget_id
+  where coalesce(k.fingerprint, 0) <> coalesce(f.fingerprint, 0);
+end
+$$;
+
+comment on function widget_internal.changed_calls(date, timestamptz, timestamptz, uuid) is
+  'The widgets whose calls of a month, which lie between from_at and to_at, are not what was compared last, with what they '
+  'are now.';
 
 
 create function widget_internal.late_changes(
@@ -815,14 +870,17 @@ begin
     m.month, d.widget_id, d.session_id, d.call_id, d.started_at, d.ended_at, d.outcome, d.evidence, d.duration_seconds,
     d.old_seconds, d.new_seconds, d.rule, coalesce(p.as_of, m.as_of)
   from widget_internal.closed_months() m
+  cross join lateral widget_internal.changed_calls(
+    m.month, m.period_start, m.period_end, late_changes.only_widget
+  ) w
   cross join lateral (
     select
       coalesce(k.widget_id, b.widget_id) as widget_id, coalesce(k.session_id, b.session_id) as session_id,
       coalesce(k.call_id, b.call_id) as call_id, coalesce(k.started_at, b.started_at) as started_at, k.ended_at, k.outcome,
       k.evidence, k.duration_seconds, coalesce(b.new_seconds, 0) as old_seconds,
       coalesce(k.billable_seconds, 0) as new_seconds, coalesce(k.rule, 'no longer a call of this month') as rule, b.period
-    from widget_internal.priced_calls(m.month, m.period_start, m.period_end, null, late_changes.only_widget) k
-    full join widget_internal.billed_calls(m.month, '-infinity', 'infinity', late_changes.only_widget) b
+    from widget_internal.priced_calls(m.month, m.period_start, m.period_end, null, w.widget_id) k
+    full join widget_internal.billed_calls(m.month, '-infinity', 'infinity', w.widget_id) b
       on b.widget_id = k.widget_id and b.session_id = k.session_id and b.call_id = k.call_id
   ) d
   left join widget_internal.closed_months() p on p.month = d.period
@@ -897,7 +955,7 @@ returns table (
   month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz,
   is_closed boolean, counted_as_of timestamptz
 )
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -1240,11 +1298,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_lines refcursor;
+  v_changes refcursor;
   v_part public.widget_statement_lines[];
+  v_changed widget_internal.compared_calls;
   v_as_of timestamptz;
 begin
-  -- A cursor reads what was committed when it was opened. Opened while writers are held up, for an instant, it reads all
-  -- that was received by then, and nothing else; they go on while it is read.
+  -- Cursors read what was committed when they were opened. Opened while writers are held up, for an instant, they read
+  -- all that was received by then, and nothing else; writers go on while they are read.
   perform widget_internal.hold_receipts();
   begin
     v_as_of := clock_timestamp();
@@ -1255,6 +1315,16 @@ begin
         from widget_internal.statement_lines(write_lines.month, v_as_of) s
       ) l
       group by l.part;
+    open v_changes for
+      select c.*
+      from (
+        select m.month, m.period_start, m.period_end from widget_internal.closed_months() m
+        where m.month < write_lines.month
+        union all
+        select write_lines.month, widget_internal.month_start(write_lines.month),
+          widget_internal.month_start((write_lines.month + interval '1 month')::date)
+      ) m
+      cross join lateral widget_internal.changed_calls(m.month, m.period_start, m.period_end, null) c;
     perform pg_advisory_unlock(widget_internal.receipts_key());
   exception when query_canceled or others then
     perform pg_advisory_unlock(widget_internal.receipts_key());
@@ -1272,7 +1342,14 @@ begin
       l.duration_seconds, l.old_seconds, l.new_seconds, l.rule, l.event_ids
     from unnest(v_part) l;
   end loop;
+  loop
+    fetch v_changes into v_changed;
+    exit when not found;
+    insert into widget_internal.compared_calls values (v_changed.*)
+    on conflict on constraint calls_are_compared_by_widget_and_month do update set fingerprint = excluded.fingerprint;
+  end loop;
   close v_lines;
+  close v_changes;
   return v_as_of;
 end
 $$;
@@ -1575,18 +1652,20 @@ comment on function public.correct_widget_call(uuid, text, text, numeric, text, 
 -- Who may do what of billing. An owner reads the bills of the own widgets, and writes none of what they rest on.
 
 insert into widget_internal.rights (object, grantee, privileges)
-select format('table public.%s', t.name), t.grantee, t.privileges
+select 'table ' || t.name, t.grantee, t.privileges
 from (values
-  ('widget_plans', 'authenticated', 'select'),
-  ('widget_plans', 'service_role', 'select, insert, update, delete'),
-  ('widget_customers', 'authenticated', 'select'),
-  ('widget_customers', 'service_role', 'select, insert, update, delete'),
-  ('widget_billing_periods', 'authenticated', 'select'),
-  ('widget_billing_periods', 'service_role', 'select'),
-  ('widget_statement_charges', 'authenticated', 'select'),
-  ('widget_statement_charges', 'service_role', 'select'),
-  ('widget_statement_lines', 'authenticated', 'select'),
-  ('widget_statement_lines', 'service_role', 'select')
+  ('public.widget_plans', 'authenticated', 'select'),
+  ('public.widget_plans', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_customers', 'authenticated', 'select'),
+  ('public.widget_customers', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_billing_periods', 'authenticated', 'select'),
+  ('public.widget_billing_periods', 'service_role', 'select'),
+  ('public.widget_statement_charges', 'authenticated', 'select'),
+  ('public.widget_statement_charges', 'service_role', 'select'),
+  ('public.widget_statement_lines', 'authenticated', 'select'),
+  ('public.widget_statement_lines', 'service_role', 'select'),
+  ('widget_internal.compared_calls', 'authenticated', 'select'),
+  ('widget_internal.compared_calls', 'service_role', 'select')
 ) t (name, grantee, privileges);
 
 insert into widget_internal.rights (object, grantee, privileges)
@@ -1608,6 +1687,7 @@ from unnest(array[
   'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone)',
   'widget_internal.closed_months()',
   'widget_internal.billed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
+  'widget_internal.changed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
   'widget_internal.late_changes(date, date, uuid)',
   'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
   'widget_internal.bill_months(timestamp with time zone, timestamp with time zone, timestamp with time zone)',

@@ -72,7 +72,7 @@ comment on function widget_internal.month_of(timestamptz) is 'The billing month,
 
 create function widget_internal.billing_months(period_start timestamptz, period_end timestamptz)
 returns table (month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz)
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -48,39 +48,43 @@ declare
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with called as not materialized (
-    select c.*, c.ended_at - c.started_at as length, coalesce(c.started_at < priced_calls.split_at, false) as is_before
+  with kept as not materialized (
+    select c.*, c.ended_at - c.started_at as length,
+      coalesce(c.started_at < priced_calls.split_at, false) as is_before
     from widget_internal.call_states c
     where priced_calls.as_of is null
       and c.started_at >= priced_calls.from_at and c.started_at < priced_calls.to_at
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
+  ),
+  single as (
+    select k.* from kept k where not priced_calls.in_sums
     union all
-    select c.*, c.ended_at - c.started_at, coalesce(c.started_at < priced_calls.split_at, false)
+    select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
     from widget_internal.states_as_of(
       priced_calls.only_widget, priced_calls.from_at, priced_calls.to_at, priced_calls.as_of
-    ) c
+    ) s
     where priced_calls.as_of is not null
   ),
   parts as (
     select
       c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
       1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' then widget_internal.correction_note(
+      case when c.evidence = 'operator' and not priced_calls.in_sums then widget_internal.correction_note(
         c.widget_id, c.session_id, c.call_id, c.first_event_at, c.last_event_at, priced_calls.as_of
       ) end as note
-    from called c
-    where not priced_calls.in_sums
+    from single c
     union all
-    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one
-    -- call is; where the widget's plan rounds, only calls of equal length cost the same.
-    select
-      c.widget_id, null, null, null, null, c.outcome, c.evidence, c.is_before, coalesce(c.alike, sum(c.length)),
-      count(*), case when c.alike is null then 1 else count(*) end, null
-    from (
-      select k.*, case when k.widget_id = any (v_rounding) then k.length end as alike from called k
-      where priced_calls.in_sums
-    ) c
-    group by c.widget_id, c.outcome, c.evidence, c.is_before, c.alike
+    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
+    from kept k
+    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before
+    union all
+    -- Where a plan rounds, only calls of equal length cost the same.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
+    from kept k
+    where priced_calls.in_sums and k.widget_id = any (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
   ),
   planned as (
     select

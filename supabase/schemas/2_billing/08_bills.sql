@@ -6,7 +6,7 @@ returns table (
   month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz,
   is_closed boolean, counted_as_of timestamptz
 )
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -108,11 +108,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_lines refcursor;
+  v_changes refcursor;
   v_part public.widget_statement_lines[];
+  v_changed widget_internal.compared_calls;
   v_as_of timestamptz;
 begin
-  -- A cursor reads what was committed when it was opened. Opened while writers are held up, for an instant, it reads all
-  -- that was received by then, and nothing else; they go on while it is read.
+  -- Cursors read what was committed when they were opened. Opened while writers are held up, for an instant, they read
+  -- all that was received by then, and nothing else; writers go on while they are read.
   perform widget_internal.hold_receipts();
   begin
     v_as_of := clock_timestamp();
@@ -123,6 +125,16 @@ begin
         from widget_internal.statement_lines(write_lines.month, v_as_of) s
       ) l
       group by l.part;
+    open v_changes for
+      select c.*
+      from (
+        select m.month, m.period_start, m.period_end from widget_internal.closed_months() m
+        where m.month < write_lines.month
+        union all
+        select write_lines.month, widget_internal.month_start(write_lines.month),
+          widget_internal.month_start((write_lines.month + interval '1 month')::date)
+      ) m
+      cross join lateral widget_internal.changed_calls(m.month, m.period_start, m.period_end, null) c;
     perform pg_advisory_unlock(widget_internal.receipts_key());
   exception when query_canceled or others then
     perform pg_advisory_unlock(widget_internal.receipts_key());
@@ -140,7 +152,14 @@ begin
       l.duration_seconds, l.old_seconds, l.new_seconds, l.rule, l.event_ids
     from unnest(v_part) l;
   end loop;
+  loop
+    fetch v_changes into v_changed;
+    exit when not found;
+    insert into widget_internal.compared_calls values (v_changed.*)
+    on conflict on constraint calls_are_compared_by_widget_and_month do update set fingerprint = excluded.fingerprint;
+  end loop;
   close v_lines;
+  close v_changes;
   return v_as_of;
 end
 $$;

@@ -1,18 +1,20 @@
 -- Who may do what of billing. An owner reads the bills of the own widgets, and writes none of what they rest on.
 
 insert into widget_internal.rights (object, grantee, privileges)
-select format('table public.%s', t.name), t.grantee, t.privileges
+select 'table ' || t.name, t.grantee, t.privileges
 from (values
-  ('widget_plans', 'authenticated', 'select'),
-  ('widget_plans', 'service_role', 'select, insert, update, delete'),
-  ('widget_customers', 'authenticated', 'select'),
-  ('widget_customers', 'service_role', 'select, insert, update, delete'),
-  ('widget_billing_periods', 'authenticated', 'select'),
-  ('widget_billing_periods', 'service_role', 'select'),
-  ('widget_statement_charges', 'authenticated', 'select'),
-  ('widget_statement_charges', 'service_role', 'select'),
-  ('widget_statement_lines', 'authenticated', 'select'),
-  ('widget_statement_lines', 'service_role', 'select')
+  ('public.widget_plans', 'authenticated', 'select'),
+  ('public.widget_plans', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_customers', 'authenticated', 'select'),
+  ('public.widget_customers', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_billing_periods', 'authenticated', 'select'),
+  ('public.widget_billing_periods', 'service_role', 'select'),
+  ('public.widget_statement_charges', 'authenticated', 'select'),
+  ('public.widget_statement_charges', 'service_role', 'select'),
+  ('public.widget_statement_lines', 'authenticated', 'select'),
+  ('public.widget_statement_lines', 'service_role', 'select'),
+  ('widget_internal.compared_calls', 'authenticated', 'select'),
+  ('widget_internal.compared_calls', 'service_role', 'select')
 ) t (name, grantee, privileges);
 
 insert into widget_internal.rights (object, grantee, privileges)
@@ -34,6 +36,7 @@ from unnest(array[
   'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone)',
   'widget_internal.closed_months()',
   'widget_internal.billed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
+  'widget_internal.changed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
   'widget_internal.late_changes(date, date, uuid)',
   'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
   'widget_internal.bill_months(timestamp with time zone, timestamp with time zone, timestamp with time zone)',
