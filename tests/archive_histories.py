@@ -37,7 +37,7 @@ def archived_books(folder: Path, *, sessions: int) -> Iterator[Books]:
     """Play histories, close their months, and archive them one after the other."""
     with new_server() as server, database_copy(server) as url, connect(url) as db:
         db.execute("update widget_internal.settings set billing_time_zone = %s", [ZONE])
-        play(db, random.Random(11), sessions)
+        play(db, random.Random(11), sessions)  # noqa: S311
         close_months(db, *MONTHS)
         books = Books(
             db,
@@ -54,12 +54,12 @@ def archived_books(folder: Path, *, sessions: int) -> Iterator[Books]:
 def play(db: Connection, chance: random.Random, sessions: int) -> None:
     """Half of each session's events, a cleanup, and the other half: late ends outrank inferred ones."""
     widgets = [new_widget(db) for _ in range(4)]
-    for widget_id, plan in zip(widgets, ("('2026-01-01', 60, 0, 0)", "('2026-02-01', 0, 30, 500)"), strict=False):
+    for widget_id, plan in zip(widgets, (("2026-01-01", 60, 0, 0), ("2026-02-01", 0, 30, 500)), strict=False):
         db.execute(
-            "insert into public.widget_plans (widget_id, name, price_per_minute, currency, valid_from,"
-            f" increment_seconds, minimum_seconds, included_seconds) select %s, 'P', 0.125, 'EUR', v.* from (values {plan}) v (a, b, c, d)"
-            .replace("v.*", "v.a::date, v.b, v.c, v.d"),
-            [widget_id],
+            "insert into public.widget_plans (widget_id, name, price_per_minute, currency, monthly_fee, valid_from,"
+            " increment_seconds, minimum_seconds, included_seconds)"
+            " values (%s, 'P', 0.125, 'EUR', 9.9, %s, %s, %s, %s)",
+            [widget_id, *plan],
         )
     events = [event for number in range(sessions) for event in history(chance, chance.choice(widgets), f"s{number}")]
     for half in (0, 1):
@@ -77,11 +77,9 @@ def history(chance: random.Random, widget_id: UUID, session_id: str) -> Iterator
 
     def event(event_type: str, after: int, source: str = "browser", **columns: Any) -> Row:
         moment = at + timedelta(seconds=after)
-        return {
-            **{"widget_id": widget_id, "session_id": session_id, "event_type": event_type, "at": moment},
-            **{"received_at": moment + timedelta(seconds=chance.choice((0, 1, 90_000))), "source": source},
-            **columns,
-        }
+        received_at = moment + timedelta(seconds=chance.choice((0, 1, 90_000)))
+        where = {"widget_id": widget_id, "session_id": session_id, "event_type": event_type, "at": moment}
+        return where | {"received_at": received_at, "source": source} | columns
 
     yield event("widget_load", 0, page_url="https://shop.example/a", user_agent="A", properties={"x": 1})
     for number in range(chance.randrange(3)):

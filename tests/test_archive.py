@@ -72,7 +72,7 @@ def stored_events(place: Path, month: str = "*") -> list[Row]:
 def test_a_closed_months_events_leave_and_its_calls_stay(
     url: str, db: Connection, widget_id: UUID, tmp_path: Path
 ) -> None:
-    """What left is in the files to the letter; calls, bills and statements are as before, and the files say the same."""
+    """What left is in the files to the letter; calls and bills are as before, and the files say the same."""
     session(db, widget_id, JANUARY, "january")
     session(db, widget_id, FEBRUARY, "february")
     record(db, widget_id, "a load alone", "widget_load", JANUARY, received_at=JANUARY)
@@ -104,7 +104,17 @@ def test_the_files_hold_nothing_that_an_erasure_would_remove(
     """No page, no agent, no property but those that bills rest on: an erasure before or after changes no file."""
     session(db, widget_id, JANUARY, "s")
     properties = {"record_id": "r", "visitor": "Ann"}
-    record(db, widget_id, "s", "call_end", JANUARY, received_at=JANUARY, call_id="c", source="server", properties=properties)
+    record(
+        db,
+        widget_id,
+        "s",
+        "call_end",
+        JANUARY,
+        received_at=JANUARY,
+        call_id="c",
+        source="server",
+        properties=properties,
+    )
     close_months(db, "2026-01")
     of_ledger = columns(db, "public.widget_analytics")
 
@@ -233,7 +243,7 @@ def test_a_bill_as_of_a_moment_before_the_move_is_refused(
 
 
 def test_a_run_that_is_killed_at_any_step_is_resumed(url: str, db: Connection, widget_id: UUID, tmp_path: Path) -> None:
-    """Killed before each step in turn, the command goes on where it was; nothing is lost, and nothing is there twice."""
+    """Killed before each step in turn, the command resumes; nothing is lost, and nothing is there twice."""
     db.execute(
         "insert into public.widget_analytics (widget_id, session_id, event_type, call_id, timestamp, received_at)"
         " select %s, 's' || n, e.type, 'c', %s + n * interval '1 minute' + e.after, %s"
@@ -262,7 +272,7 @@ def test_a_run_that_is_killed_at_any_step_is_resumed(url: str, db: Connection, w
     assert "writing the calls of 2026-01, 1" in seen
     assert session_names(db) == {"march"}
     assert [row["id"] for row in stored_events(tmp_path)] == sorted(ids)
-    assert archived_usage(Place(str(tmp_path)), ["2026-01"]).__next__().calls == 250
+    assert [one.calls for one in archived_usage(Place(str(tmp_path)), ["2026-01"])] == [250]
 
 
 def test_the_database_deletes_only_what_the_file_was_found_to_hold(
@@ -277,8 +287,12 @@ def test_the_database_deletes_only_what_the_file_was_found_to_hold(
             if step == "reading part 1":
                 (file,) = tmp_path.glob("events/*/*.parquet")
                 table = pq.ParquetFile(file).read()
-                changed = table.slice(1) if column is None else table.set_column(
-                    table.column_names.index(column), column, [table.column(column).take([2, 0, 1])]
+                changed = (
+                    table.slice(1)
+                    if column is None
+                    else table.set_column(
+                        table.column_names.index(column), column, [table.column(column).take([2, 0, 1])]
+                    )
                 )
                 pq.write_table(changed, file)
 
@@ -297,7 +311,7 @@ def test_the_database_deletes_only_what_the_file_was_found_to_hold(
 def test_each_step_runs_in_the_server_process_that_holds_the_lock(
     url: str, db: Connection, widget_id: UUID, tmp_path: Path
 ) -> None:
-    """A transaction pooler hands out any process: a step in another one is refused, and so is a second taker in the same."""
+    """A transaction pooler may change it: a step elsewhere is refused, and so is a second run in the same process."""
     session(db, widget_id, JANUARY, "s")
     close_months(db, "2026-01")
     steps = (
@@ -395,7 +409,9 @@ def test_mistakes_are_told_in_a_line(url: str, db: Connection, widget_id: UUID, 
         "a statement": (2, command(url, "bill", "--archive", tmp_path, "--detail", "statements")),
     }
 
-    assert {what: done.returncode for what, (_, done) in told.items()} == {what: code for what, (code, _) in told.items()}
+    assert {what: done.returncode for what, (_, done) in told.items()} == {
+        what: code for what, (code, _) in told.items()
+    }
     assert all(done.stderr.startswith("widget-analytics: ") for _, done in told.values()), told
     assert all(len(done.stderr.splitlines()) == 1 for _, done in told.values()), told
     assert len(ledger(db)) == 3

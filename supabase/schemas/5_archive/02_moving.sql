@@ -64,16 +64,9 @@ declare
   v_archive public.widget_archives;
 begin
   select a.* into strict v_archive from public.widget_archives a where a.month = mark_archived_calls.month;
-  with spoken_of as materialized (
-    select distinct e.widget_id, e.session_id::text collate "C" as session_id, e.call_id::text collate "C" as call_id
-    from widget_internal.archive_stretch(mark_archived_calls.month, mark_archived_calls.part) e
-    where e.event_type like 'call\_%'
-  ),
-  -- A session's unnamed calls move together or not yet: matched afresh without the earlier ones, they would be others.
-  whole_sessions as (
-    select s.widget_id, s.session_id
-    from (select distinct o.widget_id, o.session_id from spoken_of o where o.call_id is null) s
-    where not exists (
+  with sessions as materialized (
+    -- A session's unnamed calls move together or not yet: matched afresh without the earlier ones, they would be others.
+    select s.widget_id, s.session_id, not exists (
       select from public.widget_analytics e
       where e.widget_id = s.widget_id and e.session_id = s.session_id and e.call_id is null and e.event_type like 'call\_%'
         and (e."timestamp" >= v_archive.events_before or e.received_at > v_archive.as_of)
@@ -81,22 +74,21 @@ begin
       select from widget_internal.call_states c
       where c.widget_id = s.widget_id and c.session_id = s.session_id and c.matched_start_claim is not null
         and (c.ended_at is null or c.last_event_at >= v_archive.events_before)
-    )
+    ) as is_whole
+    from (
+      select distinct e.widget_id, e.session_id::text collate "C" as session_id
+      from widget_internal.archive_stretch(mark_archived_calls.month, mark_archived_calls.part) e
+      where e.event_type like 'call\_%'
+    ) s
   ),
-  -- In the order of all writers of states, so that none waits in a circle.
   over as (
     select c.widget_id, c.session_id, c.call_id
-    from widget_internal.call_states c
-    join (
-      select o.widget_id, o.session_id, o.call_id, false as is_matched from spoken_of o where o.call_id is not null
-      union all
-      select c.widget_id, c.session_id, c.call_id, true
-      from whole_sessions s
-      join widget_internal.call_states c on c.widget_id = s.widget_id and c.session_id = s.session_id
-    ) m on m.widget_id = c.widget_id and m.session_id = c.session_id and m.call_id = c.call_id
-      and m.is_matched = (c.matched_start_claim is not null)
-    join public.widget_billing_periods b on c.started_at >= b.period_start and c.started_at < b.period_end
+    from sessions s
+    join widget_internal.call_states c on c.widget_id = s.widget_id and c.session_id = s.session_id
+    join public.widget_billing_periods p on c.started_at >= p.period_start and c.started_at < p.period_end
     where c.archived_at is null and c.ended_at is not null and c.last_event_at < v_archive.events_before
+      and (c.matched_start_claim is null or s.is_whole)
+    -- In the order of all writers of states, so that none waits in a circle.
     order by c.widget_id, c.session_id, c.call_id
     for no key update of c
   )
@@ -107,8 +99,8 @@ end
 $$;
 
 comment on function widget_internal.mark_archived_calls(date, integer) is
-  'Marks the calls of a part''s events that are over, are of a closed month, and have no event after the month: from now on '
-  'neither a browser''s event nor the deletion of theirs changes them.';
+  'Marks the calls of a part''s sessions that are over, are of a closed month, and have no event after the month: from now '
+  'on neither a browser''s event nor the deletion of theirs changes them.';
 
 
 create function widget_internal.next_archive_part(month date, max_events integer default 250000)

@@ -37,16 +37,12 @@ def archived_months(place: Place) -> list[str]:
     return names
 
 
-def archived_calls(
-    place: Place, months: Sequence[str], *, engine: EngineName = EngineName.DUCKDB
-) -> Iterator[Call]:
+def archived_calls(place: Place, months: Sequence[str], *, engine: EngineName = EngineName.DUCKDB) -> Iterator[Call]:
     """Yield the calls of archived months as they were billed, in the order in which they started."""
     return Call.read(map(_row, query_files(engine, place, _views(months), _CALLS)))
 
 
-def archived_usage(
-    place: Place, months: Sequence[str], *, engine: EngineName = EngineName.DUCKDB
-) -> Iterator[Usage]:
+def archived_usage(place: Place, months: Sequence[str], *, engine: EngineName = EngineName.DUCKDB) -> Iterator[Usage]:
     """Yield each widget's usage of archived months, and what was charged for it."""
     query = files("widget_analytics._archive").joinpath("usage.sql").read_text()
     return Usage.read(map(_row, query_files(engine, place, _views(months), query)))
@@ -54,7 +50,8 @@ def archived_usage(
 
 def _views(months: Sequence[str]) -> dict[str, list[str]]:
     return {
-        f"archived_{name}": [f"{name}/month={month}/{name}.parquet" for month in months] for name in ("calls", "charges")
+        f"archived_{name}": [f"{name}/month={month}/{name}.parquet" for month in months]
+        for name in ("calls", "charges")
     }
 
 

@@ -88,7 +88,8 @@ def _move_parts(
     while part := _row(connection, "select part from widget_internal.next_archive_part(%s, %s)", month, events_in_file):
         (number,) = part
         on_step(f"writing part {number}")
-        file = _store(connection, place, EVENTS, month, f"part-{number:05}", _events(month, number))
+        file = f"events/month={month:%Y-%m}/part-{number:05}.parquet"
+        _store(connection, place, file, EVENTS, _events(month, number))
         on_step(f"reading part {number}")
         with place.stored(file) as stored:
             sums = read_sums(stored)
@@ -103,7 +104,7 @@ def _write_bills(connection: Connection, place: Place, on_step: OnStep) -> Itera
         on_step(f"writing the calls of {month:%Y-%m}")
         for content, function in ((CALLS, "widget_billing_calls"), (CHARGES, "widget_billing_usage")):
             rows = sql.SQL("public.{}({}, {})").format(sql.Identifier(function), start, end)
-            _store(connection, place, content, month, content.name, rows)
+            _store(connection, place, f"{content.name}/month={month:%Y-%m}/{content.name}.parquet", content, rows)
         connection.execute("update public.widget_archives set billed_to = %s where month = %s", [billed_to, month])
         yield f"{month:%Y-%m}"
 
@@ -116,15 +117,11 @@ def _events(month: date, part: int) -> sql.Composed:
     ).format(sql.SQL(", ").join(sql.Identifier("e", name) for name in kept), month, part)
 
 
-def _store(
-    connection: Connection, place: Place, content: Content, month: date, name: str, rows: sql.Composable
-) -> str:
-    stored = f"{content.name}/month={month:%Y-%m}/{name}.parquet"
+def _store(connection: Connection, place: Place, name: str, content: Content, rows: sql.Composable) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rows.parquet")
         write_rows(connection, content, rows, file)
-        place.put(file, stored)
-    return stored
+        place.put(file, name)
 
 
 def _row(connection: Connection, query: LiteralString, *parameters: Any) -> tuple[Any, ...] | None:
