@@ -35,7 +35,9 @@ from tests.archive_support import (
 from tests.archive_victim import archive_and_die
 from tests.support import Connection, Row, calls_of, record
 from widget_analytics._archive.bill import archived_usage
+from widget_analytics._archive.move import refuse_pooler
 from widget_analytics._archive.place import Place
+from widget_analytics._exit import UsageError
 
 # What the archive takes of an event; the rest of the ledger's columns tell of a visitor.
 KEPT = ("id", "widget_id", "event_type", "source", "session_id", "call_id", "seq", "timestamp", "received_at")
@@ -334,6 +336,15 @@ def test_each_step_runs_in_the_server_process_that_holds_the_lock(
     assert at_work.returncode == 6
     assert "another archive is at work" in at_work.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_connections_that_share_a_server_process_are_refused(url: str) -> None:
+    """As behind a transaction pooler, where a lock that was taken would stay when the command is gone."""
+    with psycopg.connect(url) as one, psycopg.connect(url) as other:
+        refuse_pooler(one, other)
+
+        with pytest.raises(UsageError, match="transaction pooler"):
+            refuse_pooler(one, one)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -28,13 +29,13 @@ def archive(month: str, url: str) -> None:
     place = Place(url)
     require_duckdb()
     require_psycopg("an archive", "archive")
-    from widget_analytics._archive.move import archive_month  # noqa: PLC0415 (needs psycopg)
+    from widget_analytics._archive.move import archive_month, refuse_pooler  # noqa: PLC0415 (needs psycopg)
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with (
-        connected(database_url(), setting=DATABASE_URL, role="the owner of the tables, `postgres`") as connection,
-        console.status("", spinner="line") as status,
-    ):
+    connect = partial(connected, database_url(), setting=DATABASE_URL, role="the owner of the tables, `postgres`")
+    with connect() as connection, console.status("", spinner="line") as status:
+        with connect() as other:
+            refuse_pooler(connection, other)
         archived = archive_month(connection, place, month, on_step=status.update)
     plural = "" if archived.events == 1 else "s"
     console.print(f"{month}: {archived.events:,} event{plural} left the database for {place.url}", markup=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg import sql
 
 from widget_analytics._archive.files import CALLS, CHARGES, EVENTS, Content, read_sums, write_rows
+from widget_analytics._exit import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +80,28 @@ def archive_month(
     connection.execute("select widget_internal.start_archive(%s, %s)", [first_day, place.url])
     events = sum(_move_parts(connection, place, first_day, on_step, events_in_file))
     return Archived(events=events, bills=tuple(_write_bills(connection, place, on_step)))
+
+
+def refuse_pooler(connection: Connection, other: Connection) -> None:
+    """Refuse two connections to one address that share a server process, before one of them takes a lock there.
+
+    Behind a transaction pooler, where the lock would outlive the command, the second gets the process that the first
+    has just left, or the first gets another one the next time. Each step of the archive makes sure of it again.
+
+    Raises:
+        UsageError: they do.
+    """
+
+    def process(of: Connection) -> Any:
+        return _row(of, "select pg_backend_pid()")
+
+    first = process(connection)
+    with other.transaction():
+        if process(other) == first or process(connection) != first:
+            raise UsageError(
+                "the address is a transaction pooler's, where a lock is nobody's own: use that of the direct "
+                "connection or of a session pooler (port 5432)"
+            )
 
 
 def _move_parts(
