@@ -1,7 +1,9 @@
 -- What finance asks: the calls of a period, each with its bill, and their sums. Of an open month they say what the ledger
 -- says now, of a closed one what was charged for it.
 
-create function widget_internal.bill_months(period_start timestamptz, period_end timestamptz, as_of timestamptz)
+create function widget_internal.bill_months(
+  period_start timestamptz, period_end timestamptz, as_of timestamptz, as_charged boolean default true
+)
 returns table (
   month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz,
   is_closed boolean, counted_as_of timestamptz
@@ -11,7 +13,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select m.month, m.month_start, m.month_end, m.from_at, m.to_at, c.month is not null and bill_months.as_of is null,
+  select m.month, m.month_start, m.month_end, m.from_at, m.to_at,
+    c.month is not null and bill_months.as_of is null and bill_months.as_charged,
     -- As of now is all that there is to see: also what this very transaction has added since it began.
     case when bill_months.as_of >= now() then 'infinity' else bill_months.as_of end
   from widget_internal.billing_months(bill_months.period_start, bill_months.period_end) m
@@ -19,7 +22,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.bill_months(timestamptz, timestamptz, timestamptz) is
+comment on function widget_internal.bill_months(timestamptz, timestamptz, timestamptz, boolean) is
   'billing_months(), each with whether its bill is what was charged (is_closed), and else which receipts it counts.';
 
 

@@ -2,7 +2,7 @@
 -- start, so that parts add up to the month.
 
 create function widget_internal.usage_parts(
-  period_start timestamptz, period_end timestamptz, as_of timestamptz, only_widget uuid
+  period_start timestamptz, period_end timestamptz, as_of timestamptz, only_widget uuid, what_if jsonb
 )
 returns table (
   month date, widget_id uuid, outcome text, evidence text, is_before boolean, calls bigint, seconds numeric,
@@ -14,12 +14,14 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(usage_parts.period_start, usage_parts.period_end, usage_parts.as_of) m
+    select m.* from widget_internal.bill_months(
+      usage_parts.period_start, usage_parts.period_end, usage_parts.as_of, usage_parts.what_if is null
+    ) m
   )
   select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
   from months m
   cross join lateral widget_internal.priced_calls(
-    m.month, m.month_start, m.to_at, m.counted_as_of, usage_parts.only_widget, in_sums => true, split_at => m.from_at
+    m.month, m.month_start, m.to_at, m.counted_as_of, usage_parts.only_widget, true, m.from_at, usage_parts.what_if
   ) r
   where not m.is_closed
   union all
@@ -38,20 +40,21 @@ begin
   -- A fee is due in each month that has begun, with calls or without.
   select m.month, p.widget_id, null, null, false, 0, 0, 0, 0
   from months m
-  cross join lateral widget_internal.plans_in(m.month) p
+  cross join lateral widget_internal.plans_in(m.month, usage_parts.what_if) p
   where p.monthly_fee > 0 and m.month_start <= least(usage_parts.as_of, now())
     and (usage_parts.only_widget is null or p.widget_id = usage_parts.only_widget);
 end
 $$;
 
-comment on function widget_internal.usage_parts(timestamptz, timestamptz, timestamptz, uuid) is
+comment on function widget_internal.usage_parts(timestamptz, timestamptz, timestamptz, uuid, jsonb) is
   'The calls from the first instant of each month that the period touches to the end of the period, summed up by widget, '
   'month, outcome and evidence. is_before: those before the period, which its amounts rest on. pending: what was charged '
   'of a closed month less what its calls come to now.';
 
 
 create function public.widget_billing_usage(
-  period_start timestamptz, period_end timestamptz, as_of timestamptz default null, only_widget uuid default null
+  period_start timestamptz, period_end timestamptz, as_of timestamptz default null, only_widget uuid default null,
+  what_if jsonb default null
 )
 returns table (
   widget_id uuid, calls bigint, billable_seconds numeric,
@@ -64,18 +67,33 @@ returns table (
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_unknown constant text := (
+    select string_agg(k.key, ', ' order by k.key)
+    from jsonb_object_keys(widget_billing_usage.what_if) k (key)
+    where k.key not in (select a.attname from pg_attribute a where a.attrelid = 'public.widget_plans'::regclass)
+  );
 begin
+  if v_unknown is not null then
+    raise exception 'what_if: widget_plans has no column %', v_unknown using errcode = 'invalid_parameter_value';
+  end if;
   return query
   with months as materialized (
     select m.* from widget_internal.bill_months(
-      widget_billing_usage.period_start, widget_billing_usage.period_end, widget_billing_usage.as_of
+      widget_billing_usage.period_start, widget_billing_usage.period_end, widget_billing_usage.as_of,
+      widget_billing_usage.what_if is null
     ) m
   ),
   parts as materialized (
     select p.* from widget_internal.usage_parts(
       widget_billing_usage.period_start, widget_billing_usage.period_end, widget_billing_usage.as_of,
-      widget_billing_usage.only_widget
+      widget_billing_usage.only_widget, widget_billing_usage.what_if
     ) p
+  ),
+  plans as (
+    select m.month, p.*, p as plan
+    from months m
+    cross join lateral widget_internal.plans_in(m.month, widget_billing_usage.what_if) p
   ),
   to_date as (
     select p.month, p.widget_id, sum(p.seconds) as seconds, sum(p.seconds + p.pending_seconds) as with_pending,
@@ -89,20 +107,15 @@ begin
       t.*, m.is_closed, p.included_seconds, p.currency,
       case when m.from_at = m.month_start then round(p.monthly_fee, widget_internal.currency_decimals(p.currency)) else 0 end
         as fee,
-      coalesce(b.amount, widget_internal.charge(t.seconds, p)) as amount,
-      widget_internal.charge(t.with_pending, p) as amount_with_pending,
+      coalesce(b.amount, widget_internal.charge(t.seconds, p.plan)) as amount,
+      widget_internal.charge(t.with_pending, p.plan) as amount_with_pending,
       -- Nothing is due at a month's first instant.
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.seconds_before, p) end as amount_before,
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.with_pending_before, p) end
+      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.seconds_before, p.plan) end as amount_before,
+      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.with_pending_before, p.plan) end
         as amount_with_pending_before
     from months m
     join to_date t on t.month = m.month
-    left join lateral (
-      select l.* from public.widget_plans l
-      where l.widget_id = t.widget_id and l.valid_from <= m.month
-      order by l.valid_from desc
-      limit 1
-    ) p on true
+    left join plans p on p.month = m.month and p.widget_id = t.widget_id
     left join lateral (
       select sum(s.difference_amount) as amount
       from public.widget_statement_charges s
@@ -153,9 +166,10 @@ begin
 end
 $$;
 
-comment on function public.widget_billing_usage(timestamptz, timestamptz, timestamptz, uuid) is
+comment on function public.widget_billing_usage(timestamptz, timestamptz, timestamptz, uuid, jsonb) is
   'The sums of widget_billing_calls() per widget: all calls of the period, their billable seconds, and both by evidence. '
   'charged_seconds: month by month what exceeds the plan''s included seconds; amount: its price, rounded to the currency''s '
   'decimals, and the fees; null unless all months have a plan, and all in one currency. Of a part of a month: the month to '
   'date at its end less the month to date at its start. months: how many had calls or fees, and of these closed_months '
-  'count what was charged for them; pending_…: what the next statement will add to that.';
+  'count what was charged for them; pending_…: what the next statement will add to that. what_if: rates the calls, as they are now, by '
+  'this draft of a plan, an object with columns of widget_plans, in place of each widget''s own.';
