@@ -954,7 +954,8 @@ begin
     c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
     widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, 'infinity')
   from widget_internal.late_changes(
-    coalesce(widget_internal.to_month(widget_pending_adjustments.period), 'infinity'),
+    case when widget_pending_adjustments.period is null then 'infinity'
+      else widget_internal.to_month(widget_pending_adjustments.period) end,
     only_widget => widget_pending_adjustments.only_widget
   ) c;
 end
