@@ -1,56 +1,14 @@
-"""A database of its own for tests that close months, as a closed month stays closed.
+"""What tests that close months share: a widget, its calls, and what its statements say."""
 
-A test module that names this in `pytest_plugins` has one, and takes `books_db` for its `db`. Each test has a year of
-its own, the next one an earlier one, so that none leaves earlier months open to the others.
-"""
-
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import psycopg
-import pytest
-from psycopg.rows import dict_row
-
-from local_stack.stack import Stack
 from tests.support import Connection, Row, record
 
-_years = itertools.count(2019, -1)
-
 Open = Callable[[], Connection]
-
-
-@pytest.fixture(scope="module")
-def books() -> Iterator[Stack]:
-    """A database with closed months."""
-    with Stack(durable=False, jobs=False, gateway=False) as stack:
-        yield stack
-
-
-@pytest.fixture
-def open_db(books: Stack) -> Iterator[Open]:
-    opened: list[Connection] = []
-
-    def open_one() -> Connection:
-        opened.append(psycopg.connect(books.database_url, autocommit=True, row_factory=dict_row))
-        return opened[-1]
-
-    yield open_one
-    for connection in opened:
-        connection.close()
-
-
-@pytest.fixture
-def books_db(open_db: Open) -> Connection:
-    return open_db()
-
-
-@pytest.fixture
-def year() -> int:
-    return next(_years)
 
 
 def new_widget(db: Connection, owner_id: UUID | None = None) -> UUID:

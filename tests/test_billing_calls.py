@@ -8,7 +8,7 @@ import pytest
 
 from local_stack.stack import Stack
 from tests.billing_support import NOON, add_plan, after, bill, call, usage
-from tests.conftest import Connect, NewWidget
+from tests.conftest import Connect, NewOwner, NewWidget
 from tests.support import Connection, Row, record
 
 SEED_QUERY = """
@@ -90,16 +90,34 @@ def test_minimum_and_increment(
         assert row["rule"] == f'{rule} (plan "Pro" from 2024-05)'
 
 
-@pytest.mark.parametrize(("assumed_calls", "billable"), [("full", 1800), ("none", 0)])
-def test_calls_with_an_assumed_end(db: Connection, new_widget: NewWidget, assumed_calls: str, billable: int) -> None:
-    """Whether a call of which nothing tells the end is billed, its plan says; a heartbeat is no assumption."""
+@pytest.mark.parametrize(
+    ("terms", "billable", "rule"),
+    [
+        ({"assumed_calls": "full"}, 1800, "exact duration"),
+        ({"assumed_calls": "none", "minimum_seconds": 30}, 0, "assumed ends are not billed"),
+        ({"assumed_calls": "300"}, 300, "an assumed end, at most 300 s"),
+        ({"assumed_calls": "7200"}, 1800, "an assumed end, at most 7200 s"),
+        (
+            {"assumed_calls": "10", "minimum_seconds": 30, "increment_seconds": 60},
+            60,
+            "an assumed end, at most 10 s, at least 30 s, in steps of 60 s",
+        ),
+    ],
+)
+def test_calls_with_an_assumed_end(db: Connection, new_widget: NewWidget, terms: Row, billable: int, rule: str) -> None:
+    """How much of a call is billed of which nothing tells the end, its plan says; a heartbeat is no assumption."""
     widget_id = new_widget()
-    add_plan(db, widget_id, assumed_calls=assumed_calls)
+    add_plan(db, widget_id, **terms)
     call(db, widget_id, 1800, source="inferred")
     call(db, widget_id, 1800, session="alive", source="inferred")
-    record(db, widget_id, "alive", "call_heartbeat", after(seconds=50), call_id="c")
+    record(db, widget_id, "alive", "call_heartbeat", after(seconds=60), call_id="c")
 
-    assert {c["evidence"]: c["billable_seconds"] for c in bill(db, widget_id)} == {"assumed": billable, "heartbeat": 50}
+    rows = {row["evidence"]: row for row in bill(db, widget_id)}
+    sums = usage(db, widget_id)
+
+    assert rows["assumed"]["billable_seconds"] == sums["assumed_seconds"] == billable
+    assert rows["heartbeat"]["billable_seconds"] == 60
+    assert rows["assumed"]["rule"] == f'{rule} (plan "Pro" from 2024-05)'
 
 
 @pytest.mark.parametrize(
@@ -187,6 +205,8 @@ def test_two_currencies_have_no_sum(db: Connection, new_widget: NewWidget) -> No
         ({"price_per_minute": Decimal("NaN")}, "price_is_a_number_of_zero_or_more"),
         ({"currency": "eur"}, "currency_has_three_letters"),
         ({"assumed_calls": "half"}, "assumed_calls_are_full_none_or_seconds"),
+        ({"assumed_calls": "0"}, "assumed_calls_are_full_none_or_seconds"),
+        ({"monthly_fee": Decimal("-1")}, "fee_is_a_number_of_zero_or_more"),
         ({"increment_seconds": -1}, "increment_is_not_negative"),
     ],
 )
@@ -290,3 +310,37 @@ def test_a_batch_is_received_at_one_moment(db: Connection, connect: Connect, new
         [widget_id],
     ).fetchone()
     assert row == {"receipts": 1, "ages": [timedelta(milliseconds=i) for i in range(1, 201)]}
+
+
+def test_a_bill_of_one_widget_is_its_part_of_all(db: Connection, new_widget: NewWidget) -> None:
+    """`only_widget` leaves the others out, kept and as of a moment."""
+    widgets = [new_widget(), new_widget()]
+    for widget_id in widgets:
+        add_plan(db, widget_id, minimum_seconds=30)
+        call(db, widget_id, 10)
+
+    for what in ("calls", "usage"):
+        for as_of in (None, datetime.now(UTC)):
+            query = f"select * from public.widget_billing_{what}('2024-05-01', '2024-06-01', %s, %s)".encode()
+            everything = db.execute(query, [as_of, None]).fetchall()
+            of_one = db.execute(query, [as_of, widgets[0]]).fetchall()
+            assert of_one == [row for row in everything if row["widget_id"] == widgets[0]]
+            assert len(of_one) == 1
+
+
+def test_a_widget_names_its_customer(
+    db: Connection, connect: Connect, new_owner: NewOwner, new_widget: NewWidget
+) -> None:
+    """The company's own number for whom it bills: several widgets may share it, owners see that of theirs."""
+    owner_id = new_owner()
+    widgets = [new_widget(owner_id), new_widget(owner_id), new_widget()]
+    company = connect("service_role")
+    for widget_id in widgets:
+        company.execute("insert into public.widget_customers values (%s, 'C-1042')", [widget_id])
+
+    seen = connect("authenticated", user_id=owner_id).execute("select * from public.widget_customers").fetchall()
+
+    assert {row["widget_id"] for row in seen} == set(widgets[:2])
+    assert {row["reference"] for row in seen} == {"C-1042"}
+    with pytest.raises(psycopg.errors.CheckViolation, match="references_are_one_line"):
+        company.execute("update public.widget_customers set reference = '' where widget_id = %s", [widgets[0]])

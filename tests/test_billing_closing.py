@@ -12,7 +12,7 @@ from local_stack.stack import Stack
 from tests.billing_books import Open, call, close, lines, new_widget, noon, pending
 from tests.support import Connection
 
-pytest_plugins = ["tests.billing_books"]
+pytest_plugins = ["tests.billing_plugin"]
 
 
 @pytest.fixture

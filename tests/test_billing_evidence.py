@@ -35,6 +35,20 @@ def test_the_latest_correction_counts(db: Connection, new_widget: NewWidget) -> 
     assert len(events) == 10  # a start and an end each
 
 
+def test_decisions_of_one_transaction_count_in_their_order(db: Connection, new_widget: NewWidget) -> None:
+    """A transaction has one moment of receipt; the later of its decisions counts all the same, and is named."""
+    widget_id = new_widget()
+    call(db, widget_id, 600)
+
+    with db.transaction():
+        correct(db, widget_id, 300, "first", "ann")
+        correct(db, widget_id, 60, "second", "bob")
+
+    (row,) = bill(db, widget_id)
+    assert (row["billable_seconds"], row["rule"]) == (60, "exact duration; set by bob: second")
+    assert differences(db, widget_id) == []
+
+
 def test_a_void_call_costs_nothing_under_any_plan(db: Connection, new_widget: NewWidget) -> None:
     """Set to 0 s, a call is void, whatever minimum there is, and stays void when an earlier start turns up."""
     widget_id = new_widget()
@@ -133,6 +147,50 @@ def test_a_record_makes_a_call_that_nobody_reported(
     ]
 
 
+def test_a_record_in_legs_is_one_call(stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget) -> None:
+    """A call that was transferred has two records: it lasts from the first start to the last end."""
+    widget_id = new_widget()
+
+    for record_id, start, end in (("leg-2", 5, 20), ("leg-1", 0, 5), ("leg-2", 5, 20)):
+        times = {"started_at": after(minutes=start).isoformat(), "ended_at": after(minutes=end).isoformat()}
+        answer = evidence(stack, http, widget_id, record_id=record_id, **times)
+
+    (row,) = bill(db, widget_id)
+    assert answer.json()["accepted"] == 0
+    assert (row["started_at"], row["ended_at"], row["billable_seconds"]) == (NOON, after(minutes=20), 1200)
+
+
+def test_a_servers_later_start_outranks_the_browsers(
+    stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget
+) -> None:
+    """A browser says when somebody clicked, a server when somebody answered: what is billed begins there."""
+    widget_id = new_widget()
+    call(db, widget_id, 300)
+
+    evidence(stack, http, widget_id, source="server", started_at=after(seconds=20).isoformat())
+
+    (row,) = bill(db, widget_id)
+    assert (row["started_at"], row["billable_seconds"], row["evidence"]) == (after(seconds=20), 280, "observed")
+
+
+def test_a_call_of_another_session_is_refused(
+    stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget
+) -> None:
+    """A record under a session of its own would bill a call that a browser reported once more."""
+    widget_id, other_id = new_widget(), new_widget()
+    call(db, widget_id, 300, session="browser-1")
+    times = {"started_at": NOON.isoformat(), "ended_at": after(seconds=290).isoformat()}
+
+    refused = evidence(stack, http, widget_id, session_id="twilio", **times)
+    taken = evidence(stack, http, widget_id, session_id="browser-1", **times)
+    other_widget = evidence(stack, http, other_id, session_id="twilio", **times)
+
+    assert (refused.status_code, refused.json()["code"]) == (400, "22023")
+    assert refused.json()["message"] == "session_id: call c is known as one of session browser-1"
+    assert taken.json()["accepted"] == other_widget.json()["accepted"] == 2
+    assert [(c["session_id"], c["billable_seconds"]) for c in bill(db, widget_id)] == [("browser-1", 290)]
+
+
 def test_no_sender_keeps_a_record_out(stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget) -> None:
     """A browser's event that claims the record's name does not stand in its way."""
     widget_id = new_widget()
@@ -189,3 +247,23 @@ def test_who_pays_writes_no_evidence(stack: Stack, http: httpx.Client, new_owner
         answer = http.post(f"/rest/v1/rpc/{function}", headers=headers, json=bodies[function])
         assert answer.status_code in (401, 403)
         assert answer.json()["code"] == "42501"
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select public.correct_widget_call(null, 's', 'c', 0, 'why', 'me')",
+        "select public.record_widget_call_evidence(null, 's', 'c', 'provider', 'r')",
+        "select * from public.close_widget_billing_period('2024-01')",
+        "select * from public.broken_widget_statements()",
+        "select * from public.widget_months_to_close()",
+    ],
+)
+def test_visitors_are_refused_even_where_grants_came_back(db: Connection, role: str, statement: str) -> None:
+    """A restore brings the platform's default grants back: what only the company may do stays closed."""
+    with db.transaction(force_rollback=True):
+        db.execute("grant execute on all functions in schema public, widget_internal to anon, authenticated")
+        db.execute(f"set local role {role}".encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="only the company itself may do this"):
+            db.execute(statement.encode())

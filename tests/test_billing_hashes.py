@@ -8,10 +8,30 @@ from typing import Any
 
 import pytest
 
-from tests.billing_books import add_plan, call, charges, close, correct, lines, new_widget, noon
+from tests.billing_books import Open, add_plan, call, charges, close, correct, lines, new_widget, noon
 from tests.support import Connection, record
 
-pytest_plugins = ["tests.billing_books"]
+CONTENT = "widget_internal.charge_content(c) as content"
+ODD_SETTINGS = (
+    "datestyle = 'SQL, DMY'",
+    "intervalstyle = 'sql_standard'",
+    "timezone = 'Asia/Kathmandu'",
+    "extra_float_digits = -15",
+    "bytea_output = 'escape'",
+    "standard_conforming_strings = off",
+    "escape_string_warning = off",
+    "backslash_quote = off",
+    "quote_all_identifiers = on",
+    "transform_null_equals = on",
+    "array_nulls = off",
+    "xmlbinary = 'hex'",
+    "lc_numeric = 'C'",
+    "lc_monetary = 'C'",
+    "lc_time = 'C'",
+    "search_path = pg_temp",
+)
+
+pytest_plugins = ["tests.billing_plugin"]
 
 
 @pytest.fixture
@@ -88,3 +108,32 @@ def test_a_forged_statement_is_found(db: Connection, year: int) -> None:
         broken = db.execute("select * from public.broken_widget_statements()").fetchall()
 
     assert broken == [{"period": march, "widget_id": widget_id, "usage_period": march}]
+
+
+def test_no_setting_changes_a_hash(open_db: Open, year: int) -> None:
+    """Closed under odd settings and checked under the usual ones, and the other way round: one text is hashed."""
+    march, april = date(year, 3, 1), date(year, 4, 1)
+    usual, odd = open_db(), open_db()
+    for setting in ODD_SETTINGS:
+        odd.execute(f"set {setting}".encode())
+    widget_id = new_widget(usual)
+    add_plan(usual, widget_id, march, name="back\\slash", price_per_minute=Decimal("1234.50"), increment_seconds=6)
+    call(usual, widget_id, noon(march), 61.000001)
+    call(usual, widget_id, datetime(year, 4, 2, 3, 4, 5, 678, tzinfo=UTC), 7, session="april")
+    hashes = "select content_hash from public.widget_billing_periods where period = %s"
+
+    with usual.transaction(force_rollback=True):
+        close(usual, march)
+        text = usual.execute(f"select {CONTENT} from public.widget_statement_charges c".encode()).fetchall()
+    odd.execute("select month from public.close_widget_billing_period(%s)", [str(march)])
+    correct(odd, widget_id, 10)
+    close(usual, april)
+
+    assert odd.execute("show datestyle").fetchone() == {"DateStyle": "SQL, DMY"}
+    for connection in (usual, odd):
+        assert connection.execute("select * from public.broken_widget_statements()").fetchall() == []
+        again = connection.execute(
+            f"select {CONTENT} from public.widget_statement_charges c where c.period = %s".encode(), [march]
+        ).fetchall()
+        assert again == [row for row in text if row["content"].startswith(f'["{march}')]
+        assert connection.execute(hashes, [april]).fetchone() == usual.execute(hashes, [april]).fetchone()

@@ -11,7 +11,7 @@ import pytest
 from tests.billing_books import add_plan, call, charges, close, correct, lines, new_widget, noon, pending
 from tests.support import Connection, record
 
-pytest_plugins = ["tests.billing_books"]
+pytest_plugins = ["tests.billing_plugin"]
 
 
 @pytest.fixture
