@@ -43,7 +43,7 @@ comment on table widget_internal.rights is
   'Who may do what with the objects of widget analytics: the one list. apply_rights() grants exactly this, '
   'rights_differences() compares it with the database. Each set of the schema adds its own rows.';
 comment on column widget_internal.rights.object is 'As GRANT names it: "table public.widgets", "function public.track_events(jsonb)".';
-comment on column widget_internal.rights.privileges is 'As GRANT lists them: "select", "execute", "select, insert".';
+comment on column widget_internal.rights.privileges is 'As GRANT lists them: "select", "execute", "select, insert"; empty: none.';
 
 alter table widget_internal.rights enable row level security;
 

@@ -798,15 +798,14 @@ comment on type widget_internal.refusal is
 
 create table widget_internal.refusal_counts (
   hour timestamptz not null,
-  -- Null for a widget that does not exist.
-  widget_id uuid,
+  -- The nil UUID for a widget that does not exist: a key holds no nulls.
+  widget_id uuid not null default '00000000-0000-0000-0000-000000000000',
   reason text not null,
   detail text not null,
   -- Each database session counts in a row of its own, so that a flood does not queue for one row.
   shard smallint not null,
   refusals bigint not null,
-  constraint refusal_counts_are_one_row_a_shard
-    unique nulls not distinct (hour, widget_id, reason, detail, shard),
+  constraint refusal_counts_are_one_row_a_shard primary key (hour, widget_id, reason, detail, shard),
   constraint refusal_reason_is_known check (
     reason in ('unknown_widget', 'widget_inactive', 'domain_not_allowed', 'invalid_input', 'over_quota')
   ),
@@ -826,7 +825,9 @@ create policy "owners see their widgets' refusals" on widget_internal.refusal_co
 
 
 create view public.widget_refusals with (security_invoker = true) as
-  select r.widget_id, r.reason, r.detail, r.hour, sum(r.refusals)::bigint as refusals
+  select
+    nullif(r.widget_id, '00000000-0000-0000-0000-000000000000') as widget_id, r.reason, r.detail, r.hour,
+    sum(r.refusals)::bigint as refusals
   from widget_internal.refusal_counts r
   group by r.widget_id, r.reason, r.detail, r.hour;
 
@@ -847,7 +848,9 @@ declare
   v_refusal record;
 begin
   for v_refusal in
-    select r.widget_id, r.reason, left(coalesce(r.detail, ''), 255) as detail, count(*) as n
+    select
+      coalesce(r.widget_id, '00000000-0000-0000-0000-000000000000') as widget_id, r.reason,
+      left(coalesce(r.detail, ''), 255) as detail, count(*) as n
     from unnest(count_refusals.refusals) r
     group by 1, 2, 3
     order by 1, 2, 3
@@ -856,7 +859,7 @@ begin
     if (
       select count(distinct c.detail) >= 20 and not bool_or(c.detail = v_refusal.detail)
       from widget_internal.refusal_counts c
-      where c.hour = v_hour and c.widget_id is not distinct from v_refusal.widget_id and c.reason = v_refusal.reason
+      where c.hour = v_hour and c.widget_id = v_refusal.widget_id and c.reason = v_refusal.reason
     ) then
       v_refusal.detail := '(others)';
     end if;
@@ -2278,7 +2281,7 @@ begin
   for v_right in select distinct f.object from widget_internal.rights_in_force() f order by 1 loop
     execute format('revoke all on %s from public, anon, authenticated, service_role', v_right.object);
   end loop;
-  for v_right in select r.* from widget_internal.rights r order by r.object, r.grantee loop
+  for v_right in select r.* from widget_internal.rights r where r.privileges <> '' order by r.object, r.grantee loop
     execute format('grant %s on %s to %I', v_right.privileges, v_right.object, v_right.grantee);
   end loop;
 end

@@ -110,7 +110,7 @@ begin
   for v_right in select distinct f.object from widget_internal.rights_in_force() f order by 1 loop
     execute format('revoke all on %s from public, anon, authenticated, service_role', v_right.object);
   end loop;
-  for v_right in select r.* from widget_internal.rights r order by r.object, r.grantee loop
+  for v_right in select r.* from widget_internal.rights r where r.privileges <> '' order by r.object, r.grantee loop
     execute format('grant %s on %s to %I', v_right.privileges, v_right.object, v_right.grantee);
   end loop;
 end
