@@ -73,7 +73,9 @@ comment on function widget_internal.month_of(timestamptz) is 'The billing month,
 
 
 create function widget_internal.billing_months(period_start timestamptz, period_end timestamptz)
-returns table (month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz)
+returns table (
+  month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz, is_closed boolean
+)
 language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
@@ -95,7 +97,8 @@ begin
   end if;
 
   return query
-  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end)
+  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end),
+    m.month in (select c.month from widget_internal.closed_months() c)
   from (
     select s.month::date, widget_internal.month_start(s.month::date) as month_start,
       widget_internal.month_start((s.month + interval '1 month')::date) as month_end
@@ -109,7 +112,8 @@ end
 $$;
 
 comment on function widget_internal.billing_months(timestamptz, timestamptz) is
-  'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at).';
+  'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at), and whether it is '
+  'closed.';
 
 
 create function public.widget_billing_period(
@@ -411,7 +415,7 @@ create table public.widget_billing_periods (
   as_of timestamptz not null,
   closed_at timestamptz not null default clock_timestamp(),
   closed_by text not null,
-  content_hash text not null,
+  content_hash text not null default '',
   constraint periods_are_months check (extract(day from period) = 1),
   constraint periods_end_after_they_start check (period_end > period_start),
   constraint months_are_over_when_they_are_closed check (as_of >= period_end)
@@ -439,7 +443,7 @@ create table public.widget_statement_charges (
   old_amount numeric,
   new_amount numeric,
   difference_amount numeric generated always as (new_amount - old_amount) stored,
-  content_hash text not null,
+  content_hash text not null default '',
   constraint widgets_are_charged_once_for_a_month primary key (period, widget_id, usage_period),
   constraint nothing_is_charged_before_its_month check (usage_period <= period)
 );
@@ -538,19 +542,12 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'INSERT' then
-    -- A statement's month is written last, and with it the statement is complete.
-    if not exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
-      return null;
-    end if;
-  end if;
   raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
     hint = 'What arrives late appears as an adjustment in the next month that is closed.';
 end
 $$;
 
-comment on function widget_internal.refuse_change() is
-  'Refuses any update, delete or truncate of a statement, and additions to one of a closed month.';
+comment on function widget_internal.refuse_change() is 'Refuses any update, delete or truncate of a statement.';
 
 create trigger periods_never_change before update or delete or truncate on public.widget_billing_periods
   for each statement execute function widget_internal.refuse_change();
@@ -558,12 +555,31 @@ create trigger charges_never_change before update or delete or truncate on publi
   for each statement execute function widget_internal.refuse_change();
 create trigger lines_never_change before update or delete or truncate on public.widget_statement_lines
   for each statement execute function widget_internal.refuse_change();
+
+
+create function widget_internal.refuse_addition()
+returns trigger
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A statement's month is written last, and with it the statement is complete.
+  if exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
+    raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
+      hint = 'What arrives late appears as an adjustment in the next month that is closed.';
+  end if;
+  return null;
+end
+$$;
+
+comment on function widget_internal.refuse_addition() is 'Refuses charges and lines that are added to a closed month.';
+
 create trigger closed_months_take_no_charges after insert on public.widget_statement_charges
   referencing new table as added
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_addition();
 create trigger closed_months_take_no_lines after insert on public.widget_statement_lines
   referencing new table as added
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_addition();
 
 
 create function widget_internal.keep_billed_plans()
@@ -681,26 +697,26 @@ comment on function widget_internal.charge_content(public.widget_statement_charg
   'What a charge''s hash is taken of: a line of JSON for the charge, then one for each call (docs/billing.md).';
 
 
-create function widget_internal.period_content(period public.widget_billing_periods)
+create function widget_internal.period_content(
+  period date, period_start timestamptz, period_end timestamptz, as_of timestamptz
+)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_period constant date := (period_content.period).period;
 begin
   return jsonb_build_array(
-    to_char(v_period, 'YYYY-MM-DD'), widget_internal.as_text(period.period_start),
-    widget_internal.as_text(period.period_end), widget_internal.as_text(period.as_of)
+    to_char(period_content.period, 'YYYY-MM-DD'), widget_internal.as_text(period_content.period_start),
+    widget_internal.as_text(period_content.period_end), widget_internal.as_text(period_content.as_of)
   )::text || coalesce((
     select string_agg(chr(10) || c.content_hash, '' order by c.widget_id, c.usage_period)
     from public.widget_statement_charges c
-    where c.period = v_period
+    where c.period = period_content.period
   ), '');
 end
 $$;
 
-comment on function widget_internal.period_content(public.widget_billing_periods) is
+comment on function widget_internal.period_content(date, timestamptz, timestamptz, timestamptz) is
   'What a month''s hash is taken of: a line of JSON for the month, then the hash of each charge (docs/billing.md).';
 
 
@@ -717,40 +733,6 @@ $$;
 comment on function widget_internal.content_hash(text) is 'SHA-256 of a text in UTF-8, in hexadecimal: the hash of statements.';
 
 
-create function widget_internal.seal_charge()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.content_hash := widget_internal.content_hash(widget_internal.charge_content(new));
-  return new;
-end
-$$;
-
-comment on function widget_internal.seal_charge() is 'Gives a new charge its hash. Its lines are there already.';
-
-create trigger charges_are_sealed before insert on public.widget_statement_charges
-  for each row execute function widget_internal.seal_charge();
-
-
-create function widget_internal.seal_period()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.content_hash := widget_internal.content_hash(widget_internal.period_content(new));
-  return new;
-end
-$$;
-
-comment on function widget_internal.seal_period() is 'Gives a new closed month its hash. Its charges are there already.';
-
-create trigger periods_are_sealed before insert on public.widget_billing_periods
-  for each row execute function widget_internal.seal_period();
-
-
 create function public.broken_widget_statements()
 returns table (period date, widget_id uuid, usage_period date)
 language plpgsql volatile
@@ -765,7 +747,9 @@ begin
   union all
   select p.period, null, null
   from public.widget_billing_periods p
-  where p.content_hash <> widget_internal.content_hash(widget_internal.period_content(p));
+  where p.content_hash <> widget_internal.content_hash(
+    widget_internal.period_content(p.period, p.period_start, p.period_end, p.as_of)
+  );
 end
 $$;
 
@@ -820,10 +804,10 @@ comment on function widget_internal.billed_calls(date, timestamptz, timestamptz,
 
 
 create table widget_internal.compared_calls (
-  month date not null,
   widget_id uuid not null,
+  month date not null,
   fingerprint numeric not null,
-  constraint calls_are_compared_by_widget_and_month primary key (month, widget_id)
+  constraint calls_are_compared_by_widget_and_month primary key (widget_id, month)
 );
 
 comment on table widget_internal.compared_calls is
@@ -845,7 +829,7 @@ set plan_cache_mode = force_custom_plan
 as $$
 begin
   return query
-  select changed_calls.month, coalesce(k.widget_id, f.widget_id), coalesce(k.fingerprint, 0)
+  select coalesce(k.widget_id, f.widget_id), changed_calls.month, coalesce(k.fingerprint, 0)
   from (
     -- Without ids, so that the index alone is read.
     select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint
@@ -970,29 +954,18 @@ comment on function public.widget_pending_adjustments(uuid, text) is
 -- What finance asks: the calls of a period, each with its bill, and their sums. Of an open month they say what the ledger
 -- says now, of a closed one what was charged for it.
 
-create function widget_internal.bill_months(
-  period_start timestamptz, period_end timestamptz, as_of timestamptz, as_charged boolean default true
-)
-returns table (
-  month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz,
-  is_closed boolean, counted_as_of timestamptz
-)
-language plpgsql stable rows 1
+create function widget_internal.counted_as_of(as_of timestamptz)
+returns timestamptz
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query
-  select m.month, m.month_start, m.month_end, m.from_at, m.to_at,
-    c.month is not null and bill_months.as_of is null and bill_months.as_charged,
-    -- As of now is all that there is to see: also what this very transaction has added since it began.
-    case when bill_months.as_of >= now() then 'infinity' else bill_months.as_of end
-  from widget_internal.billing_months(bill_months.period_start, bill_months.period_end) m
-  left join widget_internal.closed_months() c on c.month = m.month;
+  -- As of now is all that there is to see: also what this very transaction has added since it began.
+  return case when counted_as_of.as_of >= now() then 'infinity' else counted_as_of.as_of end;
 end
 $$;
 
-comment on function widget_internal.bill_months(timestamptz, timestamptz, timestamptz, boolean) is
-  'billing_months(), each with whether its bill is what was charged (is_closed), and else which receipts it counts.';
+comment on function widget_internal.counted_as_of(timestamptz) is 'Up to which receipt a bill asked for as of a moment counts.';
 
 
 create function public.widget_billing_calls(
@@ -1009,9 +982,8 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(
-      widget_billing_calls.period_start, widget_billing_calls.period_end, widget_billing_calls.as_of
-    ) m
+    select m.month, m.from_at, m.to_at, m.is_closed and widget_billing_calls.as_of is null as is_closed
+    from widget_internal.billing_months(widget_billing_calls.period_start, widget_billing_calls.period_end) m
   ),
   plans as (
     select m.month, p.widget_id, p.price_per_minute, p.currency
@@ -1022,7 +994,8 @@ begin
       r.duration_seconds, r.billable_seconds, r.rule
     from months m
     cross join lateral widget_internal.priced_calls(
-      m.month, m.from_at, m.to_at, m.counted_as_of, widget_billing_calls.only_widget
+      m.month, m.from_at, m.to_at, widget_internal.counted_as_of(widget_billing_calls.as_of),
+      widget_billing_calls.only_widget
     ) r
     where not m.is_closed
     union all
@@ -1064,14 +1037,15 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(
-      usage_parts.period_start, usage_parts.period_end, usage_parts.as_of, usage_parts.what_if is null
-    ) m
+    select m.month, m.month_start, m.from_at, m.to_at,
+      m.is_closed and usage_parts.as_of is null and usage_parts.what_if is null as is_closed
+    from widget_internal.billing_months(usage_parts.period_start, usage_parts.period_end) m
   )
   select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
   from months m
   cross join lateral widget_internal.priced_calls(
-    m.month, m.month_start, m.to_at, m.counted_as_of, usage_parts.only_widget, true, m.from_at, usage_parts.what_if
+    m.month, m.month_start, m.to_at, widget_internal.counted_as_of(usage_parts.as_of), usage_parts.only_widget, true,
+    m.from_at, usage_parts.what_if
   ) r
   where not m.is_closed
   union all
@@ -1129,10 +1103,9 @@ begin
   end if;
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(
-      widget_billing_usage.period_start, widget_billing_usage.period_end, widget_billing_usage.as_of,
-      widget_billing_usage.what_if is null
-    ) m
+    select m.month, m.month_start, m.month_end, m.from_at, m.to_at,
+      m.is_closed and widget_billing_usage.as_of is null and widget_billing_usage.what_if is null as is_closed
+    from widget_internal.billing_months(widget_billing_usage.period_start, widget_billing_usage.period_end) m
   ),
   parts as materialized (
     select p.* from widget_internal.usage_parts(
@@ -1154,7 +1127,7 @@ begin
   ),
   priced as (
     select
-      t.*, m.is_closed, p.included_seconds, p.currency,
+      t.*, m.is_closed, coalesce(p.included_seconds, 0) as included, p.currency,
       case when m.from_at = m.month_start then round(p.monthly_fee, widget_internal.currency_decimals(p.currency)) else 0 end
         as fee,
       coalesce(b.amount, widget_internal.charge(t.seconds, p.plan)) as amount,
@@ -1174,45 +1147,42 @@ begin
   ),
   charges as (
     select
-      c.widget_id, min(c.currency) as currency, sum(c.fee) as fees,
-      sum(greatest(c.seconds - coalesce(c.included_seconds, 0), 0)
-        - greatest(c.seconds_before - coalesce(c.included_seconds, 0), 0)) as charged_seconds,
-      sum(c.amount - c.amount_before) as amount,
-      sum(c.amount_with_pending - c.amount_with_pending_before - c.amount + c.amount_before) as pending_amount,
-      -- A month without a plan has no amount, and euros are not added to dollars.
-      count(c.currency) = count(*) and min(c.currency) = max(c.currency) as has_amount,
-      count(*) as months, count(*) filter (where c.is_closed) as closed_months
-    from priced c
-    group by c.widget_id
-  ),
-  sums as (
-    select
-      r.widget_id, sum(r.calls)::bigint as calls, sum(r.seconds) as seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'observed'), 0)::bigint as observed_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'observed'), 0) as observed_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'provider'), 0)::bigint as provider_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'provider'), 0) as provider_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'operator'), 0)::bigint as operator_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'operator'), 0) as operator_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'heartbeat'), 0)::bigint as heartbeat_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'heartbeat'), 0) as heartbeat_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'assumed'), 0)::bigint as assumed_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0) as assumed_seconds,
-      coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint as open_calls,
-      coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint as failed_calls,
-      sum(r.pending_calls)::bigint as pending_calls, sum(r.pending_seconds) as pending_seconds
-    from parts r
-    where not r.is_before
-    group by r.widget_id
+      c.widget_id, c.charged_seconds, c.months, c.closed_months,
+      case when c.has_amount then c.amount end as amount, case when c.has_amount then c.currency end as currency,
+      case when c.has_amount then c.fees end as fees, case when c.has_amount then c.pending_amount end as pending_amount
+    from (
+      select
+        p.widget_id, min(p.currency) as currency, sum(p.fee) as fees,
+        sum(greatest(p.seconds - p.included, 0) - greatest(p.seconds_before - p.included, 0)) as charged_seconds,
+        sum(p.amount - p.amount_before) as amount,
+        sum(p.amount_with_pending - p.amount_with_pending_before - p.amount + p.amount_before) as pending_amount,
+        -- A month without a plan has no amount, and euros are not added to dollars.
+        count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
+        count(*) as months, count(*) filter (where p.is_closed) as closed_months
+      from priced p
+      group by p.widget_id
+    ) c
   )
   select
-    s.widget_id, s.calls, s.seconds, s.observed_calls, s.observed_seconds, s.provider_calls, s.provider_seconds,
-    s.operator_calls, s.operator_seconds, s.heartbeat_calls, s.heartbeat_seconds, s.assumed_calls, s.assumed_seconds,
-    s.open_calls, s.failed_calls, c.charged_seconds, case when c.has_amount then c.amount end,
-    case when c.has_amount then c.currency end, case when c.has_amount then c.fees end,
-    c.months, c.closed_months, s.pending_calls, s.pending_seconds, case when c.has_amount then c.pending_amount end
-  from sums s
-  join charges c on c.widget_id = s.widget_id;
+    r.widget_id, sum(r.calls)::bigint, sum(r.seconds),
+    coalesce(sum(r.calls) filter (where r.evidence = 'observed'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'observed'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'provider'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'provider'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'operator'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'operator'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'heartbeat'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'heartbeat'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'assumed'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0),
+    coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint,
+    coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint,
+    c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months,
+    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount
+  from parts r
+  join charges c on c.widget_id = r.widget_id
+  where not r.is_before
+  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months, c.pending_amount;
 end
 $$;
 
@@ -1344,7 +1314,7 @@ begin
       exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees
     from widget_internal.billing_months('-infinity', clock_timestamp()) m
     where m.month_end <= clock_timestamp()
-      and not exists (select from public.widget_billing_periods p where p.period = m.month)
+      and not m.is_closed
   ) w
   where w.has_calls or w.has_fees
   order by w.month;
@@ -1496,13 +1466,14 @@ begin
       old_seconds, new_seconds, old_amount, new_amount, content_hash
     )
     select c.period, c.widget_id, c.usage_period, c.plan_valid_from, c.monthly_fee, c.included_seconds, c.price_per_minute,
-      c.currency, c.old_seconds, c.new_seconds, c.old_amount, c.new_amount, c.content_hash
+      c.currency, c.old_seconds, c.new_seconds, c.old_amount, c.new_amount,
+      widget_internal.content_hash(widget_internal.charge_content(c))
     from widget_internal.statement_charges(v_month, true) c;
     insert into public.widget_billing_periods (period, period_start, period_end, as_of, closed_by, content_hash)
-    values (
-      v_month, widget_internal.month_start(v_month), widget_internal.month_start((v_month + interval '1 month')::date),
-      v_as_of, concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'), ''
-    );
+    select v_month, b.period_start, b.period_end, v_as_of,
+      concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'),
+      widget_internal.content_hash(widget_internal.period_content(v_month, b.period_start, b.period_end, v_as_of))
+    from public.widget_billing_period(to_char(v_month, 'YYYY-MM')) b;
   end if;
 
   return query
@@ -1791,7 +1762,7 @@ from unnest(array[
   'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
   'widget_internal.statement_lines(date, timestamp with time zone)',
   'widget_internal.statement_charges(date, boolean)',
-  'widget_internal.bill_months(timestamp with time zone, timestamp with time zone, timestamp with time zone, boolean)',
+  'widget_internal.counted_as_of(timestamp with time zone)',
   'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
@@ -1813,7 +1784,7 @@ from unnest(array[
   'widget_internal.refuse_visitors()',
   'widget_internal.as_text(timestamp with time zone)',
   'widget_internal.charge_content(public.widget_statement_charges)',
-  'widget_internal.period_content(public.widget_billing_periods)',
+  'widget_internal.period_content(date, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.content_hash(text)'
 ]) f (name);
 

@@ -45,10 +45,10 @@ comment on function widget_internal.billed_calls(date, timestamptz, timestamptz,
 
 
 create table widget_internal.compared_calls (
-  month date not null,
   widget_id uuid not null,
+  month date not null,
   fingerprint numeric not null,
-  constraint calls_are_compared_by_widget_and_month primary key (month, widget_id)
+  constraint calls_are_compared_by_widget_and_month primary key (widget_id, month)
 );
 
 comment on table widget_internal.compared_calls is
@@ -70,7 +70,7 @@ set plan_cache_mode = force_custom_plan
 as $$
 begin
   return query
-  select changed_calls.month, coalesce(k.widget_id, f.widget_id), coalesce(k.fingerprint, 0)
+  select coalesce(k.widget_id, f.widget_id), changed_calls.month, coalesce(k.fingerprint, 0)
   from (
     -- Without ids, so that the index alone is read.
     select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint

@@ -14,14 +14,15 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(
-      usage_parts.period_start, usage_parts.period_end, usage_parts.as_of, usage_parts.what_if is null
-    ) m
+    select m.month, m.month_start, m.from_at, m.to_at,
+      m.is_closed and usage_parts.as_of is null and usage_parts.what_if is null as is_closed
+    from widget_internal.billing_months(usage_parts.period_start, usage_parts.period_end) m
   )
   select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
   from months m
   cross join lateral widget_internal.priced_calls(
-    m.month, m.month_start, m.to_at, m.counted_as_of, usage_parts.only_widget, true, m.from_at, usage_parts.what_if
+    m.month, m.month_start, m.to_at, widget_internal.counted_as_of(usage_parts.as_of), usage_parts.only_widget, true,
+    m.from_at, usage_parts.what_if
   ) r
   where not m.is_closed
   union all
@@ -79,10 +80,9 @@ begin
   end if;
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(
-      widget_billing_usage.period_start, widget_billing_usage.period_end, widget_billing_usage.as_of,
-      widget_billing_usage.what_if is null
-    ) m
+    select m.month, m.month_start, m.month_end, m.from_at, m.to_at,
+      m.is_closed and widget_billing_usage.as_of is null and widget_billing_usage.what_if is null as is_closed
+    from widget_internal.billing_months(widget_billing_usage.period_start, widget_billing_usage.period_end) m
   ),
   parts as materialized (
     select p.* from widget_internal.usage_parts(
@@ -104,7 +104,7 @@ begin
   ),
   priced as (
     select
-      t.*, m.is_closed, p.included_seconds, p.currency,
+      t.*, m.is_closed, coalesce(p.included_seconds, 0) as included, p.currency,
       case when m.from_at = m.month_start then round(p.monthly_fee, widget_internal.currency_decimals(p.currency)) else 0 end
         as fee,
       coalesce(b.amount, widget_internal.charge(t.seconds, p.plan)) as amount,
@@ -124,45 +124,42 @@ begin
   ),
   charges as (
     select
-      c.widget_id, min(c.currency) as currency, sum(c.fee) as fees,
-      sum(greatest(c.seconds - coalesce(c.included_seconds, 0), 0)
-        - greatest(c.seconds_before - coalesce(c.included_seconds, 0), 0)) as charged_seconds,
-      sum(c.amount - c.amount_before) as amount,
-      sum(c.amount_with_pending - c.amount_with_pending_before - c.amount + c.amount_before) as pending_amount,
-      -- A month without a plan has no amount, and euros are not added to dollars.
-      count(c.currency) = count(*) and min(c.currency) = max(c.currency) as has_amount,
-      count(*) as months, count(*) filter (where c.is_closed) as closed_months
-    from priced c
-    group by c.widget_id
-  ),
-  sums as (
-    select
-      r.widget_id, sum(r.calls)::bigint as calls, sum(r.seconds) as seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'observed'), 0)::bigint as observed_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'observed'), 0) as observed_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'provider'), 0)::bigint as provider_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'provider'), 0) as provider_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'operator'), 0)::bigint as operator_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'operator'), 0) as operator_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'heartbeat'), 0)::bigint as heartbeat_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'heartbeat'), 0) as heartbeat_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'assumed'), 0)::bigint as assumed_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0) as assumed_seconds,
-      coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint as open_calls,
-      coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint as failed_calls,
-      sum(r.pending_calls)::bigint as pending_calls, sum(r.pending_seconds) as pending_seconds
-    from parts r
-    where not r.is_before
-    group by r.widget_id
+      c.widget_id, c.charged_seconds, c.months, c.closed_months,
+      case when c.has_amount then c.amount end as amount, case when c.has_amount then c.currency end as currency,
+      case when c.has_amount then c.fees end as fees, case when c.has_amount then c.pending_amount end as pending_amount
+    from (
+      select
+        p.widget_id, min(p.currency) as currency, sum(p.fee) as fees,
+        sum(greatest(p.seconds - p.included, 0) - greatest(p.seconds_before - p.included, 0)) as charged_seconds,
+        sum(p.amount - p.amount_before) as amount,
+        sum(p.amount_with_pending - p.amount_with_pending_before - p.amount + p.amount_before) as pending_amount,
+        -- A month without a plan has no amount, and euros are not added to dollars.
+        count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
+        count(*) as months, count(*) filter (where p.is_closed) as closed_months
+      from priced p
+      group by p.widget_id
+    ) c
   )
   select
-    s.widget_id, s.calls, s.seconds, s.observed_calls, s.observed_seconds, s.provider_calls, s.provider_seconds,
-    s.operator_calls, s.operator_seconds, s.heartbeat_calls, s.heartbeat_seconds, s.assumed_calls, s.assumed_seconds,
-    s.open_calls, s.failed_calls, c.charged_seconds, case when c.has_amount then c.amount end,
-    case when c.has_amount then c.currency end, case when c.has_amount then c.fees end,
-    c.months, c.closed_months, s.pending_calls, s.pending_seconds, case when c.has_amount then c.pending_amount end
-  from sums s
-  join charges c on c.widget_id = s.widget_id;
+    r.widget_id, sum(r.calls)::bigint, sum(r.seconds),
+    coalesce(sum(r.calls) filter (where r.evidence = 'observed'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'observed'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'provider'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'provider'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'operator'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'operator'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'heartbeat'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'heartbeat'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'assumed'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0),
+    coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint,
+    coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint,
+    c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months,
+    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount
+  from parts r
+  join charges c on c.widget_id = r.widget_id
+  where not r.is_before
+  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months, c.pending_amount;
 end
 $$;
 

@@ -19,7 +19,7 @@ begin
       exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees
     from widget_internal.billing_months('-infinity', clock_timestamp()) m
     where m.month_end <= clock_timestamp()
-      and not exists (select from public.widget_billing_periods p where p.period = m.month)
+      and not m.is_closed
   ) w
   where w.has_calls or w.has_fees
   order by w.month;
@@ -171,13 +171,14 @@ begin
       old_seconds, new_seconds, old_amount, new_amount, content_hash
     )
     select c.period, c.widget_id, c.usage_period, c.plan_valid_from, c.monthly_fee, c.included_seconds, c.price_per_minute,
-      c.currency, c.old_seconds, c.new_seconds, c.old_amount, c.new_amount, c.content_hash
+      c.currency, c.old_seconds, c.new_seconds, c.old_amount, c.new_amount,
+      widget_internal.content_hash(widget_internal.charge_content(c))
     from widget_internal.statement_charges(v_month, true) c;
     insert into public.widget_billing_periods (period, period_start, period_end, as_of, closed_by, content_hash)
-    values (
-      v_month, widget_internal.month_start(v_month), widget_internal.month_start((v_month + interval '1 month')::date),
-      v_as_of, concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'), ''
-    );
+    select v_month, b.period_start, b.period_end, v_as_of,
+      concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'),
+      widget_internal.content_hash(widget_internal.period_content(v_month, b.period_start, b.period_end, v_as_of))
+    from public.widget_billing_period(to_char(v_month, 'YYYY-MM')) b;
   end if;
 
   return query

@@ -42,7 +42,7 @@ from unnest(array[
   'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
   'widget_internal.statement_lines(date, timestamp with time zone)',
   'widget_internal.statement_charges(date, boolean)',
-  'widget_internal.bill_months(timestamp with time zone, timestamp with time zone, timestamp with time zone, boolean)',
+  'widget_internal.counted_as_of(timestamp with time zone)',
   'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
@@ -64,7 +64,7 @@ from unnest(array[
   'widget_internal.refuse_visitors()',
   'widget_internal.as_text(timestamp with time zone)',
   'widget_internal.charge_content(public.widget_statement_charges)',
-  'widget_internal.period_content(public.widget_billing_periods)',
+  'widget_internal.period_content(date, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.content_hash(text)'
 ]) f (name);
 
