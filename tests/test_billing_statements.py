@@ -422,8 +422,8 @@ def test_the_hashes_can_be_computed_from_the_rows(db: Connection, year: int) -> 
         for charge in charges(db, month):
             rows: list[list[Any]] = [[
                 str(charge["period"]), str(charge["widget_id"]), str(charge["usage_period"]),
-                charge["plan_valid_from"] and str(charge["plan_valid_from"]), str(charge["included_seconds"]),
-                number(charge["price_per_minute"]), charge["currency"], number(charge["old_seconds"]),
+                charge["plan_valid_from"] and str(charge["plan_valid_from"]), number(charge["monthly_fee"]),
+                str(charge["included_seconds"]), number(charge["price_per_minute"]), charge["currency"], number(charge["old_seconds"]),
                 number(charge["new_seconds"]), number(charge["old_amount"]), number(charge["new_amount"]),
             ]]  # fmt: skip
             own = [line for line in lines(db, month) if line["widget_id"] == charge["widget_id"]]
@@ -483,7 +483,7 @@ def test_owners_see_their_own_statements(db: Connection, year: int) -> None:
             db.execute("set local role authenticated")
             for relation in (
                 "public.widget_plans",
-                "widget_internal.plan_validity",
+                "widget_internal.plans_in(current_date)",
                 "public.widget_statement_charges",
                 "public.widget_statement_lines",
                 "public.widget_pending_adjustments()",
