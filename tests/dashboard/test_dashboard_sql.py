@@ -99,20 +99,20 @@ def test_months_are_those_of_the_bill(ask: Any) -> None:
     assert before["period_end"] == now["period_start"] <= datetime.now(UTC) < now["period_end"]
 
 
-def test_archived_calls_are_refused_not_left_out(db: Connection, ask: Any) -> None:
-    """Days and lists that would lack what is in the archive say so, as the bill does."""
-    month_ago = days_ago(40, 0)
-    try:
-        db.execute(
-            "insert into public.widget_archives (month, place, as_of, manifest_hash)"
-            " values (date_trunc('month', %s::timestamptz at time zone 'UTC'), 'x', now(), 'x')",
-            [month_ago],
-        )
-        for function in ("widget_billing_usage", "widget_daily_usage", "widget_call_list"):
-            with pytest.raises(psycopg.errors.InvalidParameterValue, match="in the archive"):
-                ask(f"select * from {function}(%s, %s)", month_ago, END)
-    finally:
-        db.execute("delete from public.widget_archives")
+def test_archived_calls_are_listed_and_billed(db: Connection, ask: Any) -> None:
+    """Their calls stay; what the archive took are the events of their stories."""
+    [call] = ask("select * from widget_billing_calls(%s, %s) order by started_at limit 1", START, END)
+    before = ask("select * from widget_daily_usage(%s, %s)", START, END)
+    with db.transaction():
+        db.execute("update widget_internal.call_states set archived_at = now() where session_id = %s", [call["session_id"]])
+        db.execute("delete from public.widget_analytics where session_id = %s", [call["session_id"]])
+
+    [story] = ask("select widget_call_story(%s, %s, 'c') as story", call["widget_id"], call["session_id"])
+
+    assert ask("select * from widget_daily_usage(%s, %s)", START, END) == before
+    assert call["session_id"] in {row["session_id"] for row in ask("select * from widget_call_list(%s, %s)", START, END)}
+    assert (story["story"]["events"], story["story"]["ended_by"]) == ([], None)
+    assert story["story"]["duration_seconds"] == float(call["duration_seconds"])
 
 
 @pytest.mark.parametrize("only", [None, "failed", "open", "assumed", "provider"])
