@@ -93,7 +93,8 @@ def make_events(db: Connection, events: int, owner_id: object) -> None:
             "   select w.id as widget_id, n, s.event_type, s.seq,"
             "     now() - %s * interval '1 day' + n * %s * interval '1 second' + s.after * interval '1 minute' as at"
             "   from generate_series(%s::int, %s) n"
-            "   join (select row_number() over (order by name) - 1 as place, id from public.widgets) w on w.place = n %% %s"
+            "   join (select row_number() over (order by name) - 1 as place, id from public.widgets) w"
+            "     on w.place = n %% %s"
             "   cross join unnest(%s::text[], %s::float[]) with ordinality s (event_type, after, seq)"
             # One in a hundred is lost on its way.
             "   where s.event_type = 'call_start' or (n * 8 + s.seq) %% 100 <> 17"
@@ -136,6 +137,7 @@ def new_events_refresh(db: Connection) -> float:
                 "widget_id": str(widgets[n % WIDGETS]),
                 "event_type": event_type,
                 "session_id": session_id,
+                "event_id": str(uuid4()),
                 "seq": seq,
                 "age_ms": round(60_000 * (3 - after)),
                 **({"call_id": "c"} if event_type.startswith("call") else {}),

@@ -13,6 +13,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
 as $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
@@ -60,6 +62,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
 as $$
 declare
   v_month constant date := widget_internal.month_of(now());
@@ -173,6 +177,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
 as $$
 #variable_conflict use_column
 begin
@@ -246,6 +252,8 @@ create function public.widget_call_story(widget_id uuid, session_id text, call_i
 returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
 as $$
 declare
   v_call widget_internal.call_states;

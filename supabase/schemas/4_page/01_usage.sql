@@ -11,6 +11,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
 as $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
@@ -58,6 +60,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
 as $$
 declare
   v_month constant date := widget_internal.month_of(now());

@@ -70,6 +70,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
 as $$
 #variable_conflict use_column
 begin

@@ -32,6 +32,8 @@ create function public.widget_call_story(widget_id uuid, session_id text, call_i
 returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
 as $$
 declare
   v_call widget_internal.call_states;
