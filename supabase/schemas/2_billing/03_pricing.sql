@@ -29,7 +29,7 @@ comment on function widget_internal.correction_note(uuid, text, text, timestampt
 
 create function widget_internal.priced_calls(
   month date, from_at timestamptz, to_at timestamptz, as_of timestamptz, only_widget uuid,
-  in_sums boolean default false, split_at timestamptz default null
+  in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
 )
 returns table (
   widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
@@ -42,7 +42,7 @@ set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_rounding constant uuid[] := array(
-    select p.widget_id from widget_internal.plans_in(priced_calls.month) p
+    select p.widget_id from widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p
     where p.increment_seconds > 0 or p.minimum_seconds > 0 or p.assumed_calls not in ('full', 'none')
   );
 begin
@@ -99,7 +99,7 @@ begin
         when c.evidence = 'assumed' and p.assumed_calls = 'none' then 'assumed ends are not billed'
       end as why_not
     from parts c
-    left join widget_internal.plans_in(priced_calls.month) p on p.widget_id = c.widget_id
+    left join widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p on p.widget_id = c.widget_id
   )
   select
     p.widget_id, p.session_id, p.call_id, p.started_at, p.ended_at, p.outcome, p.evidence, p.duration,
@@ -121,7 +121,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz) is
+comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz, jsonb) is
   'The calls of one month that started in [from_at, to_at), kept or as of a moment, with what the plan of that month makes '
   'of each, and why. in_sums: instead, one row for those that are priced alike, with the seconds of all of them. '
   'is_before: they started before split_at.';

@@ -45,10 +45,10 @@ comment on function widget_internal.billed_calls(date, timestamptz, timestamptz,
 
 
 create table widget_internal.compared_calls (
-  month date not null,
   widget_id uuid not null,
+  month date not null,
   fingerprint numeric not null,
-  constraint calls_are_compared_by_widget_and_month primary key (month, widget_id)
+  constraint calls_are_compared_by_widget_and_month primary key (widget_id, month)
 );
 
 comment on table widget_internal.compared_calls is
@@ -70,7 +70,7 @@ set plan_cache_mode = force_custom_plan
 as $$
 begin
   return query
-  select changed_calls.month, coalesce(k.widget_id, f.widget_id), coalesce(k.fingerprint, 0)
+  select coalesce(k.widget_id, f.widget_id), changed_calls.month, coalesce(k.fingerprint, 0)
   from (
     -- Without ids, so that the index alone is read.
     select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint
@@ -163,7 +163,7 @@ comment on function widget_internal.late_events(uuid, text, text, timestamptz, t
   'The events received in (received_after, as_of] that a call may have changed by.';
 
 
-create function public.widget_pending_adjustments(only_widget uuid default null)
+create function public.widget_pending_adjustments(only_widget uuid default null, period text default null)
 returns table (
   usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz,
   outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric,
@@ -178,10 +178,15 @@ begin
     c.usage_period, c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence,
     c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
     widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, 'infinity')
-  from widget_internal.late_changes(only_widget => widget_pending_adjustments.only_widget) c;
+  from widget_internal.late_changes(
+    case when widget_pending_adjustments.period is null then 'infinity'
+      else widget_internal.to_month(widget_pending_adjustments.period) end,
+    only_widget => widget_pending_adjustments.only_widget
+  ) c;
 end
 $$;
 
-comment on function public.widget_pending_adjustments(uuid) is
+comment on function public.widget_pending_adjustments(uuid, text) is
   'What late arrivals have changed in closed months, and what no statement shows yet: the adjustments that the next '
-  'closed months will have. Owners see their widgets'', service_role all.';
+  'closed months will have. period: those that the statement of that month, still open, would have. Owners see their '
+  'widgets'', service_role all.';
