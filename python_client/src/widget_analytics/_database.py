@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from widget_analytics._exit import MissingExtra
-from widget_analytics.errors import ConfigError, NotMigrated, Refused, Unreachable, WrongKey
+from widget_analytics.errors import ConfigError, MissingExtra, NotMigrated, Refused, Unreachable, WrongKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

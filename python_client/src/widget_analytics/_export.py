@@ -1,36 +1,34 @@
-"""The command ``export``: from the client to a file, with progress on standard error."""
+"""The command ``export``: from the database to a file, with progress on standard error."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from widget_analytics._atomic import atomic_file
-from widget_analytics._copied import cells
-from widget_analytics._exit import OutputError, UsageError
 from widget_analytics._formats import FORMATS
+from widget_analytics._lines import batches, cells, to_lines
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
-from widget_analytics._parquet import require_pyarrow
-from widget_analytics._selection import Detail, Totals, utc
-from widget_analytics.client import WidgetAnalytics
+from widget_analytics._parquet import ROWS_IN_GROUP, require_pyarrow
+from widget_analytics._selection import Totals, utc
+from widget_analytics.errors import OutputError, UsageError
 from widget_analytics.models import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from widget_analytics._formats import CopyWriter
-    from widget_analytics._selection import ExportRow, Kind, Selection, Source
+    from widget_analytics._reader import Reader
+    from widget_analytics._selection import ExportRow, Kind, Selection
     from widget_analytics.periods import Period
-
-    _Write: TypeAlias = Callable[[BinaryIO, Totals, "ByTime"], None]
 
 
 class Format(StrEnum):
@@ -58,7 +56,7 @@ def check_output(output: Path | None, file_format: Format, *, with_manifest: boo
 
 
 def export_rows(
-    client: Source,
+    reader: Reader,
     selection: Selection,
     *,
     file_format: Format,
@@ -71,34 +69,23 @@ def export_rows(
         WidgetAnalyticsError: the rows could not be read.
         OutputError: the file could not be written.
     """
-    statement = client.statement(selection.month) if with_manifest and selection.month else None
-
-    def write_manifest(facts: FileFacts, totals: Totals, path: Path) -> None:
-        Manifest(
-            file=facts,
+    statement = reader.statement(selection.month) if with_manifest and selection.month else None
+    kind, period = selection.kind, selection.period
+    facts: list[FileFacts] | None = [] if with_manifest else None
+    with closing(reader.batches(selection.query)) as lines:
+        totals = _write(lines, kind, period=period, file_format=file_format, output=output, facts=facts)
+    if facts and output:
+        manifest = Manifest(
+            file=facts[0],
             selection=selection,
             totals=totals.to_json(),
             statement=statement.content_hash if statement else None,
             created_at=utc(datetime.now(UTC)),
-            project=client.host,
-        ).write(manifest_path(path))
-
-    kind, write_copied = selection.kind, FORMATS[file_format].write_copied
-    with ExitStack() as until_written:
-        write: _Write
-        if write_copied and selection.detail is Detail.CALLS and not isinstance(client, WidgetAnalytics):
-            batches = until_written.enter_context(closing(client.call_batches(selection)))
-            write = _write_batches(batches, kind, write_copied)
-        else:
-            write = _write_rows(selection.rows(client), kind, file_format)
-        _write_file(
-            write,
-            kind,
-            period=selection.period,
-            file_format=file_format,
-            output=output,
-            then=write_manifest if with_manifest else None,
+            project=reader.host,
         )
+        with write_errors(output):
+            manifest.write(manifest_path(output))
+    _tell(totals, kind, output)
 
 
 def write_rows(
@@ -115,57 +102,42 @@ def write_rows(
         WidgetAnalyticsError: the rows could not be read.
         OutputError: the file could not be written.
     """
-    _write_file(
-        _write_rows(rows, kind, file_format), kind, period=period, file_format=file_format, output=output, then=None
-    )
+    lines = to_lines(kind.model, map(attrgetter(*kind.model.columns()), rows))
+    totals = _write(batches(lines, ROWS_IN_GROUP), kind, period=period, file_format=file_format, output=output)
+    _tell(totals, kind, output)
 
 
-def _write_rows(rows: Iterator[ExportRow], kind: Kind, file_format: Format) -> _Write:
-    # Asked before anything is written: what goes wrong at once leaves no header without rows.
-    rows = chain(list(islice(rows, 1)), rows)
-
-    def write(file: BinaryIO, totals: Totals, progress: ByTime) -> None:
-        FORMATS[file_format].write(kind.model, counted(rows, totals, progress), file)
-
-    return write
-
-
-def _write_batches(batches: Iterator[list[bytes]], kind: Kind, write_copied: CopyWriter) -> _Write:
-    batches = chain(list(islice(batches, 1)), batches)
-
-    def write(file: BinaryIO, totals: Totals, progress: ByTime) -> None:
-        write_copied(kind.model, counted_lines(batches, totals, progress), file)
-
-    return write
-
-
-def _write_file(
-    write: _Write,
+def _write(
+    lines: Iterator[list[bytes]],
     kind: Kind,
     *,
     period: Period,
     file_format: Format,
     output: Path | None,
-    then: Callable[[FileFacts, Totals, Path], None] | None,
-) -> None:
-    """Write, and tell what the rows add up to; ``then`` is told of the finished file."""
+    facts: list[FileFacts] | None = None,
+) -> Totals:
+    """Write, and give what the rows add up to; ``facts`` gets those of the file, where somebody wants to know."""
+    # Asked before anything is written: what goes wrong at once leaves no header without rows.
+    lines = chain(list(islice(lines, 1)), lines)
     totals = Totals()
-    with write_errors(output or "standard output"):
-        with progress_bar(period, "reading") as progress, _open(output) as file:
-            write(file, totals, progress)
-            facts = _facts(file_format, file) if then else None
-        if facts and output and then:
-            then(facts, totals, output)
+    with (
+        write_errors(output or "standard output"),
+        progress_bar(period, "reading") as progress,
+        _open(output) as file,
+    ):
+        FORMATS[file_format].write(kind.model, counted(lines, kind, totals, progress), file)
+        if facts is not None:
+            # From the disk, before the file gets its name: what is hashed is what was stored.
+            file.flush()
+            with Path(file.name).open("rb") as stored:
+                facts.append(FileFacts.of(file_format.value, stored))
+    return totals
+
+
+def _tell(totals: Totals, kind: Kind, output: Path | None) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         totals.sentence(kind) + (f" -> {output}" if output else ""), markup=False
     )
-
-
-def _facts(file_format: Format, file: BinaryIO) -> FileFacts:
-    # From the disk, before the file gets its name: what is hashed is what was stored.
-    file.flush()
-    with Path(file.name).open("rb") as stored:
-        return FileFacts.of(file_format.value, stored)
 
 
 @contextmanager
@@ -189,22 +161,19 @@ def _open(output: Path | None) -> Iterator[BinaryIO]:
             yield file
 
 
-def counted(rows: Iterator[ExportRow], totals: Totals, progress: ByTime) -> Iterator[ExportRow]:
-    """Pass the rows on, and add them up on the way."""
-    for row in rows:
-        totals.add(row)
-        progress.at(row, totals.rows)
-        yield row
-
-
-def counted_lines(batches: Iterator[list[bytes]], totals: Totals, progress: ByTime) -> Iterator[list[bytes]]:
-    """The same for calls as COPY writes them."""
-    started_at = Call.columns().index("started_at")
+def counted(batches: Iterable[list[bytes]], kind: Kind, totals: Totals, progress: ByTime) -> Iterator[list[bytes]]:
+    """Pass lines on, and add them up on the way."""
     for batch in batches:
-        totals.add_copied(batch)
-        (last,) = cells(batch[-1:])
-        progress.reached(datetime.fromisoformat(last[started_at]), totals.rows)
+        totals.add(kind, batch)
+        if batch and kind.model is Call:
+            (last,) = cells(batch[-1:])
+            progress.reached(datetime.fromisoformat(last[_STARTED_AT]), totals.rows)
+        else:
+            progress.reached(None, totals.rows)
         yield batch
+
+
+_STARTED_AT = Call.columns().index("started_at")
 
 
 class ByTime:
@@ -215,17 +184,12 @@ class ByTime:
         self._bar = bar
         self._task = bar.add_task(what, total=(period.end - period.start).total_seconds(), rows=0)
 
-    def at(self, row: ExportRow, rows: int) -> None:
-        """Show that so many rows have been read, the last one this."""
-        if rows % 100 == 0:
-            if isinstance(row, Call):
-                self.reached(row.started_at, rows)
-            else:
-                self._bar.update(self._task, total=None, rows=rows)
-
-    def reached(self, moment: datetime, rows: int) -> None:
-        """Show that so many rows have been read, up to a moment of the period."""
-        self._bar.update(self._task, completed=(moment - self._period.start).total_seconds(), rows=rows)
+    def reached(self, moment: datetime | None, rows: int) -> None:
+        """Show that so many rows have been read, up to a moment of the period where they are in its order."""
+        if moment is None:
+            self._bar.update(self._task, total=None, rows=rows)
+        else:
+            self._bar.update(self._task, completed=(moment - self._period.start).total_seconds(), rows=rows)
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
 from widget_analytics._atomic import atomic_file
-from widget_analytics._exit import InputError
 from widget_analytics._formats import FORMATS
 from widget_analytics._selection import Selection
+from widget_analytics.errors import InputError
 
 if TYPE_CHECKING:
     import io

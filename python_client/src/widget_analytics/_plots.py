@@ -6,7 +6,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from widget_analytics._exit import MissingExtra
+from widget_analytics.errors import MissingExtra
 from widget_analytics.models import Evidence
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def require_matplotlib() -> None:
         MissingExtra: matplotlib is not installed.
     """
     try:
+        import jinja2  # noqa: F401, PLC0415 (of the same extra)
         import matplotlib  # noqa: F401, PLC0415 (an extra, slow to load)
     except ImportError:
         raise MissingExtra("the report", "matplotlib", "report") from None

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import deque
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from widget_analytics._exit import InputError
 from widget_analytics._export import counted, progress_bar
-from widget_analytics._formats import FORMATS
+from widget_analytics._formats import FORMATS, FileFormat
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
 from widget_analytics._parquet import require_pyarrow
-from widget_analytics._selection import Totals, utc
+from widget_analytics._selection import Kind, Totals, utc
+from widget_analytics.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from widget_analytics._selection import Source
+    from widget_analytics._reader import Reader
 
 MOST_DIFFERENCES = 10
 # How far apart rows are still recognised as the same one: beyond, each side is told to have one more.
@@ -42,7 +44,7 @@ class Verified:
         return self.totals.sentence(selection.kind) + moment
 
 
-def verify_file(client: Source, path: Path) -> Verified:
+def verify_file(reader: Reader, path: Path) -> Verified:
     """Compare a file with its manifest, and both with the rows that the database gives as of the same moment.
 
     Reads one page at a time, and stops at `MOST_DIFFERENCES`.
@@ -55,21 +57,33 @@ def verify_file(client: Source, path: Path) -> Verified:
     if manifest.file.format == "parquet":
         require_pyarrow()
     verified = Verified(manifest)
+    selection, form = manifest.selection, FORMATS[manifest.file.format]
+    kind = selection.kind
     try:
-        with path.open("rb") as file:
+        with (
+            path.open("rb") as file,
+            closing(reader.batches(selection.query)) as batches,
+            progress_bar(selection.period, "comparing") as progress,
+        ):
             verified.differences += _file_differences(manifest, FileFacts.of(manifest.file.format, file))
             file.seek(0)
-            kind, form = manifest.selection.kind, FORMATS[manifest.file.format]
-            stored = form.read(kind.model, file)
-            with progress_bar(manifest.selection.period, "comparing") as progress:
-                rows = counted(manifest.selection.rows(client), verified.totals, progress)
-                found = _row_differences(stored, (form.cells(row) for row in rows), kind.model.columns(), kind.key)
-                verified.differences += islice(found, MOST_DIFFERENCES)
+            counts = counted(batches, kind, verified.totals, progress)
+            found = _row_differences(form.read(kind.model, file), _reread(kind, form, counts), kind)
+            verified.differences += islice(found, MOST_DIFFERENCES)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if len(verified.differences) < MOST_DIFFERENCES:
-        verified.differences += _manifest_differences(client, verified)
+        verified.differences += _manifest_differences(reader, verified)
     return verified
+
+
+def _reread(kind: Kind, form: FileFormat, batches: Iterator[list[bytes]]) -> Iterator[Cells]:
+    """Give rows of the database as the cells that they would be in the file."""
+    for batch in batches:
+        written = io.BytesIO()
+        form.write(kind.model, [batch], written)
+        written.seek(0)
+        yield from form.read(kind.model, written)
 
 
 def _file_differences(manifest: Manifest, facts: FileFacts) -> Iterator[str]:
@@ -80,23 +94,22 @@ def _file_differences(manifest: Manifest, facts: FileFacts) -> Iterator[str]:
         )
 
 
-def _manifest_differences(client: Source, verified: Verified) -> Iterator[str]:
+def _manifest_differences(reader: Reader, verified: Verified) -> Iterator[str]:
     now, manifest = verified.totals.to_json(), verified.manifest
     for name in sorted(now | manifest.totals):
         if now.get(name) != manifest.totals.get(name):
             told, is_now = (json.dumps(totals.get(name)) for totals in (manifest.totals, now))
             yield f"{name}: manifest {told}, database {is_now}"
     if manifest.selection.month:
-        statement = client.statement(manifest.selection.month)
+        statement = reader.statement(manifest.selection.month)
         content_hash = statement.content_hash if statement else None
         if content_hash != manifest.statement:
             yield f"statement: manifest {manifest.statement}, database {content_hash}"
 
 
-def _row_differences(
-    stored: Iterator[Cells], current: Iterator[Cells], columns: tuple[str, ...], key: tuple[str, ...]
-) -> Iterator[str]:
+def _row_differences(stored: Iterator[Cells], current: Iterator[Cells], kind: Kind) -> Iterator[str]:
     """Tell where two sequences of rows part, each row by what it is called."""
+    columns, key = kind.model.columns(), kind.key
     places = [columns.index(column) for column in key]
     left, right = _Window(stored, places), _Window(current, places)
     while True:
