@@ -95,8 +95,9 @@ def _await_replay(connection: psycopg.Connection[Any]) -> bool:
             return bool(is_standby)
         goal = goal or received
         if not is_streaming or time.monotonic() > deadline:
+            since = f"{replayed_to} UTC" if replayed_to else "its backup"
             raise Unreachable(
-                f"the database is a standby that lags: what came after {replayed_to or 'its backup'} UTC is missing. "
+                f"the database is a standby that lags: what came after {since} is missing. "
                 "Ask the primary, or try again later."
             )
         time.sleep(0.1)
