@@ -15,7 +15,7 @@ import pytest
 
 from widget_analytics import Call, Evidence, Outcome
 from widget_analytics._formats import FORMATS
-from widget_analytics._lines import batches, to_lines
+from widget_analytics._lines import batches, texts, to_lines
 from widget_analytics._spreadsheet import safe_text
 
 WIDGET = UUID("0195f2a0-0000-7000-8000-000000000001")
@@ -41,7 +41,7 @@ def a_call(**changes: object) -> Call:
 
 def written(name: str, calls: tuple[Call, ...]) -> str:
     file = io.BytesIO()
-    lines = to_lines(Call, map(attrgetter(*Call.columns()), calls))
+    lines = to_lines(Call, map(texts, map(attrgetter(*Call.columns()), calls)))
     FORMATS[name].write(Call, batches(lines, 1_000), file)
     return file.getvalue().decode()
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from widget_analytics._atomic import atomic_file
 from widget_analytics._formats import FORMATS
-from widget_analytics._lines import batches, cells, to_lines
+from widget_analytics._lines import batches, cells, texts, to_lines
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
 from widget_analytics._parquet import ROWS_IN_GROUP, require_pyarrow
 from widget_analytics._selection import Totals, utc
@@ -102,7 +102,7 @@ def write_rows(
         WidgetAnalyticsError: the rows could not be read.
         OutputError: the file could not be written.
     """
-    lines = to_lines(kind.model, map(attrgetter(*kind.model.columns()), rows))
+    lines = to_lines(kind.model, map(texts, map(attrgetter(*kind.model.columns()), rows)))
     totals = _write(batches(lines, ROWS_IN_GROUP), kind, period=period, file_format=file_format, output=output)
     _tell(totals, kind, output)
 
