@@ -14,15 +14,8 @@ if TYPE_CHECKING:
 
 
 def require_psycopg(what: str, extra: str) -> None:
-    """Look whether databases can be connected to.
-
-    Raises:
-        MissingExtra: psycopg is not installed.
-    """
-    try:
-        import psycopg  # noqa: F401, PLC0415 (an extra)
-    except ImportError:
-        raise MissingExtra(what, "psycopg", extra) from None
+    """Look whether databases can be connected to."""
+    MissingExtra.unless_installed("psycopg", what, extra)
 
 
 @contextmanager

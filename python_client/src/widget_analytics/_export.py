@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -24,11 +24,16 @@ from widget_analytics.errors import OutputError, UsageError
 from widget_analytics.models import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from widget_analytics._reader import Reader
     from widget_analytics._selection import ExportRow, Kind, Selection
     from widget_analytics.periods import Period
+
+    #: Told how many rows have been read, and up to which moment where they are in its order.
+    Reached: TypeAlias = Callable[[datetime | None, int], None]
+
+_STARTED_AT = Call.columns().index("started_at")
 
 
 class Format(StrEnum):
@@ -56,12 +61,7 @@ def check_output(output: Path | None, file_format: Format, *, with_manifest: boo
 
 
 def export_rows(
-    reader: Reader,
-    selection: Selection,
-    *,
-    file_format: Format,
-    output: Path | None,
-    with_manifest: bool = False,
+    reader: Reader, selection: Selection, *, file_format: Format, output: Path | None, with_manifest: bool = False
 ) -> None:
     """Write the rows to ``output``, or to standard output where that is None.
 
@@ -71,73 +71,60 @@ def export_rows(
     """
     statement = reader.statement(selection.month) if with_manifest and selection.month else None
     kind, period = selection.kind, selection.period
-    facts: list[FileFacts] | None = [] if with_manifest else None
     with closing(reader.batches(selection.query)) as lines:
-        totals = _write(lines, kind, period=period, file_format=file_format, output=output, facts=facts)
-    if facts and output:
+        written = _Written(kind, file_format, output)
+        written.write(lines, period, with_facts=with_manifest)
+    if written.facts and output:
         manifest = Manifest(
-            file=facts[0],
+            file=written.facts,
             selection=selection,
-            totals=totals.to_json(),
+            totals=written.totals.to_json(),
             statement=statement.content_hash if statement else None,
             created_at=utc(datetime.now(UTC)),
             project=reader.host,
         )
         with write_errors(output):
             manifest.write(manifest_path(output))
-    _tell(totals, kind, output)
+    written.tell()
 
 
 def write_rows(
-    rows: Iterator[ExportRow],
-    kind: Kind,
-    *,
-    period: Period,
-    file_format: Format,
-    output: Path | None,
+    rows: Iterator[ExportRow], kind: Kind, *, period: Period, file_format: Format, output: Path | None
 ) -> None:
-    """Write rows, wherever they come from, and tell what they add up to.
-
-    Raises:
-        WidgetAnalyticsError: the rows could not be read.
-        OutputError: the file could not be written.
-    """
+    """Write rows, wherever they come from, and tell what they add up to."""
     lines = to_lines(kind.model, map(texts, map(attrgetter(*kind.model.columns()), rows)))
-    totals = _write(batches(lines, ROWS_IN_GROUP), kind, period=period, file_format=file_format, output=output)
-    _tell(totals, kind, output)
+    written = _Written(kind, file_format, output)
+    written.write(batches(lines, ROWS_IN_GROUP), period)
+    written.tell()
 
 
-def _write(
-    lines: Iterator[list[bytes]],
-    kind: Kind,
-    *,
-    period: Period,
-    file_format: Format,
-    output: Path | None,
-    facts: list[FileFacts] | None = None,
-) -> Totals:
-    """Write, and give what the rows add up to; ``facts`` gets those of the file, where somebody wants to know."""
-    # Asked before anything is written: what goes wrong at once leaves no header without rows.
-    lines = chain(list(islice(lines, 1)), lines)
-    totals = Totals()
-    with (
-        write_errors(output or "standard output"),
-        progress_bar(period, "reading") as progress,
-        _open(output) as file,
-    ):
-        FORMATS[file_format].write(kind.model, counted(lines, kind, totals, progress), file)
-        if facts is not None:
-            # From the disk, before the file gets its name: what is hashed is what was stored.
-            file.flush()
-            with Path(file.name).open("rb") as stored:
-                facts.append(FileFacts.of(file_format.value, stored))
-    return totals
+class _Written:
+    """A file of rows, and what they add up to."""
 
+    def __init__(self, kind: Kind, file_format: Format, output: Path | None) -> None:
+        self.totals = Totals()
+        self.facts: FileFacts | None = None
+        self._kind, self._format, self._output = kind, file_format, output
 
-def _tell(totals: Totals, kind: Kind, output: Path | None) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        totals.sentence(kind) + (f" -> {output}" if output else ""), markup=False
-    )
+    def write(self, lines: Iterator[list[bytes]], period: Period, *, with_facts: bool = False) -> None:
+        # Asked before anything is written: what goes wrong at once leaves no header without rows.
+        lines = chain(list(islice(lines, 1)), lines)
+        with (
+            write_errors(self._output or "standard output"),
+            progress_bar(period, "reading") as reached,
+            _open(self._output) as file,
+        ):
+            FORMATS[self._format].write(self._kind.model, counted(lines, self._kind, self.totals, reached), file)
+            if with_facts:
+                # From the disk, before the file gets its name: what is hashed is what was stored.
+                file.flush()
+                with Path(file.name).open("rb") as stored:
+                    self.facts = FileFacts.of(self._format.value, stored)
+
+    def tell(self) -> None:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            self.totals.sentence(self._kind) + (f" -> {self._output}" if self._output else ""), markup=False
+        )
 
 
 @contextmanager
@@ -161,40 +148,24 @@ def _open(output: Path | None) -> Iterator[BinaryIO]:
             yield file
 
 
-def counted(batches: Iterable[list[bytes]], kind: Kind, totals: Totals, progress: ByTime) -> Iterator[list[bytes]]:
+def counted(batches: Iterable[list[bytes]], kind: Kind, totals: Totals, reached: Reached) -> Iterator[list[bytes]]:
     """Pass lines on, and add them up on the way."""
     for batch in batches:
         totals.add(kind, batch)
+        moment = None
         if batch and kind.model is Call:
             (last,) = cells(batch[-1:])
-            progress.reached(datetime.fromisoformat(last[_STARTED_AT]), totals.rows)
-        else:
-            progress.reached(None, totals.rows)
+            moment = datetime.fromisoformat(last[_STARTED_AT])
+        reached(moment, totals.rows)
         yield batch
 
 
-_STARTED_AT = Call.columns().index("started_at")
-
-
-class ByTime:
-    """A bar that follows the calls' start through the period: how many there will be, nobody knows beforehand."""
-
-    def __init__(self, period: Period, bar: Progress, what: str) -> None:
-        self._period = period
-        self._bar = bar
-        self._task = bar.add_task(what, total=(period.end - period.start).total_seconds(), rows=0)
-
-    def reached(self, moment: datetime | None, rows: int) -> None:
-        """Show that so many rows have been read, up to a moment of the period where they are in its order."""
-        if moment is None:
-            self._bar.update(self._task, total=None, rows=rows)
-        else:
-            self._bar.update(self._task, completed=(moment - self._period.start).total_seconds(), rows=rows)
-
-
 @contextmanager
-def progress_bar(period: Period, what: str) -> Iterator[ByTime]:
-    """Show a bar on standard error while rows are read, if that is a terminal."""
+def progress_bar(period: Period, what: str) -> Iterator[Reached]:
+    """Show a bar on standard error while rows are read, if that is a terminal.
+
+    It follows the calls' start through the period: how many there will be, nobody knows beforehand.
+    """
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -206,4 +177,13 @@ def progress_bar(period: Period, what: str) -> Iterator[ByTime]:
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        yield ByTime(period, bar, what)
+        length = (period.end - period.start).total_seconds()
+        task = bar.add_task(what, total=length, rows=0)
+
+        def reached(moment: datetime | None, rows: int) -> None:
+            if moment:
+                bar.update(task, completed=(moment - period.start).total_seconds(), rows=rows)
+            else:
+                bar.update(task, total=None, rows=rows)
+
+        yield reached

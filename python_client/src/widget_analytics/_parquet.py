@@ -25,15 +25,8 @@ _SCALE, _PRICE_SCALE = 6, 12
 
 
 def require_pyarrow() -> None:
-    """Look whether Parquet can be written.
-
-    Raises:
-        MissingExtra: pyarrow is not installed.
-    """
-    try:
-        import pyarrow  # noqa: F401, PLC0415 (an extra; and it takes longer to load than the rest of the command)
-    except ImportError:
-        raise MissingExtra("Parquet", "pyarrow", "parquet") from None
+    """Look whether Parquet can be written."""
+    MissingExtra.unless_installed("pyarrow", "Parquet", "parquet")
 
 
 def write_parquet(model: type[_Row], lines: Iterable[list[bytes]], file: BinaryIO) -> None:

@@ -6,7 +6,6 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from widget_analytics.errors import MissingExtra
 from widget_analytics.models import Evidence
 
 if TYPE_CHECKING:
@@ -27,19 +26,6 @@ EVIDENCE_COLOURS = {
 }
 _INK, _LINE = "#5b6675", "#d9dee5"
 _SHORT = 26
-
-
-def require_matplotlib() -> None:
-    """Look whether plots can be made.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    try:
-        import jinja2  # noqa: F401, PLC0415 (of the same extra)
-        import matplotlib  # noqa: F401, PLC0415 (an extra, slow to load)
-    except ImportError:
-        raise MissingExtra("the report", "matplotlib", "report") from None
 
 
 def stacked_days(days: list[int], series: list[tuple[str, list[float]]]) -> str:

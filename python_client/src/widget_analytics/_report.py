@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from widget_analytics._atomic import atomic_file
 from widget_analytics._export import progress_bar, write_errors
-from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, require_matplotlib, stacked_days, stacked_shares
+from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, stacked_days, stacked_shares
 from widget_analytics._selection import utc
 from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
 from widget_analytics.models import Evidence
@@ -101,7 +101,8 @@ def write_report(client: WidgetAnalytics, month: str, output: Path) -> None:
         WidgetAnalyticsError: the month could not be read, or matplotlib is missing.
         OutputError: the file could not be written.
     """
-    require_matplotlib()
+    for package in ("jinja2", "matplotlib"):
+        MissingExtra.unless_installed(package, "the report", "report")
     content = _page(_read(client, month)).encode()
     with write_errors(output), atomic_file(output) as file:
         file.write(content)
@@ -134,10 +135,10 @@ def _read(client: WidgetAnalytics, name: str) -> _Month:
 
 
 def _read_closed(client: WidgetAnalytics, month: _Month, first: date, zone: ZoneInfo) -> None:
-    with progress_bar(Period(month.bounds.period_start, month.bounds.period_end), "reading") as progress:
+    with progress_bar(Period(month.bounds.period_start, month.bounds.period_end), "reading") as reached:
         for number, line in enumerate(client.statement_lines(first), start=1):
             if number % _OFTEN == 0:
-                progress.reached(None, number)
+                reached(None, number)
             if line.usage_period == first:
                 day = line.started_at.astimezone(zone).date()
                 month.widgets[line.widget_id].add(day, line.new_seconds, line.evidence)
@@ -159,10 +160,10 @@ def _read_closed(client: WidgetAnalytics, month: _Month, first: date, zone: Zone
 
 def _read_open(client: WidgetAnalytics, month: _Month, zone: ZoneInfo) -> None:
     period = Period(month.bounds.period_start, month.bounds.period_end)
-    with progress_bar(period, "reading") as progress:
+    with progress_bar(period, "reading") as reached:
         for number, call in enumerate(client.calls(period), start=1):
             if number % _OFTEN == 0:
-                progress.reached(call.started_at, number)
+                reached(call.started_at, number)
             month.widgets[call.widget_id].add(
                 call.started_at.astimezone(zone).date(), call.billable_seconds, call.evidence
             )

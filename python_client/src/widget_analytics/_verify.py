@@ -63,11 +63,11 @@ def verify_file(reader: Reader, path: Path) -> Verified:
         with (
             path.open("rb") as file,
             closing(reader.batches(selection.query)) as batches,
-            progress_bar(selection.period, "comparing") as progress,
+            progress_bar(selection.period, "comparing") as reached,
         ):
             verified.differences += _file_differences(manifest, FileFacts.of(manifest.file.format, file))
             file.seek(0)
-            counts = counted(batches, kind, verified.totals, progress)
+            counts = counted(batches, kind, verified.totals, reached)
             found = _row_differences(form.read(kind.model, file), _reread(kind, form, counts), kind)
             verified.differences += islice(found, MOST_DIFFERENCES)
     except OSError as error:
@@ -110,78 +110,64 @@ def _manifest_differences(reader: Reader, verified: Verified) -> Iterator[str]:
 def _row_differences(stored: Iterator[Cells], current: Iterator[Cells], kind: Kind) -> Iterator[str]:
     """Tell where two sequences of rows part, each row by what it is called."""
     columns, key = kind.model.columns(), kind.key
-    places = [columns.index(column) for column in key]
-    left, right = _Window(stored, places), _Window(current, places)
+    left, right = _Window(stored, columns, key), _Window(current, columns, key)
     while True:
-        try:
-            ours = left.first()
-        except ValueError as error:
-            yield f"the file cannot be read on: {error}"
-            # The database's totals are told, too: of all its rows.
-            deque(current, maxlen=0)
-            return
-        theirs = right.first()
-        if ours is None and theirs is None:
-            return
-        if ours == theirs:
-            left.drop()
-            right.drop()
-        elif ours and theirs and left.key(ours) == right.key(theirs):
-            changes = "; ".join(
+        ours, theirs = left.first(), right.first()
+        if not ours and (left.error or not theirs):
+            break
+        if ours and ours == theirs:
+            changes = [
                 f"{column}: file {a!r}, database {b!r}"
-                for column, a, b in zip(columns, ours, theirs, strict=False)
+                for column, a, b in zip(columns, left.rows.pop(ours), right.rows.pop(ours), strict=False)
                 if a != b
-            )
-            yield f"{_name(key, left.key(ours))}: {changes}"
-            left.drop()
-            right.drop()
-        elif ours and not right.has(left.key(ours)):
-            yield f"{_name(key, left.key(ours))}: only in the file"
-            left.drop()
-        elif theirs and not left.has(right.key(theirs)):
-            yield f"{_name(key, right.key(theirs))}: only in the database"
-            right.drop()
+            ]
+            if changes:
+                yield f"{_name(key, ours)}: {'; '.join(changes)}"
+        elif ours and ours not in right.rows:
+            del left.rows[ours]
+            yield f"{_name(key, ours)}: only in the file"
+        elif theirs and theirs not in left.rows:
+            del right.rows[theirs]
+            yield f"{_name(key, theirs)}: only in the database"
         elif ours:
-            yield f"{_name(key, left.key(ours))}: in another place in the file than in the database"
-            right.remove(left.key(ours))
-            left.drop()
+            del left.rows[ours], right.rows[ours]
+            yield f"{_name(key, ours)}: in another place in the file than in the database"
+    if right.error:
+        raise right.error
+    if left.error:
+        yield f"the file cannot be read on: {left.error}"
+        # The database's totals are told, too: of all its rows.
+        deque(current, maxlen=0)
 
 
 class _Window:
-    """The next rows of a sequence: one, or more where a row is looked for."""
+    """The next rows of a sequence, by key."""
 
-    def __init__(self, rows: Iterator[Cells], places: list[int]) -> None:
-        self._rows = rows
-        self._places = places
-        self._next: deque[Cells] = deque()
-        self._error: ValueError | None = None
+    def __init__(self, rows: Iterator[Cells], columns: tuple[str, ...], key: tuple[str, ...]) -> None:
+        self.rows: dict[tuple[str, ...], Cells] = {}
+        self.error: ValueError | None = None
+        self._following = rows
+        self._places = [columns.index(column) for column in key]
+        self._waiting: Cells | None = None
 
-    def first(self) -> Cells | None:
-        if not self._next:
-            self._fill(1)
-        if not self._next and self._error:
-            raise self._error
-        return self._next[0] if self._next else None
+    def first(self) -> tuple[str, ...] | None:
+        """Give the key of the next row, having read on; None where there is none."""
+        while len(self.rows) < _WINDOW and (row := self._waiting or self._read()):
+            found = tuple(row[place] if place < len(row) else "" for place in self._places)
+            # A second row of a key waits until the first has been compared.
+            self._waiting = row if found in self.rows else None
+            if self._waiting:
+                break
+            self.rows[found] = row
+        return next(iter(self.rows), None)
 
-    def drop(self) -> None:
-        self._next.popleft()
-
-    def key(self, row: Cells) -> tuple[str, ...]:
-        return tuple(row[place] if place < len(row) else "" for place in self._places)
-
-    def has(self, key: tuple[str, ...]) -> bool:
-        self._fill(_WINDOW)
-        return any(self.key(row) == key for row in self._next)
-
-    def remove(self, key: tuple[str, ...]) -> None:
-        self._next.remove(next(row for row in self._next if self.key(row) == key))
-
-    def _fill(self, rows: int) -> None:
+    def _read(self) -> Cells | None:
         try:
-            self._next.extend(islice(self._rows, max(rows - len(self._next), 0)))
+            return None if self.error else next(self._following, None)
         except ValueError as error:
             # Told when the rows before it have been compared.
-            self._error = error
+            self.error = error
+            return None
 
 
 def _name(key: tuple[str, ...], values: tuple[str, ...]) -> str:

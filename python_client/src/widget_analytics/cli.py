@@ -74,6 +74,13 @@ DatabaseUrl = Annotated[
 ]
 
 
+Month = Annotated[str, typer.Option(metavar="YYYY-MM", help="A billing month.")]
+FileFormat = Annotated[Format, typer.Option("--format", help="For spreadsheets, programs or data warehouses.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
+]
+
+
 @app.command()
 def export(
     month: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="A billing month.")] = None,
@@ -89,12 +96,8 @@ def export(
     detail: Annotated[
         Detail, typer.Option(help="What a row is; the last three are of a closed month, by --month.")
     ] = Detail.USAGE,
-    file_format: Annotated[
-        Format, typer.Option("--format", help="For spreadsheets, programs or data warehouses.")
-    ] = Format.CSV,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
-    ] = None,
+    file_format: FileFormat = Format.CSV,
+    output: Output = None,
     as_of: Annotated[
         str | None,
         typer.Option("--as-of", metavar="TIME", help="Count only events received by then, to make a past bill again."),
@@ -165,7 +168,7 @@ def verify(
 
 @app.command()
 def report(
-    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A billing month.")],
+    month: Month,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")],
 ) -> None:
     """Write a month's report as one HTML page, to read and to print.
@@ -288,12 +291,8 @@ def bill(
     archive: Annotated[str, typer.Option(metavar="PLACE", help="Where `archive` moved the month to.")],
     month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A month in the archive.")],
     detail: Annotated[Detail, typer.Option(help="What a row is: usage or calls.")] = Detail.USAGE,
-    file_format: Annotated[
-        Format, typer.Option("--format", help="For spreadsheets, programs or data warehouses.")
-    ] = Format.CSV,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
-    ] = None,
+    file_format: FileFormat = Format.CSV,
+    output: Output = None,
     engine: Annotated[
         EngineName, typer.Option(help="What computes it: this machine, or Apache Spark.")
     ] = EngineName.DUCKDB,

@@ -19,6 +19,7 @@ Messages are one line, say what to do, and never hold a key.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import ClassVar
 
 
@@ -112,6 +113,14 @@ class MissingExtra(UsageError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(f"{what} needs {package}: pip install 'widget-analytics[{extra}]'")
+
+    @classmethod
+    def unless_installed(cls, package: str, what: str, extra: str) -> None:
+        """Raise this where a package cannot be imported."""
+        try:
+            import_module(package)
+        except ImportError:
+            raise cls(what, package, extra) from None
 
 
 class InputError(WidgetAnalyticsError):
