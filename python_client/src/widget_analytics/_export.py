@@ -71,7 +71,7 @@ def export_rows(
     """
     statement = reader.statement(selection.month) if with_manifest and selection.month else None
     kind, period = selection.kind, selection.period
-    with closing(reader.batches(selection.query)) as lines:
+    with closing(selection.rows(reader).batches()) as lines:
         written = _Written(kind, file_format, output)
         written.write(lines, period, with_facts=with_manifest)
     if written.facts and output:

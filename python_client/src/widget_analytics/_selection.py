@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import UUID
 
-from widget_analytics import _queries
 from widget_analytics._lines import cells
 from widget_analytics.models import Call, Charge, StatementLine, Usage
 from widget_analytics.periods import Period
@@ -18,7 +17,7 @@ from widget_analytics.periods import Period
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from widget_analytics._queries import Query
+    from widget_analytics._reader import Reader, Rows
 
 ExportRow: TypeAlias = Call | Usage | Charge | StatementLine
 
@@ -85,16 +84,15 @@ class Selection:
         """How its rows look."""
         return KINDS[self.detail]
 
-    @property
-    def query(self) -> Query[Any]:
-        """What they are read from."""
+    def rows(self, reader: Reader) -> Rows[Any]:
+        """Read them."""
         if self.month is None:
-            ask = _queries.calls if self.detail is Detail.CALLS else _queries.usage
-            return ask(self.period, self.widgets, self.as_of)
+            read = reader.calls if self.detail is Detail.CALLS else reader.usage
+            return read(self.period, widgets=self.widgets, as_of=self.as_of)
         if self.detail is Detail.STATEMENTS:
-            return _queries.charges(self.month, self.widgets)
+            return reader.charges(self.month, widgets=self.widgets)
         only_adjustments = self.detail is Detail.ADJUSTMENTS
-        return _queries.statement_lines(self.month, self.widgets, only_adjustments=only_adjustments)
+        return reader.statement_lines(self.month, widgets=self.widgets, only_adjustments=only_adjustments)
 
     def to_json(self) -> dict[str, Any]:
         """Write it down for a manifest."""

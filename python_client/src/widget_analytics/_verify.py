@@ -62,7 +62,7 @@ def verify_file(reader: Reader, path: Path) -> Verified:
     try:
         with (
             path.open("rb") as file,
-            closing(reader.batches(selection.query)) as batches,
+            closing(selection.rows(reader).batches()) as batches,
             progress_bar(selection.period, "comparing") as reached,
         ):
             verified.differences += _file_differences(manifest, FileFacts.of(manifest.file.format, file))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from widget_analytics._batches import MAX_BYTES, Item, batches, item
-from widget_analytics._queries import Paging, Query
+from widget_analytics._queries import Paging
 from widget_analytics._reader import Reader
 from widget_analytics._rest import RestTransport
 from widget_analytics._settings import Settings
@@ -124,9 +124,8 @@ class WidgetAnalytics(Reader):
         Safe at any moment, and twice at once. Needs the secret key.
         """
         arguments = {"stale_after": f"{stale_after.total_seconds():f} seconds"}
-        query = Query(model=CleanupResult, relation="complete_stale_sessions", arguments=arguments)
-        (result,) = self._read(query)
-        return result
+        rows = self._rows(model=CleanupResult, relation="complete_stale_sessions", arguments=arguments)
+        return next(rows)
 
     def erase_session(self, widget_id: UUID | str, session_id: str) -> int:
         """Erase page, agent and properties of a session's events; give how many lost something. No bill changes.
@@ -141,18 +140,18 @@ class WidgetAnalytics(Reader):
 
     def widgets(self) -> Iterator[Widget]:
         """Yield the widgets, by id."""
-        return self._read(Query(model=Widget, relation="widgets", key=("id",), paging=Paging.KEY))
+        return self._rows(model=Widget, relation="widgets", key=("id",), paging=Paging.KEY)
 
     def cleanup_runs(self, *, limit: int = 20) -> list[CleanupRun]:
         """Give the latest runs of the cleanup, the latest first. Needs the secret key."""
-        runs = Query(
+        runs = self._rows(
             model=CleanupRun,
             relation="widget_cleanup_runs",
             key=("started_at desc", "id desc"),
             paging=Paging.POSITION,
             most=limit,
         )
-        return list(self._read(runs))
+        return list(runs)
 
     def open_calls(self) -> int:
         """Count the calls that have not ended."""
@@ -169,26 +168,24 @@ class WidgetAnalytics(Reader):
     def refusals(self, *, since: datetime) -> Iterator[Refusal]:
         """Yield what the door refused, by hour, from the hour that ``since`` lies in."""
         hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-        return self._read(
-            Query(
-                model=Refusal,
-                relation="widget_refusals",
-                where=(("hour", "gte", hour.isoformat()),),
-                key=("hour", "widget_id", "reason", "detail"),
-                paging=Paging.POSITION,
-            )
+        return self._rows(
+            model=Refusal,
+            relation="widget_refusals",
+            where=(("hour", "gte", hour.isoformat()),),
+            key=("hour", "widget_id", "reason", "detail"),
+            paging=Paging.POSITION,
         )
 
     def rates(self, *, since: datetime) -> list[Rates]:
         """Tell how well tracking has gone since the hour that ``since`` lies in: all widgets together, then each."""
-        rates = Query(
+        rates = self._rows(
             model=Rates,
             relation="widget_rates",
             arguments={"since": since.isoformat()},
             key=("widget_id nulls first",),
             paging=Paging.POSITION,
         )
-        return list(self._read(rates))
+        return list(rates)
 
     def alarms(self, thresholds: Thresholds | None = None) -> list[Alarm]:
         """Tell what is not well, by the database's clock and counts of the last 24 hours. Needs the secret key."""
@@ -198,8 +195,8 @@ class WidgetAnalytics(Reader):
             "min_completion_rate": str(limits.min_completion),
             "min_cases": limits.min_cases,
         }
-        alarms = Query(model=Alarm, relation="widget_alarms", arguments=arguments, paging=Paging.POSITION)
-        return list(self._read(alarms))
+        alarms = self._rows(model=Alarm, relation="widget_alarms", arguments=arguments, paging=Paging.POSITION)
+        return list(alarms)
 
     def status(self, thresholds: Thresholds | None = None) -> Status:
         """Tell how things stand: cleanup, open calls, rates, this month so far, refusals. Needs the secret key."""
