@@ -6,6 +6,7 @@ A closed month's figures come from its statement alone, and so never change. An 
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -18,7 +19,7 @@ from widget_analytics._export import progress_bar, write_errors
 from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, stacked_days, stacked_shares
 from widget_analytics._selection import utc
 from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
-from widget_analytics.models import Evidence
+from widget_analytics.models import Call, Evidence, StatementLine
 from widget_analytics.periods import Period
 
 if TYPE_CHECKING:
@@ -60,20 +61,33 @@ class _WidgetMonth:
         """What is to be paid; None where nothing has a price."""
         return (self.amount or _ZERO) + self.adjustments if self.adjustments else self.amount
 
-    def add(self, day: date, seconds: Decimal, evidence: Evidence | None) -> None:
+    def add(self, call: Call | StatementLine, day: date) -> None:
+        seconds = call.billable_seconds if isinstance(call, Call) else call.new_seconds
         self.calls += 1
         self.seconds += seconds
         self.days[day] += seconds
-        if evidence is not None:
+        if call.evidence is not None:
+            self.evidence[call.evidence] += seconds
+
+    def add_all(self, other: _WidgetMonth) -> None:
+        self.calls += other.calls
+        self.seconds += other.seconds
+        for day, seconds in other.days.items():
+            self.days[day] += seconds
+        for evidence, seconds in other.evidence.items():
             self.evidence[evidence] += seconds
+        self.adjustments += other.adjustments
+        if other.amount is not None:
+            self.amount = (self.amount or _ZERO) + other.amount
 
 
 @dataclass
 class _Month:
     """What the page tells."""
 
-    name: str
+    first: date
     bounds: BillingMonth
+    zone: ZoneInfo
     statement: Statement | None
     made_at: datetime
     project: str
@@ -82,8 +96,7 @@ class _Month:
 
     @property
     def days(self) -> list[date]:
-        zone = ZoneInfo(self.bounds.time_zone)
-        first, end = (at.astimezone(zone).date() for at in (self.bounds.period_start, self.bounds.period_end))
+        first, end = (at.astimezone(self.zone).date() for at in (self.bounds.period_start, self.bounds.period_end))
         return [first + timedelta(days=n) for n in range((end - first).days)]
 
     def in_order(self) -> list[tuple[UUID, _WidgetMonth]]:
@@ -111,65 +124,57 @@ def write_report(client: WidgetAnalytics, month: str, output: Path) -> None:
 def _read(client: WidgetAnalytics, name: str) -> _Month:
     bounds = client.billing_month(name)
     first = date.fromisoformat(f"{name}-01")
-    month = _Month(
-        name=name,
-        bounds=bounds,
-        statement=client.statement(first),
-        made_at=datetime.now(UTC),
-        project=client.host,
-    )
     try:
         zone = ZoneInfo(bounds.time_zone)
     except ZoneInfoNotFoundError:
         raise MissingExtra(f"the time zone {bounds.time_zone}", "tzdata", "report") from None
+    month = _Month(
+        first=first,
+        bounds=bounds,
+        zone=zone,
+        statement=client.statement(first),
+        made_at=datetime.now(UTC),
+        project=client.host,
+    )
+    period = Period(bounds.period_start, bounds.period_end)
+    with progress_bar(period, "reading") as reached:
+        for number, call in enumerate(_calls(client, month, period), start=1):
+            month.widgets[call.widget_id].add(call, call.started_at.astimezone(zone).date())
+            if number % _OFTEN == 0:
+                reached(None if month.statement else call.started_at, number)
     if month.statement:
-        _read_closed(client, month, first, zone)
+        _add_charges(client, month)
     else:
-        _read_open(client, month, zone)
-    try:
-        # Owners' own table: where it has no names, or may not be read, ids must do.
-        month.names = {widget.id: widget.name.strip() for widget in client.widgets()}
-    except (NotMigrated, Refused):
-        month.names = {}
+        for usage in client.usage(period):
+            widget = month.widgets[usage.widget_id]
+            widget.amount, widget.currency = usage.amount, usage.currency or ""
+    # Owners' own table: where it has no names, or may not be read, ids must do.
+    with suppress(NotMigrated, Refused):
+        month.names = {widget.id: widget.name.strip() for widget in client.widgets() if widget.name.strip()}
     return month
 
 
-def _read_closed(client: WidgetAnalytics, month: _Month, first: date, zone: ZoneInfo) -> None:
-    with progress_bar(Period(month.bounds.period_start, month.bounds.period_end), "reading") as reached:
-        for number, line in enumerate(client.statement_lines(first), start=1):
-            if number % _OFTEN == 0:
-                reached(None, number)
-            if line.usage_period == first:
-                day = line.started_at.astimezone(zone).date()
-                month.widgets[line.widget_id].add(day, line.new_seconds, line.evidence)
-    for charge in client.charges(first):
+def _calls(client: WidgetAnalytics, month: _Month, period: Period) -> Iterator[Call | StatementLine]:
+    if month.statement is None:
+        return client.calls(period)
+    return (line for line in client.statement_lines(month.first) if line.usage_period == month.first)
+
+
+def _add_charges(client: WidgetAnalytics, month: _Month) -> None:
+    for charge in client.charges(month.first):
         widget = month.widgets[charge.widget_id]
         widget.currency = widget.currency or charge.currency or ""
         if charge.difference_amount is None:
             continue
         if charge.currency != widget.currency:
             raise UsageError(
-                f"widget {charge.widget_id} is charged in two currencies in {month.name}: "
+                f"widget {charge.widget_id} is charged in two currencies in {month.first:%Y-%m}: "
                 "the report cannot add them up, `export --detail statements` lists them"
             )
-        if charge.usage_period == first:
+        if charge.usage_period == month.first:
             widget.amount = charge.difference_amount
         else:
             widget.adjustments += charge.difference_amount
-
-
-def _read_open(client: WidgetAnalytics, month: _Month, zone: ZoneInfo) -> None:
-    period = Period(month.bounds.period_start, month.bounds.period_end)
-    with progress_bar(period, "reading") as reached:
-        for number, call in enumerate(client.calls(period), start=1):
-            if number % _OFTEN == 0:
-                reached(call.started_at, number)
-            month.widgets[call.widget_id].add(
-                call.started_at.astimezone(zone).date(), call.billable_seconds, call.evidence
-            )
-    for usage in client.usage(period):
-        widget = month.widgets[usage.widget_id]
-        widget.amount, widget.currency = usage.amount, usage.currency or ""
 
 
 def _page(month: _Month) -> str:
@@ -183,80 +188,69 @@ def _page(month: _Month) -> str:
         keep_trailing_newline=True,
     )
     pages.filters |= {"utc": utc, "minute": _minute, "seconds": _seconds, "minutes": _minutes, "money": _money}
-    widgets = month.in_order()
+    every, totals = _sum(month.widgets.values()), _by_currency(month.widgets.values())
     return pages.get_template("report.html.jinja").render(
-        title=f"Widget usage, {date.fromisoformat(f'{month.name}-01'):%B %Y}",
+        title=f"Widget usage, {month.first:%B %Y}",
         statement=month.statement,
         bounds=month.bounds,
         made_at=month.made_at,
         project=month.project,
         version=version("widget-analytics"),
         names=month.names,
-        widgets=widgets,
-        totals=_sums(month.widgets.values()),
-        has_adjustments=any(widget.adjustments for _, widget in widgets),
-        figures=_key_figures(month),
-        plots=list(_plots(month, widgets)) if any(widget.seconds for _, widget in widgets) else [],
+        widgets=month.in_order(),
+        totals=totals,
+        has_adjustments=any(widget.adjustments for widget in month.widgets.values()),
+        figures=_key_figures(month, every, totals),
+        plots=list(_plots(month, every)) if every.seconds else [],
     )
 
 
-def _key_figures(month: _Month) -> list[tuple[str, str]]:
-    every = month.widgets.values()
-    priced = [total for total in _sums(every) if total.due is not None]
+def _key_figures(month: _Month, every: _WidgetMonth, totals: list[_WidgetMonth]) -> list[tuple[str, str]]:
+    due = "to be paid" if month.statement else "so far"
     return [
-        ("calls", f"{sum(widget.calls for widget in every):,}"),
-        ("billable minutes", _minutes(sum((widget.seconds for widget in every), _ZERO))),
-        ("widgets with calls", f"{sum(widget.calls > 0 for widget in every):,}"),
-        *(("to be paid" if month.statement else "so far", _money(total.due, total.currency)) for total in priced),
+        ("calls", f"{every.calls:,}"),
+        ("billable minutes", _minutes(every.seconds)),
+        ("widgets with calls", f"{sum(widget.calls > 0 for widget in month.widgets.values()):,}"),
+        *((due, _money(total.due, total.currency)) for total in totals if total.due is not None),
     ]
 
 
-def _plots(month: _Month, widgets: list[tuple[UUID, _WidgetMonth]]) -> Iterator[tuple[str, str, _Legend]]:
+def _plots(month: _Month, every: _WidgetMonth) -> Iterator[tuple[str, str, _Legend]]:
     """Draw the plots: caption, SVG and legend."""
+    widgets = [(month.label(widget_id), widget) for widget_id, widget in month.in_order()]
     shown, rest = widgets[: len(COLOURS)], widgets[len(COLOURS) :]
-    days = month.days
-    parts = [(colour, month.label(widget_id), [one]) for colour, (widget_id, one) in zip(COLOURS, shown, strict=False)]
+    parts = [(colour, label, widget) for colour, (label, widget) in zip(COLOURS, shown, strict=False)]
     if rest:
-        parts.append((OTHERS, f"{len(rest):,} other widgets", [widget for _, widget in rest]))
-    series = [
-        (colour, [float(sum((one.days[day] for one in ones), _ZERO) / 60) for day in days]) for colour, _, ones in parts
-    ]
+        parts.append((OTHERS, f"{len(rest):,} other widgets", _sum(widget for _, widget in rest)))
+    series = [(colour, [float(widget.days[day] / 60) for day in month.days]) for colour, _, widget in parts]
     legend = [(colour, label) for colour, label, _ in parts]
-    yield "Billable minutes per day", stacked_days([day.day for day in days], series), legend
+    yield "Billable minutes per day", stacked_days([day.day for day in month.days], series), legend
 
-    rows = [("All widgets", _evidence_sums(widget for _, widget in widgets))]
-    if len(shown) > 1:
-        rows += [(month.label(widget_id), widget.evidence) for widget_id, widget in shown if widget.seconds]
+    bars = [("All widgets", every), *(one for one in shown if len(shown) > 1 and one[1].seconds)]
     shares = [
-        (label, [(EVIDENCE_COLOURS[e], float(evidence[e] / (sum(evidence.values(), _ZERO) or 1))) for e in _EVIDENCE])
-        for label, evidence in rows
+        (label, [(EVIDENCE_COLOURS[e], float(one.evidence[e] / (sum(one.evidence.values()) or 1))) for e in _EVIDENCE])
+        for label, one in bars
     ]
-    total = sum((widget.seconds for _, widget in widgets), _ZERO)
     legend = [
-        (EVIDENCE_COLOURS[e], f"{e}: {meaning} ({_share(rows[0][1][e], total)})") for e, meaning in _EVIDENCE.items()
+        (EVIDENCE_COLOURS[e], f"{e}: {meaning} ({_share(every.evidence[e], every.seconds)})")
+        for e, meaning in _EVIDENCE.items()
     ]
     yield "How the ends of calls are known, by billable minutes", stacked_shares(shares), legend
 
 
-def _evidence_sums(widgets: Iterable[_WidgetMonth]) -> defaultdict[Evidence, Decimal]:
-    sums: defaultdict[Evidence, Decimal] = defaultdict(Decimal)
+def _sum(widgets: Iterable[_WidgetMonth], currency: str = "") -> _WidgetMonth:
+    total = _WidgetMonth(currency=currency)
     for widget in widgets:
-        for evidence, seconds in widget.evidence.items():
-            sums[evidence] += seconds
-    return sums
+        total.add_all(widget)
+    return total
 
 
-def _sums(widgets: Iterable[_WidgetMonth]) -> list[_WidgetMonth]:
-    """Add up by currency: euros are not added to dollars."""
-    sums: dict[str, _WidgetMonth] = {}
+def _by_currency(widgets: Iterable[_WidgetMonth]) -> list[_WidgetMonth]:
+    """Add up by currency: euros are not added to dollars; what has no price comes last."""
+    groups = defaultdict[str, list[_WidgetMonth]](list)
     for widget in widgets:
-        total = sums.setdefault(widget.currency, _WidgetMonth(currency=widget.currency))
-        total.calls += widget.calls
-        total.seconds += widget.seconds
-        total.adjustments += widget.adjustments
-        if widget.amount is not None:
-            total.amount = (total.amount or _ZERO) + widget.amount
-    return [sums[currency] for currency in sorted(sums, key=lambda currency: (not currency, currency))]
+        groups[widget.currency].append(widget)
+    return [_sum(groups[name], name) for name in sorted(groups, key=lambda name: (not name, name))]
 
 
 def _money(amount: Decimal | None, currency: str) -> str:
