@@ -49,10 +49,7 @@ def to_lines(model: type[_Row], rows: Iterable[tuple[Any, ...]]) -> Iterator[byt
                 line = _quoted(cells)
             yield line.encode() + b"\n"
     except (KeyError, TypeError, ValueError) as error:
-        raise NotMigrated(
-            f"the database answers with a {model.__name__} that this version does not know ({error}). "
-            "Bring the migrations and widget-analytics to the same version."
-        ) from error
+        raise NotMigrated.unknown(model, error) from error
 
 
 def texts(values: Iterable[Any]) -> tuple[Any, ...]:

@@ -54,7 +54,7 @@ class Settings:
         Raises:
             ConfigError: something is missing or cannot be right.
         """
-        found: Mapping[str, str | None] = {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
+        found = _found()
         if secret_key is None and publishable_key is None:
             secret_key, publishable_key = found.get(_SECRET_KEY), found.get(_PUBLISHABLE_KEY)
         secret = _clean_key(secret_key, _SECRET_KEY)
@@ -80,14 +80,17 @@ def database_url() -> str:
     Raises:
         ConfigError: there is none.
     """
-    found: Mapping[str, str | None] = {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
-    url = (found.get(DATABASE_URL) or "").strip()
+    url = (_found().get(DATABASE_URL) or "").strip()
     if not url:
         raise ConfigError(
             f"no database: set {DATABASE_URL} in the environment or in .env, to the project's direct connection or "
             "its session pooler (port 5432), as `postgres`."
         )
     return url
+
+
+def _found() -> Mapping[str, str | None]:
+    return {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
 
 
 def _clean_url(url: str | None) -> str:

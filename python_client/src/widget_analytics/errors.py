@@ -20,7 +20,7 @@ Messages are one line, say what to do, and never hold a key.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class WidgetAnalyticsError(Exception):
@@ -65,6 +65,14 @@ class NotMigrated(WidgetAnalyticsError):
     """The database lacks what was asked for: ``supabase db push`` has not run, or other versions have met."""
 
     exit_code = 5
+
+    @classmethod
+    def unknown(cls, model: type, what: object) -> Self:
+        """Tell of a row, or another answer, that is not what this version knows."""
+        return cls(
+            f"the database answers with a {model.__name__} that this version does not know ({what}). "
+            "Bring the migrations and widget-analytics to the same version."
+        )
 
 
 class Refused(WidgetAnalyticsError):

@@ -147,10 +147,7 @@ def read_as(model: type[Model], answer: object) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise NotMigrated(
-            f"the database answers with a {model.__name__} that this version does not know ({what}). "
-            "Bring the migrations and widget-analytics to the same version."
-        ) from error
+        raise NotMigrated.unknown(model, what) from error
     return read
 
 
