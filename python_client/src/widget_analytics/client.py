@@ -50,7 +50,7 @@ class WidgetAnalytics(Reader):
         origin: the page that events are said to come from, such as ``https://shop.example``: the database takes a
             widget's events only for hosts in its ``allowed_domains``.
         timeout: seconds to wait for each answer.
-        attempts: how often a request is sent at most; again only where that may help (no connection, 5xx, 429).
+        attempts: how often a request is sent at most; again only where that may help.
         page_size: rows to ask for at once. The project's own limit may be lower; all rows are read in any case.
 
     Raises:
