@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import httpx
 
 from widget_analytics.errors import NotMigrated, Refused, TooManyRequests, Unreachable, WidgetAnalyticsError, WrongKey
-
-if TYPE_CHECKING:
-    import httpx
 
 # PostgREST: no such function, relation, embedding or column in its schema cache; Postgres: the same at run time.
 _MISSING = {"PGRST200", "PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "42883"}

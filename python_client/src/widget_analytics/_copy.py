@@ -7,8 +7,9 @@ file; who wants them as models gets them made of these.
 from __future__ import annotations
 
 import time
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,13 @@ from psycopg import sql
 
 from widget_analytics._database import connected
 from widget_analytics._lines import ahead, batches, from_lines
+from widget_analytics._queries import Query
 from widget_analytics._reader import Reader
 from widget_analytics._settings import DATABASE_URL, database_url
 from widget_analytics.errors import Unreachable, WrongKey
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
-    from datetime import datetime
-
     import psycopg
-
-    from widget_analytics._queries import Query
 
 # A period is asked for in parts of about so many calls, which the server computes and sorts without much of its disk.
 _CALLS_IN_PART = 50_000

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from widget_analytics.errors import ConfigError, MissingExtra, NotMigrated, Refused, Unreachable, WrongKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import psycopg
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
 from widget_analytics.errors import InputError, MissingExtra, OutputError, UsageError, WidgetAnalyticsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
 
 # The archive's modules know its errors by this one.
 __all__ = [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -19,19 +20,14 @@ from widget_analytics._formats import FORMATS
 from widget_analytics._lines import batches, cells, texts, to_lines
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
 from widget_analytics._parquet import ROWS_IN_GROUP, require_pyarrow
-from widget_analytics._selection import Totals, utc
+from widget_analytics._reader import Reader
+from widget_analytics._selection import ExportRow, Kind, Selection, Totals, utc
 from widget_analytics.errors import OutputError, UsageError
 from widget_analytics.models import Call
+from widget_analytics.periods import Period
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from widget_analytics._reader import Reader
-    from widget_analytics._selection import ExportRow, Kind, Selection
-    from widget_analytics.periods import Period
-
-    #: Told how many rows have been read, and up to which moment where they are in its order.
-    Reached: TypeAlias = Callable[[datetime | None, int], None]
+#: Told how many rows have been read, and up to which moment where they are in its order.
+Reached: TypeAlias = Callable[[datetime | None, int], None]
 
 _STARTED_AT = Call.columns().index("started_at")
 

@@ -12,20 +12,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from widget_analytics._lines import cells
 from widget_analytics._parquet import read_parquet, write_parquet
 from widget_analytics._spreadsheet import is_surely_safe, safe_text
+from widget_analytics.models import _Row
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from widget_analytics.models import _Row
-
-    Writer: TypeAlias = Callable[[type[_Row], Iterable[list[bytes]], BinaryIO], None]
-    Reader: TypeAlias = Callable[[type[_Row], BinaryIO], Iterator[list[str]]]
+Writer: TypeAlias = Callable[[type[_Row], Iterable[list[bytes]], BinaryIO], None]
+Reader: TypeAlias = Callable[[type[_Row], BinaryIO], Iterator[list[str]]]
 
 
 class FileFormat(NamedTuple):

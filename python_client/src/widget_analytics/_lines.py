@@ -9,20 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from widget_analytics.errors import NotMigrated
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
-
-    from widget_analytics.models import _Row
+from widget_analytics.models import _Row
 
 T = TypeVar("T")
 
@@ -119,14 +116,14 @@ def ahead(
     try:
         while not isinstance(item := waiting.get(), _End):
             yield item
-        if item.error:
-            raise item.error
     except BaseException:
         is_over.set()
         if stop:
             stop()
             thread.join()
         raise
+    if item.error:
+        raise item.error
 
 
 class _End:
@@ -145,7 +142,7 @@ def _quoted(cells: list[str]) -> str:
 
 
 def _utc(text: str) -> str:
-    if not text or text.endswith("Z"):
+    if not text:
         return text
     # Without a zone it is written twice as fast.
     moment = datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)

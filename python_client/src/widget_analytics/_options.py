@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
-from typing import TYPE_CHECKING
+from datetime import date, datetime
+from uuid import UUID
 
 from widget_analytics._database import require_psycopg
+from widget_analytics._reader import Reader
 from widget_analytics._selection import KINDS, Detail, Selection, utc
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import UsageError
 from widget_analytics.periods import Period, parse_instant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-    from uuid import UUID
-
-    from widget_analytics._reader import Reader
 
 
 def period_of(month: str | None, start: str | None, end: str | None) -> Period:

@@ -13,13 +13,11 @@ Three facts shape how the calls of a period are read:
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from widget_analytics.periods import Period
+from widget_analytics.periods import Period
 
 Row: TypeAlias = dict[str, Any]
 #: Column, operator and value of a PostgREST filter.

@@ -5,18 +5,15 @@ Decimals are decimal128 with a fixed scale, times are UTC in microseconds, ids a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from widget_analytics._lines import batches
 from widget_analytics.errors import MissingExtra, OutputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from widget_analytics.models import _Row
+from widget_analytics.models import _Row
 
 # What is in memory at once. Larger groups would compress a little better.
 ROWS_IN_GROUP = 16_384

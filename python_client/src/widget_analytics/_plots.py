@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from widget_analytics.models import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from matplotlib.axes import Axes
 
 # Told apart by people who see few colours, too, and on paper without any by their order (Okabe and Ito).

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
+from uuid import UUID
 
 from widget_analytics.models import _Row
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-    from uuid import UUID
-
-    from widget_analytics.periods import Period
+from widget_analytics.periods import Period
 
 AnyRow = TypeVar("AnyRow", bound=_Row)
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from datetime import date, datetime
+from typing import Any, Protocol
 from uuid import UUID
 
 from widget_analytics._queries import AnyRow, Paging, Query, bounds
 from widget_analytics.models import BillingMonth, Call, Charge, Statement, StatementLine, Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
-    from datetime import date, datetime
-
-    from widget_analytics.periods import Period
+from widget_analytics.periods import Period
 
 
 class Transport(Protocol):

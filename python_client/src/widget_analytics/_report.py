@@ -6,31 +6,27 @@ A closed month's figures come from its statement alone, and so never change. An 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from importlib.metadata import version
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TypeAlias
+from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from widget_analytics._atomic import atomic_file
 from widget_analytics._export import progress_bar, write_errors
 from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, stacked_days, stacked_shares
 from widget_analytics._selection import utc
+from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
-from widget_analytics.models import Call, Evidence, StatementLine
+from widget_analytics.models import BillingMonth, Call, Evidence, Statement, StatementLine
 from widget_analytics.periods import Period
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-    from uuid import UUID
-
-    from widget_analytics.client import WidgetAnalytics
-    from widget_analytics.models import BillingMonth, Statement
-
-    _Legend: TypeAlias = list[tuple[str, str]]
+_Legend: TypeAlias = list[tuple[str, str]]
 
 _ZERO = Decimal(0)
 _OFTEN = 100  # rows

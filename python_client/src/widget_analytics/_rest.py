@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import chain, islice
 from operator import itemgetter
@@ -17,15 +18,11 @@ from widget_analytics._answers import error_of
 from widget_analytics._lines import ahead, to_lines
 from widget_analytics._paging import Filter, Row, read_by_key, read_by_position, read_calls
 from widget_analytics._queries import Paging, Query
+from widget_analytics._settings import Settings
 from widget_analytics.errors import TooManyRequests, Unreachable, WidgetAnalyticsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-    from datetime import datetime
-
     from supabase import Client
-
-    from widget_analytics._settings import Settings
 
 # Seconds. Who is told to wait longer than this gets the error, with its retry_after, instead of a silent hour.
 _LONGEST_WAIT = 60.0

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 from widget_analytics._lines import cells
+from widget_analytics._reader import Reader, Rows
 from widget_analytics.models import Call, Charge, StatementLine, Usage
 from widget_analytics.periods import Period
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from widget_analytics._reader import Reader, Rows
 
 ExportRow: TypeAlias = Call | Usage | Charge | StatementLine
 

@@ -7,16 +7,13 @@ import binascii
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, find_dotenv
 
 from widget_analytics.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _URL = "SUPABASE_URL"
 _SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)

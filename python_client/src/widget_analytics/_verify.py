@@ -5,22 +5,18 @@ from __future__ import annotations
 import io
 import json
 from collections import deque
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from widget_analytics._export import counted, progress_bar
 from widget_analytics._formats import FORMATS, FileFormat
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
 from widget_analytics._parquet import require_pyarrow
+from widget_analytics._reader import Reader
 from widget_analytics._selection import Kind, Totals, utc
 from widget_analytics.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from widget_analytics._reader import Reader
 
 MOST_DIFFERENCES = 10
 # How far apart rows are still recognised as the same one: beyond, each side is told to have one more.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -23,13 +24,8 @@ from widget_analytics._selection import KINDS, Detail
 from widget_analytics._verify import MOST_DIFFERENCES, verify_file
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import UsageError
-from widget_analytics.status import Thresholds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from widget_analytics.models import CleanupResult, CleanupRun
-    from widget_analytics.status import Status
+from widget_analytics.models import CleanupResult, CleanupRun
+from widget_analytics.status import Status, Thresholds
 
 app = typer.Typer(
     name="widget-analytics",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
 
 from widget_analytics._batches import MAX_BYTES, Item, batches, item
 from widget_analytics._queries import Paging
@@ -27,11 +30,6 @@ from widget_analytics.models import (
 )
 from widget_analytics.periods import Period
 from widget_analytics.status import Status, Thresholds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from types import TracebackType
-    from uuid import UUID
 
 _HALF_HOUR = timedelta(minutes=30)
 

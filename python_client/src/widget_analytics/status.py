@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from widget_analytics.models import Alarm, CleanupRun, Rates
-    from widget_analytics.periods import Period
+from widget_analytics.models import Alarm, CleanupRun, Rates
+from widget_analytics.periods import Period
 
 #: The cleanup runs every 30 minutes; five more are grace.
 LATE_AFTER = timedelta(minutes=35)
