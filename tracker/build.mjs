@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import { minify } from "terser";
 
-const BUDGET = 2048;
+const BUDGET = 2400;
 
 /** Property names that never leave the bundle; everything else is API, wire or browser. */
 const INTERNAL = /^(enqueue|adopt|nextBatch|settle)$/;
@@ -29,7 +29,7 @@ const bundled = await build({
 const { code } = await minify(bundled.outputFiles[0].text.replace('"use strict";', ""), {
   ecma: 2019,
   compress: { passes: 5, unsafe_arrows: true, unsafe_methods: true, pure_getters: true, booleans_as_integers: true, keep_fargs: false },
-  mangle: { properties: { regex: INTERNAL } },
+  mangle: { properties: { regex: INTERNAL, builtins: true } },
   format: { ascii_only: true },
 });
 writeFileSync("dist/usage.min.js", code);

@@ -33,10 +33,11 @@ class Chromium(Browser):
 
 class ChromiumVisitor(Visitor):
     def __init__(self, context: BrowserContext) -> None:
+        super().__init__()
         self.context = context
         context.set_default_timeout(30_000)
 
-    def new_tab(self) -> "ChromiumTab":
+    def _open_tab(self) -> "ChromiumTab":
         return ChromiumTab(self.context.new_page())
 
     def set_offline(self, is_offline: bool) -> None:

@@ -35,6 +35,10 @@ class Tab(ABC):
     def crash(self) -> None:
         """End the tab's process: none of the page's events fire."""
 
+    def click(self, selector: str, *, frame: bool = False) -> None:
+        self.wait_for_function(f"document.querySelector({json.dumps(selector)}) !== null", frame=frame)
+        self.evaluate(f"void document.querySelector({json.dumps(selector)}).click()", frame=frame)
+
     def reload(self) -> None:
         address = self.evaluate("location.href")
         self.evaluate("void (window.isOldPage = true)")
@@ -42,11 +46,6 @@ class Tab(ABC):
         self.wait_for_function(
             "!window.isOldPage && document.readyState === 'complete' && location.href === " + json.dumps(address)
         )
-
-    def click(self, selector: str, *, frame: bool = False) -> None:
-        self.wait_for_function(f"document.querySelector({json.dumps(selector)}) !== null", frame=frame)
-        # In a task of its own: a click may leave the page, and then no answer would come.
-        self.evaluate(f"void setTimeout(() => document.querySelector({json.dumps(selector)}).click())", frame=frame)
 
     def wait_for_function(self, script: str, *, seconds: float = 30, frame: bool = False) -> None:
         """Wait until the expression is true; while the page is changing, its errors do not count."""
@@ -65,8 +64,18 @@ class Tab(ABC):
 class Visitor(ABC):
     """A person with a browser profile: tabs share a storage, visitors do not."""
 
+    can_go_offline = True
+
+    def __init__(self) -> None:
+        self.tabs: list[Tab] = []
+
+    def new_tab(self) -> Tab:
+        tab = self._open_tab()
+        self.tabs.append(tab)
+        return tab
+
     @abstractmethod
-    def new_tab(self) -> Tab: ...
+    def _open_tab(self) -> Tab: ...
 
     @abstractmethod
     def set_offline(self, is_offline: bool) -> None:

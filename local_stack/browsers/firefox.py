@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
 from local_stack.places import bare_environment
-from local_stack.processes import Child, children_of
+from local_stack.processes import Child, await_condition, children_of
 
 _PREFERENCES: Mapping[str, bool | int | str] = {
     # Nothing but the pages asks for anything.
@@ -60,7 +60,15 @@ def launch_firefox() -> Iterator["Firefox"]:
         )
         child = Child(
             "Firefox",
-            [program, "--headless", "--no-remote", "--profile", home, "--remote-debugging-port=0"],
+            [
+                program,
+                "--headless",
+                "--no-remote",
+                "--profile",
+                home,
+                "--remote-debugging-port=0",
+                "--remote-allow-system-access",
+            ],
             log=home / "log",
             environment=bare_environment(HOME=folder),
         )
@@ -98,8 +106,20 @@ class Firefox(Browser):
         return FirefoxVisitor(self)
 
     def quit(self) -> None:
+        self.in_window("goQuitApplication({ ctrlKey: true })")
+        await_condition("quitting Firefox", lambda: not self._child.is_running, seconds=30, explain=self._child.output)
+
+    def in_window(self, script: str) -> None:
+        """Run a function of Firefox's own window, as its menus and shortcuts do."""
+        [window, *_] = self.command("browsingContext.getTree", **{"moz:scope": "chrome"})["contexts"]
         with suppress(ConnectionClosed):
-            self.command("browser.close")
+            self.command(
+                "script.evaluate",
+                # Later: what closes the window would close the answer's way, too.
+                expression=f"void setTimeout(() => {{ {script} }})",
+                target={"context": window["context"]},
+                awaitPromise=False,
+            )
 
     def kill_pages(self) -> None:
         """Ends every process that runs pages."""
@@ -112,10 +132,11 @@ class Firefox(Browser):
 
 class FirefoxVisitor(Visitor):
     def __init__(self, browser: Firefox) -> None:
+        super().__init__()
         self.browser = browser
         self._context = browser.command("browser.createUserContext")["userContext"]
 
-    def new_tab(self) -> "FirefoxTab":
+    def _open_tab(self) -> "FirefoxTab":
         created = self.browser.command("browsingContext.create", type="tab", userContext=self._context)
         return FirefoxTab(self.browser, created["context"])
 
@@ -160,7 +181,16 @@ class FirefoxTab(Tab):
         self.browser.command("browsingContext.traverseHistory", context=self._context, delta=-1)
 
     def close(self) -> None:
-        self.browser.command("browsingContext.close", context=self._context, promptUnload=True)
+        self.browser.command("browsingContext.activate", context=self._context)
+        self.browser.in_window("BrowserCommands.closeTabOrWindow({})")
+        await_condition("closing a tab", self._is_closed, seconds=30, explain=str)
+
+    def _is_closed(self) -> bool:
+        try:
+            self.browser.command("browsingContext.getTree", root=self._context)
+        except BrowserError:
+            return True
+        return False
 
     def crash(self) -> None:
         self.browser.kill_pages()

@@ -81,7 +81,10 @@ class WebKit(Browser):
 
 
 class WebKitVisitor(Visitor):
+    can_go_offline = False
+
     def __init__(self, browser: WebKit) -> None:
+        super().__init__()
         self.home = Path(tempfile.mkdtemp(dir=browser.home))
         port = _free_port()
         self._driver = Child(
@@ -117,7 +120,7 @@ class WebKitVisitor(Visitor):
             self.command("POST", "window", handle=handle)
             self._current = handle
 
-    def new_tab(self) -> "WebKitTab":
+    def _open_tab(self) -> "WebKitTab":
         if self._is_fresh:
             self._is_fresh = False
             return WebKitTab(self, self.command("GET", "window"))

@@ -1,8 +1,15 @@
 import type { createQueue } from "./createQueue";
+import { safely } from "./safely";
 import type { TrackerOptions } from "./types";
 
 /** How long the server took to answer the last request, until an event reports it. */
 export type LastAnswer = { rtt_ms?: number | undefined };
+
+/**
+ * Refused for good is what the answer says of the request's body: too large, or one of these codes. Any other refusal may
+ * be the server's own trouble: PostgREST answers 400 without a code when its connection to the database has died.
+ */
+const REFUSED = /^(413|40[03].*"code": ?"(22|PGRST1|42501|inv))/s;
 
 /**
  * Delivers a queue. In the page's life by `fetch` with `keepalive`, one request at a time; on the way out by
@@ -26,13 +33,7 @@ export const createSender = (
   let failures = 0;
 
   /** `true` means only that the browser took it: no answer is ever seen, so the events stay queued until one is. */
-  const beacon = (body: BodyInit): boolean | undefined => {
-    try {
-      return !byHeader && navigator.sendBeacon(target, body);
-    } catch {
-      return undefined;
-    }
-  };
+  const beacon = safely((body: BodyInit): boolean => !byHeader && navigator.sendBeacon(target, body));
 
   const send = async (leaving?: boolean): Promise<void> => {
     if (!leaving) {
@@ -44,10 +45,11 @@ export const createSender = (
     let body!: URLSearchParams;
     let status = 0;
     let wait = 0;
+    let isSettled = false;
     try {
-      // Bodies in flight share 64 KiB a page: 40 kB here and 20 kB at the end stay under it. The newest go first then:
-      // if not all of it fits, it is the call's end that must.
-      [names, body] = nextBatch(leaving ? 2e4 : 4e4, leaving);
+      // Bodies in flight share 64 KiB a page, and Firefox counts one for some milliseconds after its answer: two of
+      // 30 kB stay under it. At the end the newest go first: if not all of it fits, it is the call's end that must.
+      [names, body] = nextBatch(leaving ? 2e4 : 3e4, leaving);
       if (leaving && names[0] && beacon(body)) return;
       if (names[0]) {
         const asked = performance.now();
@@ -64,22 +66,20 @@ export const createSender = (
         lastAnswer.rtt_ms = Math.round(performance.now() - asked);
         // Read even where nobody asks: until then the browser counts the request's body as in flight. And across
         // origins Retry-After cannot be read: the body of a 429 says it too.
-        const said = /retry\D+(\d+)/i.exec(await answer.text());
-        wait = +(answer.headers.get("Retry-After") || said![1]!);
+        const text = await answer.text();
+        // Any 200 may come from somebody else: a service worker's offline page, an endpoint that answers index.html.
+        isSettled = answer.ok ? /"accepted":/.test(text) : REFUSED.test(status + text);
+        wait = +(answer.headers.get("Retry-After") || /retry\D+(\d+)/i.exec(text)![1]!);
       }
     } catch {}
-    if (names[0]) {
+    if (isSettled) {
+      failures = 0;
+      names.forEach(settle);
+    } else if (names[0]) {
       // Offline, refused, blocked, or a fetch that the page has replaced and broken.
       if (!status) beacon(body);
-      if (!status || status > 499 || /40[^039]|42[59]/.test(`${status}`)) {
-        clearTimeout(timer);
-        timer = setTimeout(flush, (wait || Math.min(2 ** failures++, 300)) * (1e3 + 500 * Math.random()));
-      } else {
-        // Taken, or refused for good. 400, 403 and 413 are about the events; the other 4xx are about a server that is
-        // read-only (405), half deployed (404) or has changed its keys (401): that passes.
-        failures = 0;
-        names.forEach(settle);
-      }
+      clearTimeout(timer);
+      timer = setTimeout(flush, (wait || Math.min(2 ** failures++, 300)) * (1e3 + 500 * Math.random()));
     }
     if (!leaving) {
       busy = false;
