@@ -5,6 +5,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any
 
+from local_stack.processes import children_of
+
 _POLL_SECONDS = 0.02
 
 
@@ -96,6 +98,12 @@ class Browser(ABC):
     @abstractmethod
     def quit(self) -> None:
         """End the browser as its menu does: the pages may say their farewells."""
+
+
+def descendants_of(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    children = children_of(pid)
+    return children + [pid for child in children for pid in descendants_of(child)]
 
 
 def called(script: str, arguments: tuple[Any, ...]) -> str:

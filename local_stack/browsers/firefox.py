@@ -13,9 +13,9 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
+from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called, descendants_of
 from local_stack.places import bare_environment
-from local_stack.processes import Child, await_condition, children_of
+from local_stack.processes import Child, await_condition
 
 _PREFERENCES: Mapping[str, bool | int | str] = {
     # Nothing but the pages asks for anything.
@@ -122,11 +122,10 @@ class Firefox(Browser):
             )
 
     def kill_pages(self) -> None:
-        """Ends every process that runs pages."""
-        for pid in children_of(self._child.pid):
-            command = Path(f"/proc/{pid}/cmdline")
+        """Ends every process that runs pages; Firefox starts them through a process of its own."""
+        for pid in descendants_of(self._child.pid):
             with suppress(OSError):
-                if command.read_bytes().rstrip(b"\0").endswith(b"tab"):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(b"tab"):
                     os.kill(pid, signal.SIGKILL)
 
 

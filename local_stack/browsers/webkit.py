@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 
-from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
+from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called, descendants_of
 from local_stack.places import bare_environment
-from local_stack.processes import Child, await_condition, children_of
+from local_stack.processes import Child, await_condition
 
 _MINI_BROWSERS = ("/usr/lib/*/webkit2gtk-4.1/MiniBrowser", "/usr/lib*/webkit2gtk-4.1/MiniBrowser")
 
@@ -141,11 +141,10 @@ class WebKitVisitor(Visitor):
         raise NotImplementedError("WebKit's driver cannot cut the network off: let the proxy fail instead")
 
     def kill_pages(self) -> None:
-        for browser in children_of(self._driver.pid):
-            for pid in children_of(browser):
-                with suppress(OSError):
-                    if b"WebKitWebProcess" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        os.kill(pid, signal.SIGKILL)
+        for pid in descendants_of(self._driver.pid):
+            with suppress(OSError):
+                if b"WebKitWebProcess" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         if self._http.is_closed:

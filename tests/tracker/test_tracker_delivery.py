@@ -83,10 +83,33 @@ def test_an_open_tab_delivers_what_a_closed_one_left(
         Answer(429, headers={"Retry-After": "1", "Access-Control-Expose-Headers": "Retry-After"}),
         Answer(405, '{"code": "25006"}'),
         Answer(404, '{"code": "PGRST202"}'),
+        Answer(400, '{"code":"","details":null,"hint":null,"message":""}'),
+        Answer(400, '{"code":"0A000","details":null,"hint":null,"message":"cannot set transaction read-write mode"}'),
+        Answer(400, "Bad Request"),
+        Answer(403, "<html>Are you a robot?</html>"),
+        Answer(401, '{"code":"42501","details":null,"hint":null,"message":"permission denied for function"}'),
+        Answer(200, "<!doctype html><title>You are offline</title>"),
+        Answer(200, ""),
         None,
     ],
-    ids=["500", "503", "429 in the body", "429 in the header", "read-only", "half deployed", "connection cut"],
+    ids=[
+        "500",
+        "503",
+        "429 in the body",
+        "429 in the header",
+        "read-only",
+        "half deployed",
+        "database connection lost",
+        "standby",
+        "400 of a proxy",
+        "403 of a firewall",
+        "rights lost",
+        "a page instead",
+        "an empty answer",
+        "connection cut",
+    ],
 )
+@pytest.mark.every_engine
 def test_server_in_trouble_for_a_while(
     tab: Tab, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, fault: Answer | None
 ) -> None:
@@ -120,11 +143,24 @@ def test_tab_closed_while_the_server_is_in_trouble(
     ledger.wait_for("widget_load", "call_start", "call_end", "widget_load")
 
 
-@pytest.mark.parametrize("status", [400, 403, 413])
-def test_refusals_are_final(tab: Tab, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, status: int) -> None:
+REFUSALS = {
+    "not a list": Answer(400, '{"code": "22023", "message": "events: must be a JSON array of events"}'),
+    "not JSON": Answer(
+        400, '{"code":"22P02","details":null,"hint":null,"message":"invalid input syntax for type json"}'
+    ),
+    "not a form": Answer(400, '{"code":"PGRST102","details":null,"hint":null,"message":"Invalid body"}'),
+    "refused by the relay": Answer(400, '{"code":"invalid_events","message":"events is missing."}'),
+    "refused by the door": Answer(403, '{"code": "42501", "hint": null, "details": null, "message": "widget_id: …"}'),
+    "too large": Answer(413, "<html>nginx</html>"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals_are_final(tab: Tab, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, refusal: Answer) -> None:
     """What is wrong with the events would be so again: what met it is dropped, what comes after it is not."""
-    with proxy.instead(Answer(status)):
+    with proxy.instead(refusal):
         tab.goto(site.address())
+        proxy.await_requests(1)
         tab.wait_for_function(f"{STORED} === 0")
 
     tab.click("#open")
@@ -212,7 +248,7 @@ def test_a_farewell_over_the_limit_sends_the_calls_end_first(
 
     assert first[-1]["event_type"] == "call_end"
     assert len(first) < 303
-    ledger.wait_until(lambda events: len(events) == 304)
+    ledger.wait_until(lambda events: len(events) == 305)
 
 
 def test_the_storage_is_bounded(
