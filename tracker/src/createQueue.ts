@@ -1,25 +1,20 @@
 import { safely } from "./safely";
 import type { UsageEvent } from "./types";
 
+type OnSettled = (() => void) | 0 | undefined;
+
 /** An event that waits, when it happened by both clocks, and who wants to know that it was delivered. */
-type Entry = [event: UsageEvent, wall: number, monotonic: number, onSettled?: (() => void) | undefined];
+type Entry = [event: UsageEvent, wall: number, monotonic: number, onSettled: OnSettled];
 
-/** The server refuses what is older. */
-const WEEK = 6048e5;
+export type Queue = ReturnType<typeof createQueue>;
 
-/** What may go first when room is short: insight, then signs of life, then the oldest. */
-const LEAST_WANTED = [/^w/, /beat/, /./];
+/** A little under seven days: the server refuses what is older. */
+const WEEK = 6e8;
 
-/** What is left out: empty properties, and what jsonb cannot hold (NUL, half a surrogate pair: it would cost the batch). */
-const LEFT_OUT = /(\\\\)|\\u(?:0000|d...)|"properties":{},/g;
-
-/** Of these an age that is too long makes a call longer; of all others one that is too short does. */
-const BEGINNINGS = /^w|st/;
-
-/** Drops the least wanted entry of a map that is over its limit. */
+/** Drops the least wanted entry of a map that is over its limit: insight, then signs of life, then the oldest. */
 const shed = (entries: Map<string, Entry>, limit: number, drop: (name: string) => void): void => {
   if (entries.size > limit)
-    for (const kind of LEAST_WANTED)
+    for (const kind of [/^w/, /b/, /./])
       for (const [name, [event]] of entries) if (kind.test(event.event_type)) return drop(name);
 };
 
@@ -39,15 +34,14 @@ export const createQueue = (namespace: string) => {
   });
 
   const settle = (name: string): void => {
-    const [, , , onSettled] = waiting.get(name) || ([] as Partial<Entry>);
+    const onSettled = (waiting.get(name) || ([] as Partial<Entry>))[3];
     waiting.delete(name);
     unstore(name);
     if (onSettled) onSettled();
   };
 
-  const enqueue = (event: UsageEvent, age: number, onSettled?: () => void): void => {
+  const enqueue = (event: UsageEvent, onSettled?: OnSettled, age = 0, wall = Date.now() - age): void => {
     const name = namespace + event.event_id;
-    const wall = Date.now() - age;
     const entry: Entry = [event, wall, performance.now() - age, onSettled];
     waiting.set(name, entry);
     stored.set(name, entry);
@@ -68,36 +62,38 @@ export const createQueue = (namespace: string) => {
           const age = Date.now() - wall;
           // The other page's monotonic clock means nothing here: count on from what the wall clock says now. If that has
           // since been put back, the age is unknown: too long a one ends a call too early, never too late.
-          if (age < WEEK) enqueue(event, age < -6e4 && !BEGINNINGS.test(event.event_type) ? 5e8 : age);
-          return age < WEEK;
+          return age < WEEK && (enqueue(event, 0, age < -6e4 ? 5e8 : age, wall), true);
         })()
       )
         settle(name);
   });
 
   /** The next events whose encoded size fits (one fits always): their names, and the request's body. */
-  const nextBatch = (limit: number, newestFirst?: boolean): [string[], URLSearchParams] => {
+  const nextBatch = safely((limit: number, newestFirst?: boolean) => {
     const names: string[] = [];
     const items: string[] = [];
     const entries = [...waiting];
     for (const [name, [event, wall, monotonic]] of newestFirst ? entries.reverse() : entries) {
       // The monotonic clock is blind to a sleeping laptop, the wall clock to its own corrections. Where they disagree,
-      // the age that bills less is taken, unless the wall clock jumped beyond belief.
+      // the age that bills less is taken (of a start the shorter, of an end the longer), unless the wall clock jumped
+      // beyond belief.
       const age = Date.now() - wall;
       const awake = performance.now() - monotonic;
       const item = JSON.stringify({
         ...event,
         age_ms: Math.round(
-          Math.max(0, BEGINNINGS.test(event.event_type) ? Math.min(age, awake) : Math.max(awake, age < WEEK ? age : 0)),
+          Math.max(0, /^w|st/.test(event.event_type) ? Math.min(age, awake) : Math.max(awake, age < WEEK ? age : 0)),
         ),
-      }).replace(LEFT_OUT, "$1");
+      })
+        // Left out are empty properties, and what jsonb cannot hold (NUL, half a surrogate pair): it would cost the batch.
+        .replace(/(\\\\)|\\u(?:0000|d...)|"properties":{},/g, "$1");
       limit -= encodeURIComponent(item).length;
       if (limit < 0 && names[0]) break;
       names.push(name);
       items.push(item);
     }
-    return [names, new URLSearchParams({ events: `[${items}]` })];
-  };
+    return names[0] && ([names, new URLSearchParams({ events: "[" + items + "]" })] as const);
+  });
 
   return { enqueue, adopt, nextBatch, settle };
 };

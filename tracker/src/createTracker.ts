@@ -1,5 +1,5 @@
 import { createQueue } from "./createQueue";
-import { createSender, type LastAnswer } from "./createSender";
+import { createSender, type RoundTrip } from "./createSender";
 import { pageUrl } from "./pageUrl";
 import { safely } from "./safely";
 import type { Call, EventType, Flag, Tracker, TrackerOptions } from "./types";
@@ -9,39 +9,37 @@ import { uuid7 } from "./uuid7";
 type Sign = (type: EventType, staysOpen?: boolean, cause?: unknown) => void;
 
 /** "false", undefined, null, "no", "0" and "off" are not. */
-const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag + "");
+const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag as string);
 
-const create = (given: Partial<TrackerOptions>): Tracker => {
-  const { url, widgetId, demo } = given;
-  const isSilent = isOn(demo);
-  const active = url && widgetId && !isSilent;
-  const interval = Math.max(+given.heartbeatSeconds! || 30, 0.1) * 1e3;
+const create = (given: Partial<TrackerOptions> = {}): Tracker => {
+  const isActive =
+    !isOn(given.demo) && ((given.url && given.widgetId) || console.warn("widgetUsage: no url/widgetId"));
+  const interval = Math.max(given.heartbeatSeconds as number * 1e3 || 3e4, 100);
   const sessionId = uuid7()!;
-  const openCalls = new Set<Sign>();
-  const lastAnswer: LastAnswer = {};
-  const queue = createQueue(`wu:${url}:`);
-  const { send, flush } = createSender(given, queue, lastAnswer);
+  const calls: Sign[] = [];
+  const roundTrip: RoundTrip = [];
+  const { enqueue, adopt, nextBatch, settle } = createQueue("wu:" + given.url + ":");
+  const { send, flush } = createSender(given, adopt, nextBatch, settle, roundTrip);
   let seq = 0;
-  let loaded = false;
-  let hasLeft = false;
+  let loads = 0;
+  let hasLeft: boolean | undefined;
 
-  const record = (type: EventType, callId?: string, cause?: unknown, age = 0, onSettled?: () => void): void => {
-    if (active)
-      queue.enqueue(
+  const record = (type: EventType, callId?: string, onSettled?: (() => void) | 0, cause?: unknown, age?: number): void => {
+    if (isActive)
+      enqueue(
         {
-          widget_id: widgetId,
+          widget_id: given.widgetId!,
           event_type: type,
           session_id: sessionId,
           event_id: uuid7()!,
-          page_url: seq && type !== "widget_load" ? undefined : pageUrl(),
+          page_url: seq && type != "widget_load" ? undefined : pageUrl(),
           call_id: callId,
           seq: ++seq,
-          properties: { ...lastAnswer, cause: cause && `${cause}`.slice(0, 99) },
+          properties: { rtt_ms: roundTrip.pop(), cause: cause && String(cause).slice(0, 99) },
         },
-        age,
         onSettled,
+        age,
       );
-    lastAnswer.rtt_ms = undefined;
   };
 
   /** Does it and sends what came of it; on a prerendered page not before it is shown, as it may never be. */
@@ -49,6 +47,7 @@ const create = (given: Partial<TrackerOptions>): Tracker => {
     if ((document as Document & { prerendering?: boolean }).prerendering)
       document.addEventListener("prerenderingchange", () => act(work));
     else {
+      hasLeft = false;
       work();
       send();
     }
@@ -56,48 +55,45 @@ const create = (given: Partial<TrackerOptions>): Tracker => {
 
   const insight = (type: EventType): void => {
     const { doNotTrack, globalPrivacyControl } = navigator as Navigator & { globalPrivacyControl?: boolean };
-    if (!isOn(given.respectPrivacySignals) || !(doNotTrack === "1" || globalPrivacyControl)) record(type);
+    if (!isOn(given.respectPrivacySignals) || !/1|t/.test([doNotTrack, globalPrivacyControl] as unknown as string))
+      record(type);
   };
+
+  const sendAtOnce = () => send(true);
+  const flushNow = (): void => act(flush);
 
   const leave = safely((): void => {
     if (!hasLeft) {
-      openCalls.forEach((sign) => sign("call_end", true, "pagehide"));
-      send(true);
+      calls.forEach((sign) => sign("call_end", true, "pagehide"));
+      sendAtOnce();
       hasLeft = true;
     }
   });
 
-  if (active) {
+  if (isActive) {
     // On iOS the list of tabs may fire neither pagehide nor visibilitychange, but it does fire blur.
-    addEventListener("blur", () => send(true));
+    addEventListener("blur", sendAtOnce);
     // The most reliable last sign, but a mere switch of tabs gives it too: the call goes on.
-    document.addEventListener("visibilitychange", () => document.hidden && send(true));
+    document.addEventListener("visibilitychange", sendAtOnce);
     // Not `unload`, which would cost the page its back/forward cache. If the page comes back from there, the calls are
     // still open here: their heartbeats go on, and their real end, being later, outranks this one.
-    // Three times, as Firefox kills the first function that runs once the last tab of a process is being closed
+    // Four times, as Firefox kills the first function that runs once the last tab of a process is being closed
     // (dom.abort_script_on_child_shutdown): the next one says what that one could not.
     for (const _ of "1234") addEventListener("pagehide", () => leave());
-    addEventListener("pageshow", () => {
-      hasLeft = false;
-      act(flush);
-    });
-    addEventListener("online", () => act(flush));
-    act(flush);
-  } else if (!isSilent) console.warn("widgetUsage: no url or widgetId");
+    addEventListener("pageshow", (event) => event.persisted && flushNow());
+    addEventListener("online", flushNow);
+    flushNow();
+  }
 
   return {
     sessionId,
-    load: () =>
-      act(() => {
-        if (!loaded) insight("widget_load");
-        loaded = true;
-      }),
+    load: () => act(() => loads++ || insight("widget_load")),
     open: () => act(() => insight("widget_open")),
     callStart(givenId): Call {
       // Not any argument: as an onclick handler this is called with an event.
-      const callId = (typeof givenId === "string" && givenId) || uuid7()!;
-      let timer: ReturnType<typeof setInterval>;
-      let isKnown = false;
+      const callId = givenId && (givenId as Partial<string>).trim ? givenId : uuid7()!;
+      let timer: ReturnType<typeof setInterval> | void | 1 = 1; // until the call is over
+      let unknown = 1 / 0; // until the server knows that it began
       let wall: number;
       let monotonic: number;
 
@@ -107,35 +103,33 @@ const create = (given: Partial<TrackerOptions>): Tracker => {
       };
 
       const sign = safely<Parameters<Sign>, void>((type, staysOpen, cause) => {
-        if (openCalls.has(sign)) {
+        if (timer) {
           // A sleeping computer stops the monotonic clock, and a wall clock that is put right looks like sleep. While
           // the server does not know the start, that jump does not matter: the start moves with it.
-          let age = Math.max(performance.now() - monotonic, isKnown ? Date.now() - wall : 0);
+          let age: number | undefined = Math.max(performance.now() - monotonic, Date.now() - wall - unknown);
           if (age > 10 * interval) {
             type = "call_end";
-            cause = "silence";
             staysOpen = false;
+            cause = "silence";
           } else age = 0;
-          record(type, callId, cause, age);
+          if (!staysOpen) timer = clearInterval(timer);
+          record(type, callId, 0, cause, age);
           touch();
-          if (!staysOpen) {
-            openCalls.delete(sign);
-            clearInterval(timer);
-          }
         }
       });
+      const beat = (): void => sign("call_heartbeat", true);
 
       act(() => {
         touch();
-        openCalls.add(sign);
-        record("call_start", callId, undefined, 0, () => {
-          isKnown = true;
+        calls.push(sign);
+        record("call_start", callId, () => {
+          unknown = 0;
           touch();
         });
         // At once, in the same request: a call that breaks off before its first interval is over would have no sign of
         // life, and the cleanup would take it for half an hour.
-        sign("call_heartbeat", true);
-        timer = setInterval(() => act(() => sign("call_heartbeat", true)), interval);
+        beat();
+        timer = setInterval(act, interval, beat) || 1;
       });
       return {
         id: callId,
@@ -143,7 +137,7 @@ const create = (given: Partial<TrackerOptions>): Tracker => {
         error: (cause) => act(() => sign("call_error", false, cause)),
       };
     },
-    flush: () => act(flush),
+    flush: flushNow,
   };
 };
 
@@ -151,4 +145,4 @@ const create = (given: Partial<TrackerOptions>): Tracker => {
  * One tracker is one session: one widget, loaded once. Nothing in here throws, blocks or sets a cookie.
  * Options that make no sense, or a page whose built-ins do not, make a tracker that does nothing.
  */
-export const createTracker = (options: TrackerOptions): Tracker => safely(create)(options || {}) || create({ demo: true });
+export const createTracker = (options: TrackerOptions): Tracker => safely(create)(options) || create({ demo: true });

@@ -13,9 +13,11 @@ declare global {
 // (which bundlers and modules keep). The script's load is the widget's; the script twice on a page is one tracker.
 safely(() => {
   const before = (window.widgetUsage || {}) as Partial<TrackerOptions> & Partial<Tracker>;
-  if (!before.callStart) {
-    const { src = "", dataset } = (document.currentScript || {}) as Partial<HTMLScriptElement>;
-    const query = Object.fromEntries(new URLSearchParams(src.split("?")[1]) as Iterable<[string, string]>);
-    (window.widgetUsage = createTracker({ ...before, ...query, ...dataset } as TrackerOptions)).load();
-  }
+  const script = (document.currentScript || {}) as Partial<HTMLScriptElement>;
+  if (!before.callStart)
+    (window.widgetUsage = createTracker({
+      ...before,
+      ...Object.fromEntries(new URLSearchParams(/\?.*/.exec(script.src!) as never) as Iterable<[string, string]>),
+      ...script.dataset,
+    } as TrackerOptions)).load();
 })();

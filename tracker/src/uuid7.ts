@@ -1,12 +1,9 @@
 import { safely } from "./safely";
 
-/** A random byte; `Math.random` where `crypto` is missing (some web views) or patched, and for one byte in 256. */
-const byte = safely((): number | undefined =>
+/** A random hex digit; by `Math.random` where `crypto` is missing (some web views) or patched, and for one in 256. */
+const digit = (): string =>
   // getRandomValues, not randomUUID: that one is missing on plain http pages.
-  crypto.getRandomValues(new Uint8Array(1))[0],
-);
-
-const digit = (): string => ((byte() || Math.random() * 256) & 15).toString(16);
+  ((safely(() => crypto.getRandomValues(new Uint8Array(1))[0])() || Math.random() * 256) & 15).toString(16);
 
 /** A UUIDv7: time first, so the database's indexes stay hot (random keys cost them 4–8 × the throughput). */
 export const uuid7 = safely((): string =>
