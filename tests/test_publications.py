@@ -54,7 +54,8 @@ def test_events_refusals_and_jobs_go_on(db: Connection) -> None:
     for _ in range(2):
         db.execute("select * from public.refresh_widget_health()")
     db.execute(
-        "insert into widget_internal.refusal_counts values (now() - interval '500 days', default, 'over_quota', '', 0, 1)"
+        "insert into widget_internal.refusal_counts (hour, reason, detail, shard, refusals)"
+        " values (now() - interval '500 days', 'over_quota', '', 0, 1)"
     )
     pruned = db.execute("select * from widget_internal.prune()").fetchone()
     db.execute("select public.erase_widget_session(%s, 'a')", [widget["id"]])

@@ -159,13 +159,13 @@ def test_where_notes_cannot_be_removed_the_migration_says_so(fresh_database: Fre
     """Without pg_cron, and without the right to remove its notes: it fails, by name."""
     script = SCHEDULE.read_bytes()
     without = fresh_database(migrate=False, scheduler=False)
-    with psycopg.connect(without.database_url, autocommit=True) as bare:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="pg_cron"):
-            bare.execute(script)
-
     with_cron = fresh_database(migrate=False)
     with psycopg.connect(with_cron.superuser_url, autocommit=True) as platform:
         platform.execute("revoke delete on cron.job_run_details from postgres, public")
-    with psycopg.connect(with_cron.database_url, autocommit=True) as project:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="postgres may not delete"):
+
+    for stack, problem in ((without, "pg_cron"), (with_cron, "postgres may not delete")):
+        with (
+            psycopg.connect(stack.database_url, autocommit=True) as project,
+            pytest.raises(psycopg.errors.InsufficientPrivilege, match=problem),
+        ):
             project.execute(script)

@@ -522,7 +522,7 @@ def test_many_uncounted_events_are_counted_part_by_part(
         [widget_id, HOUR, counted_to, events],
     )
 
-    answers = []
+    answers: list[Row] = []
     with psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("set statement_timeout = '3s'")
         while not answers or answers[-1]["events_left"] > 0:

@@ -253,16 +253,17 @@ def status(
 
 @app.command()
 def archive(
-    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="The next closed month that is to leave.")],
+    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A closed month that is over for 35 days.")],
     to: Annotated[str, typer.Option(metavar="PLACE", help="A folder, or a URL such as s3://bucket/folder.")],
 ) -> None:
-    """Move a closed month's events from the database to Parquet files.
+    """Move a closed month's events from the database to Parquet files. Its calls stay, and are copied there too.
 
-    Not one event leaves before its file was read back and compared with the database, by count and by sums of SHA-256.
-    Who is interrupted begins again: what is done is found. Months leave in order, 35 days after their end at the
-    earliest; sessions that go on into the next month leave with that one.
+    Not one event is deleted before its file was read back and compared with the database, by count and by SHA-256. If
+    interrupted, run it again: it resumes. Run again later, it writes the calls of those months anew that a later
+    statement has adjusted.
 
-    Needs SUPABASE_DB_URL, the database's address as `postgres`, and the extra `archive`; for s3:// also `s3`.
+    Needs SUPABASE_DB_URL, the database's address as `postgres` (not behind a transaction pooler), and the extra
+    `archive`; for s3:// also `s3`.
     """
     with one_line_errors():
         _period(month, None, None)
@@ -270,25 +271,11 @@ def archive(
 
 
 @app.command()
-def restore(
-    widget: Annotated[UUID | None, typer.Option(metavar="ID", help="With --session: this one.")] = None,
-    session: Annotated[str | None, typer.Option(metavar="ID", help="With --widget: this one.")] = None,
-) -> None:
-    """Bring sessions back from the archive, with the events that came late for them.
-
-    Without options: those in widget_late_events. What is news becomes an adjustment of the next closed month. They
-    leave again with the next month that is archived. Needs SUPABASE_DB_URL and the extra `archive`.
-    """
-    with one_line_errors():
-        if (widget is None) != (session is None):
-            raise UsageError("--widget and --session go together")
-        archives.restore(None if widget is None or session is None else [(widget, session)])
-
-
-@app.command()
 def bill(
-    archive: Annotated[str, typer.Option(metavar="PLACE", help="Where `archive` moved the month to.")],
-    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A month in the archive.")],
+    archive: Annotated[str, typer.Option(metavar="PLACE", help="Where `archive` moved months to.")],
+    month: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM", help="A month in the archive; all that there are by default.")
+    ] = None,
     detail: Annotated[Detail, typer.Option(help="What a row is: usage or calls.")] = Detail.USAGE,
     file_format: Annotated[
         Format, typer.Option("--format", help="For spreadsheets, programs or data warehouses.")
@@ -300,14 +287,15 @@ def bill(
         EngineName, typer.Option(help="What computes it: this machine, or Apache Spark.")
     ] = EngineName.DUCKDB,
 ) -> None:
-    """Compute the usage or the calls of an archived month from its files, as `export` does from the database.
+    """Sum up archived months as they were charged, from their files: what `export` says of them.
 
     Needs no database. The same SQL runs on DuckDB (the extra `archive`) and on Apache Spark (the extra `spark`).
     """
     with one_line_errors():
         if KINDS[detail].is_closed:
             raise UsageError("--detail must be usage or calls: statements stay in the database, see `export`")
-        _period(month, None, None)
+        if month is not None:
+            _period(month, None, None)
         file = None if output is None or str(output) == "-" else output
         check_output(file, file_format, with_manifest=False)
         archives.bill(archive, month, detail, file_format=file_format, output=file, engine=engine)
