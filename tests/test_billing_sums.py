@@ -56,9 +56,9 @@ group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.has_amount
 """
 USAGE = """
 select
-  widget_id, calls, billable_seconds, observed_calls, observed_seconds, provider_calls, provider_seconds, operator_calls,
-  operator_seconds, heartbeat_calls, heartbeat_seconds, assumed_calls, assumed_seconds, open_calls, failed_calls,
-  charged_seconds, amount, currency
+  widget_id, calls, billable_seconds, observed_calls, observed_seconds, provider_calls, provider_seconds,
+  operator_calls, operator_seconds, heartbeat_calls, heartbeat_seconds, assumed_calls, assumed_seconds,
+  open_calls, failed_calls, charged_seconds, amount, currency
 from public.widget_billing_usage(%(from)s, %(to)s, %(as_of)s)
 """
 

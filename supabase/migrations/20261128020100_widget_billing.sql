@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/2_billing/01_months.sql, schemas/2_billing/02_plans.sql, schemas/2_billing/03_pricing.sql, schemas/2_billing/04_statements.sql, schemas/2_billing/05_guards.sql, schemas/2_billing/06_hashes.sql, schemas/2_billing/07_billed_calls.sql, schemas/2_billing/08_bills.sql, schemas/2_billing/09_usage.sql, schemas/2_billing/10_closing.sql, schemas/2_billing/11_evidence.sql, schemas/2_billing/90_rights.sql.
+-- Made by scripts/baseline from schemas/2_billing/01_months.sql, schemas/2_billing/02_plans.sql, schemas/2_billing/03_pricing.sql, schemas/2_billing/04_statements.sql, schemas/2_billing/05_guards.sql, schemas/2_billing/06_hashes.sql, schemas/2_billing/07_billed_calls.sql, schemas/2_billing/08_bills.sql, schemas/2_billing/09_usage.sql, schemas/2_billing/10_statement_content.sql, schemas/2_billing/11_closing.sql, schemas/2_billing/12_evidence.sql, schemas/2_billing/90_rights.sql.
 
 -- A bill covers a calendar month where the company does its books: it begins when the clocks there first show its 1st.
 
@@ -73,8 +73,10 @@ comment on function widget_internal.month_of(timestamptz) is 'The billing month,
 
 
 create function widget_internal.billing_months(period_start timestamptz, period_end timestamptz)
-returns table (month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz)
-language plpgsql stable
+returns table (
+  month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz, is_closed boolean
+)
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -95,7 +97,8 @@ begin
   end if;
 
   return query
-  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end)
+  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end),
+    m.month in (select c.month from widget_internal.closed_months() c)
   from (
     select s.month::date, widget_internal.month_start(s.month::date) as month_start,
       widget_internal.month_start((s.month + interval '1 month')::date) as month_end
@@ -109,7 +112,8 @@ end
 $$;
 
 comment on function widget_internal.billing_months(timestamptz, timestamptz) is
-  'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at).';
+  'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at), and whether it is '
+  'closed.';
 
 
 create function public.widget_billing_period(
@@ -180,21 +184,36 @@ create policy "owners see their widgets' plans" on public.widget_plans
   using (widget_id = any (array(select widget_internal.owned_widget_ids())));
 
 
-create function widget_internal.plans_in(month date)
+create function widget_internal.plans_in(month date, what_if jsonb default null)
 returns setof public.widget_plans
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query
-  select distinct on (p.widget_id) p.*
-  from public.widget_plans p
-  where p.valid_from <= plans_in.month
-  order by p.widget_id, p.valid_from desc;
+  if plans_in.what_if is null then
+    return query
+    select distinct on (p.widget_id) p.*
+    from public.widget_plans p
+    where p.valid_from <= plans_in.month
+    order by p.widget_id, p.valid_from desc;
+  else
+    return query
+    select d.*
+    from public.widgets w
+    cross join lateral jsonb_populate_record(
+      null::public.widget_plans,
+      jsonb_build_object(
+        'name', 'what if', 'increment_seconds', 0, 'minimum_seconds', 0, 'included_seconds', 0, 'bills_failed_calls', false,
+        'assumed_calls', 'full', 'monthly_fee', 0
+      ) || plans_in.what_if || jsonb_build_object('widget_id', w.id, 'valid_from', plans_in.month)
+    ) d;
+  end if;
 end
 $$;
 
-comment on function widget_internal.plans_in(date) is 'The plans that hold in a month, one a widget at most.';
+comment on function widget_internal.plans_in(date, jsonb) is
+  'The plans that hold in a month, one a widget at most. what_if: that draft for each widget instead, an object with '
+  'columns of widget_plans.';
 
 
 create function widget_internal.currency_decimals(currency text)
@@ -289,7 +308,7 @@ comment on function widget_internal.correction_note(uuid, text, text, timestampt
 
 create function widget_internal.priced_calls(
   month date, from_at timestamptz, to_at timestamptz, as_of timestamptz, only_widget uuid,
-  in_sums boolean default false, split_at timestamptz default null
+  in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
 )
 returns table (
   widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
@@ -302,45 +321,49 @@ set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_rounding constant uuid[] := array(
-    select p.widget_id from widget_internal.plans_in(priced_calls.month) p
+    select p.widget_id from widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p
     where p.increment_seconds > 0 or p.minimum_seconds > 0 or p.assumed_calls not in ('full', 'none')
   );
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with called as not materialized (
-    select c.*, c.ended_at - c.started_at as length, coalesce(c.started_at < priced_calls.split_at, false) as is_before
+  with kept as not materialized (
+    select c.*, c.ended_at - c.started_at as length,
+      coalesce(c.started_at < priced_calls.split_at, false) as is_before
     from widget_internal.call_states c
     where priced_calls.as_of is null
       and c.started_at >= priced_calls.from_at and c.started_at < priced_calls.to_at
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
+  ),
+  single as (
+    select k.* from kept k where not priced_calls.in_sums
     union all
-    select c.*, c.ended_at - c.started_at, coalesce(c.started_at < priced_calls.split_at, false)
+    select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
     from widget_internal.states_as_of(
       priced_calls.only_widget, priced_calls.from_at, priced_calls.to_at, priced_calls.as_of
-    ) c
+    ) s
     where priced_calls.as_of is not null
   ),
   parts as (
     select
       c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
       1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' then widget_internal.correction_note(
+      case when c.evidence = 'operator' and not priced_calls.in_sums then widget_internal.correction_note(
         c.widget_id, c.session_id, c.call_id, c.first_event_at, c.last_event_at, priced_calls.as_of
       ) end as note
-    from called c
-    where not priced_calls.in_sums
+    from single c
     union all
-    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one
-    -- call is; where the widget's plan rounds, only calls of equal length cost the same.
-    select
-      c.widget_id, null, null, null, null, c.outcome, c.evidence, c.is_before, coalesce(c.alike, sum(c.length)),
-      count(*), case when c.alike is null then 1 else count(*) end, null
-    from (
-      select k.*, case when k.widget_id = any (v_rounding) then k.length end as alike from called k
-      where priced_calls.in_sums
-    ) c
-    group by c.widget_id, c.outcome, c.evidence, c.is_before, c.alike
+    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
+    from kept k
+    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before
+    union all
+    -- Where a plan rounds, only calls of equal length cost the same.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
+    from kept k
+    where priced_calls.in_sums and k.widget_id = any (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
   ),
   planned as (
     select
@@ -355,7 +378,7 @@ begin
         when c.evidence = 'assumed' and p.assumed_calls = 'none' then 'assumed ends are not billed'
       end as why_not
     from parts c
-    left join widget_internal.plans_in(priced_calls.month) p on p.widget_id = c.widget_id
+    left join widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p on p.widget_id = c.widget_id
   )
   select
     p.widget_id, p.session_id, p.call_id, p.started_at, p.ended_at, p.outcome, p.evidence, p.duration,
@@ -377,7 +400,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz) is
+comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz, jsonb) is
   'The calls of one month that started in [from_at, to_at), kept or as of a moment, with what the plan of that month makes '
   'of each, and why. in_sums: instead, one row for those that are priced alike, with the seconds of all of them. '
   'is_before: they started before split_at.';
@@ -392,7 +415,7 @@ create table public.widget_billing_periods (
   as_of timestamptz not null,
   closed_at timestamptz not null default clock_timestamp(),
   closed_by text not null,
-  content_hash text not null,
+  content_hash text not null default '',
   constraint periods_are_months check (extract(day from period) = 1),
   constraint periods_end_after_they_start check (period_end > period_start),
   constraint months_are_over_when_they_are_closed check (as_of >= period_end)
@@ -420,7 +443,7 @@ create table public.widget_statement_charges (
   old_amount numeric,
   new_amount numeric,
   difference_amount numeric generated always as (new_amount - old_amount) stored,
-  content_hash text not null,
+  content_hash text not null default '',
   constraint widgets_are_charged_once_for_a_month primary key (period, widget_id, usage_period),
   constraint nothing_is_charged_before_its_month check (usage_period <= period)
 );
@@ -519,19 +542,12 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'INSERT' then
-    -- A statement's month is written last, and with it the statement is complete.
-    if not exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
-      return null;
-    end if;
-  end if;
   raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
     hint = 'What arrives late appears as an adjustment in the next month that is closed.';
 end
 $$;
 
-comment on function widget_internal.refuse_change() is
-  'Refuses any update, delete or truncate of a statement, and additions to one of a closed month.';
+comment on function widget_internal.refuse_change() is 'Refuses any update, delete or truncate of a statement.';
 
 create trigger periods_never_change before update or delete or truncate on public.widget_billing_periods
   for each statement execute function widget_internal.refuse_change();
@@ -539,12 +555,31 @@ create trigger charges_never_change before update or delete or truncate on publi
   for each statement execute function widget_internal.refuse_change();
 create trigger lines_never_change before update or delete or truncate on public.widget_statement_lines
   for each statement execute function widget_internal.refuse_change();
+
+
+create function widget_internal.refuse_addition()
+returns trigger
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A statement's month is written last, and with it the statement is complete.
+  if exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
+    raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
+      hint = 'What arrives late appears as an adjustment in the next month that is closed.';
+  end if;
+  return null;
+end
+$$;
+
+comment on function widget_internal.refuse_addition() is 'Refuses charges and lines that are added to a closed month.';
+
 create trigger closed_months_take_no_charges after insert on public.widget_statement_charges
   referencing new table as added
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_addition();
 create trigger closed_months_take_no_lines after insert on public.widget_statement_lines
   referencing new table as added
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_addition();
 
 
 create function widget_internal.keep_billed_plans()
@@ -662,26 +697,26 @@ comment on function widget_internal.charge_content(public.widget_statement_charg
   'What a charge''s hash is taken of: a line of JSON for the charge, then one for each call (docs/billing.md).';
 
 
-create function widget_internal.period_content(period public.widget_billing_periods)
+create function widget_internal.period_content(
+  period date, period_start timestamptz, period_end timestamptz, as_of timestamptz
+)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_period constant date := (period_content.period).period;
 begin
   return jsonb_build_array(
-    to_char(v_period, 'YYYY-MM-DD'), widget_internal.as_text(period.period_start),
-    widget_internal.as_text(period.period_end), widget_internal.as_text(period.as_of)
+    to_char(period_content.period, 'YYYY-MM-DD'), widget_internal.as_text(period_content.period_start),
+    widget_internal.as_text(period_content.period_end), widget_internal.as_text(period_content.as_of)
   )::text || coalesce((
     select string_agg(chr(10) || c.content_hash, '' order by c.widget_id, c.usage_period)
     from public.widget_statement_charges c
-    where c.period = v_period
+    where c.period = period_content.period
   ), '');
 end
 $$;
 
-comment on function widget_internal.period_content(public.widget_billing_periods) is
+comment on function widget_internal.period_content(date, timestamptz, timestamptz, timestamptz) is
   'What a month''s hash is taken of: a line of JSON for the month, then the hash of each charge (docs/billing.md).';
 
 
@@ -698,40 +733,6 @@ $$;
 comment on function widget_internal.content_hash(text) is 'SHA-256 of a text in UTF-8, in hexadecimal: the hash of statements.';
 
 
-create function widget_internal.seal_charge()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.content_hash := widget_internal.content_hash(widget_internal.charge_content(new));
-  return new;
-end
-$$;
-
-comment on function widget_internal.seal_charge() is 'Gives a new charge its hash. Its lines are there already.';
-
-create trigger charges_are_sealed before insert on public.widget_statement_charges
-  for each row execute function widget_internal.seal_charge();
-
-
-create function widget_internal.seal_period()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.content_hash := widget_internal.content_hash(widget_internal.period_content(new));
-  return new;
-end
-$$;
-
-comment on function widget_internal.seal_period() is 'Gives a new closed month its hash. Its charges are there already.';
-
-create trigger periods_are_sealed before insert on public.widget_billing_periods
-  for each row execute function widget_internal.seal_period();
-
-
 create function public.broken_widget_statements()
 returns table (period date, widget_id uuid, usage_period date)
 language plpgsql volatile
@@ -746,7 +747,9 @@ begin
   union all
   select p.period, null, null
   from public.widget_billing_periods p
-  where p.content_hash <> widget_internal.content_hash(widget_internal.period_content(p));
+  where p.content_hash <> widget_internal.content_hash(
+    widget_internal.period_content(p.period, p.period_start, p.period_end, p.as_of)
+  );
 end
 $$;
 
@@ -758,7 +761,7 @@ comment on function public.broken_widget_statements() is
 
 create function widget_internal.closed_months()
 returns table (month date, period_start timestamptz, period_end timestamptz, as_of timestamptz)
-language plpgsql stable
+language plpgsql stable rows 10
 -- definer because a month is closed for an owner without a charge in it, too
 security definer
 set search_path = pg_catalog, pg_temp
@@ -782,6 +785,8 @@ begin
   select l.*
   from public.widget_statement_lines l
   where l.usage_period = billed_calls.month
+    -- The month's own lines by their key, the later ones by the index of adjustments.
+    and (l.period = billed_calls.month or l.usage_period < l.period)
     and l.started_at >= billed_calls.from_at and l.started_at < billed_calls.to_at
     and (billed_calls.only_widget is null or l.widget_id = billed_calls.only_widget)
     and not exists (
@@ -796,6 +801,55 @@ $$;
 comment on function widget_internal.billed_calls(date, timestamptz, timestamptz, uuid) is
   'The calls of a closed month that started in [from_at, to_at), as they were billed last: the latest line of each. Those '
   'without an outcome are no longer calls of the month.';
+
+
+create table widget_internal.compared_calls (
+  widget_id uuid not null,
+  month date not null,
+  fingerprint numeric not null,
+  constraint calls_are_compared_by_widget_and_month primary key (widget_id, month)
+);
+
+comment on table widget_internal.compared_calls is
+  'What a widget''s calls of a closed month were when a closing last compared them with what is billed. As long as they '
+  'are the same, nothing of them is pending.';
+
+alter table widget_internal.compared_calls enable row level security;
+
+create policy "owners see their widgets' fingerprints" on widget_internal.compared_calls
+  for select to authenticated
+  using (widget_id = any (array(select widget_internal.owned_widget_ids())));
+
+
+create function widget_internal.changed_calls(month date, from_at timestamptz, to_at timestamptz, only_widget uuid)
+returns setof widget_internal.compared_calls
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+  return query
+  select coalesce(k.widget_id, f.widget_id), changed_calls.month, coalesce(k.fingerprint, 0)
+  from (
+    -- Without ids, so that the index alone is read.
+    select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint
+    from widget_internal.call_states c
+    where c.started_at >= changed_calls.from_at and c.started_at < changed_calls.to_at
+      and (changed_calls.only_widget is null or c.widget_id = changed_calls.only_widget)
+    group by c.widget_id
+  ) k
+  full join (
+    select d.* from widget_internal.compared_calls d
+    where d.month = changed_calls.month
+      and (changed_calls.only_widget is null or d.widget_id = changed_calls.only_widget)
+  ) f on f.widget_id = k.widget_id
+  where coalesce(k.fingerprint, 0) <> coalesce(f.fingerprint, 0);
+end
+$$;
+
+comment on function widget_internal.changed_calls(date, timestamptz, timestamptz, uuid) is
+  'The widgets whose calls of a month, which lie between from_at and to_at, are not what was compared last, with what they '
+  'are now.';
 
 
 create function widget_internal.late_changes(
@@ -815,14 +869,17 @@ begin
     m.month, d.widget_id, d.session_id, d.call_id, d.started_at, d.ended_at, d.outcome, d.evidence, d.duration_seconds,
     d.old_seconds, d.new_seconds, d.rule, coalesce(p.as_of, m.as_of)
   from widget_internal.closed_months() m
+  cross join lateral widget_internal.changed_calls(
+    m.month, m.period_start, m.period_end, late_changes.only_widget
+  ) w
   cross join lateral (
     select
       coalesce(k.widget_id, b.widget_id) as widget_id, coalesce(k.session_id, b.session_id) as session_id,
       coalesce(k.call_id, b.call_id) as call_id, coalesce(k.started_at, b.started_at) as started_at, k.ended_at, k.outcome,
       k.evidence, k.duration_seconds, coalesce(b.new_seconds, 0) as old_seconds,
       coalesce(k.billable_seconds, 0) as new_seconds, coalesce(k.rule, 'no longer a call of this month') as rule, b.period
-    from widget_internal.priced_calls(m.month, m.period_start, m.period_end, null, late_changes.only_widget) k
-    full join widget_internal.billed_calls(m.month, '-infinity', 'infinity', late_changes.only_widget) b
+    from widget_internal.priced_calls(m.month, m.period_start, m.period_end, null, w.widget_id) k
+    full join widget_internal.billed_calls(m.month, '-infinity', 'infinity', w.widget_id) b
       on b.widget_id = k.widget_id and b.session_id = k.session_id and b.call_id = k.call_id
   ) d
   left join widget_internal.closed_months() p on p.month = d.period
@@ -865,7 +922,7 @@ comment on function widget_internal.late_events(uuid, text, text, timestamptz, t
   'The events received in (received_after, as_of] that a call may have changed by.';
 
 
-create function public.widget_pending_adjustments(only_widget uuid default null)
+create function public.widget_pending_adjustments(only_widget uuid default null, period text default null)
 returns table (
   usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz,
   outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric,
@@ -880,38 +937,35 @@ begin
     c.usage_period, c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence,
     c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
     widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, 'infinity')
-  from widget_internal.late_changes(only_widget => widget_pending_adjustments.only_widget) c;
+  from widget_internal.late_changes(
+    case when widget_pending_adjustments.period is null then 'infinity'
+      else widget_internal.to_month(widget_pending_adjustments.period) end,
+    only_widget => widget_pending_adjustments.only_widget
+  ) c;
 end
 $$;
 
-comment on function public.widget_pending_adjustments(uuid) is
+comment on function public.widget_pending_adjustments(uuid, text) is
   'What late arrivals have changed in closed months, and what no statement shows yet: the adjustments that the next '
-  'closed months will have. Owners see their widgets'', service_role all.';
+  'closed months will have. period: those that the statement of that month, still open, would have. Owners see their '
+  'widgets'', service_role all.';
 
 
 -- What finance asks: the calls of a period, each with its bill, and their sums. Of an open month they say what the ledger
 -- says now, of a closed one what was charged for it.
 
-create function widget_internal.bill_months(period_start timestamptz, period_end timestamptz, as_of timestamptz)
-returns table (
-  month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz,
-  is_closed boolean, counted_as_of timestamptz
-)
+create function widget_internal.counted_as_of(as_of timestamptz)
+returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query
-  select m.month, m.month_start, m.month_end, m.from_at, m.to_at, c.month is not null and bill_months.as_of is null,
-    -- As of now is all that there is to see: also what this very transaction has added since it began.
-    case when bill_months.as_of >= now() then 'infinity' else bill_months.as_of end
-  from widget_internal.billing_months(bill_months.period_start, bill_months.period_end) m
-  left join widget_internal.closed_months() c on c.month = m.month;
+  -- As of now is all that there is to see: also what this very transaction has added since it began.
+  return case when counted_as_of.as_of >= now() then 'infinity' else counted_as_of.as_of end;
 end
 $$;
 
-comment on function widget_internal.bill_months(timestamptz, timestamptz, timestamptz) is
-  'billing_months(), each with whether its bill is what was charged (is_closed), and else which receipts it counts.';
+comment on function widget_internal.counted_as_of(timestamptz) is 'Up to which receipt a bill asked for as of a moment counts.';
 
 
 create function public.widget_billing_calls(
@@ -928,9 +982,8 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(
-      widget_billing_calls.period_start, widget_billing_calls.period_end, widget_billing_calls.as_of
-    ) m
+    select m.month, m.from_at, m.to_at, m.is_closed and widget_billing_calls.as_of is null as is_closed
+    from widget_internal.billing_months(widget_billing_calls.period_start, widget_billing_calls.period_end) m
   ),
   plans as (
     select m.month, p.widget_id, p.price_per_minute, p.currency
@@ -941,7 +994,8 @@ begin
       r.duration_seconds, r.billable_seconds, r.rule
     from months m
     cross join lateral widget_internal.priced_calls(
-      m.month, m.from_at, m.to_at, m.counted_as_of, widget_billing_calls.only_widget
+      m.month, m.from_at, m.to_at, widget_internal.counted_as_of(widget_billing_calls.as_of),
+      widget_billing_calls.only_widget
     ) r
     where not m.is_closed
     union all
@@ -971,7 +1025,7 @@ comment on function public.widget_billing_calls(timestamptz, timestamptz, timest
 -- start, so that parts add up to the month.
 
 create function widget_internal.usage_parts(
-  period_start timestamptz, period_end timestamptz, as_of timestamptz, only_widget uuid
+  period_start timestamptz, period_end timestamptz, as_of timestamptz, only_widget uuid, what_if jsonb
 )
 returns table (
   month date, widget_id uuid, outcome text, evidence text, is_before boolean, calls bigint, seconds numeric,
@@ -983,12 +1037,15 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(usage_parts.period_start, usage_parts.period_end, usage_parts.as_of) m
+    select m.month, m.month_start, m.from_at, m.to_at,
+      m.is_closed and usage_parts.as_of is null and usage_parts.what_if is null as is_closed
+    from widget_internal.billing_months(usage_parts.period_start, usage_parts.period_end) m
   )
   select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
   from months m
   cross join lateral widget_internal.priced_calls(
-    m.month, m.month_start, m.to_at, m.counted_as_of, usage_parts.only_widget, in_sums => true, split_at => m.from_at
+    m.month, m.month_start, m.to_at, widget_internal.counted_as_of(usage_parts.as_of), usage_parts.only_widget, true,
+    m.from_at, usage_parts.what_if
   ) r
   where not m.is_closed
   union all
@@ -1007,20 +1064,21 @@ begin
   -- A fee is due in each month that has begun, with calls or without.
   select m.month, p.widget_id, null, null, false, 0, 0, 0, 0
   from months m
-  cross join lateral widget_internal.plans_in(m.month) p
+  cross join lateral widget_internal.plans_in(m.month, usage_parts.what_if) p
   where p.monthly_fee > 0 and m.month_start <= least(usage_parts.as_of, now())
     and (usage_parts.only_widget is null or p.widget_id = usage_parts.only_widget);
 end
 $$;
 
-comment on function widget_internal.usage_parts(timestamptz, timestamptz, timestamptz, uuid) is
+comment on function widget_internal.usage_parts(timestamptz, timestamptz, timestamptz, uuid, jsonb) is
   'The calls from the first instant of each month that the period touches to the end of the period, summed up by widget, '
   'month, outcome and evidence. is_before: those before the period, which its amounts rest on. pending: what was charged '
   'of a closed month less what its calls come to now.';
 
 
 create function public.widget_billing_usage(
-  period_start timestamptz, period_end timestamptz, as_of timestamptz default null, only_widget uuid default null
+  period_start timestamptz, period_end timestamptz, as_of timestamptz default null, only_widget uuid default null,
+  what_if jsonb default null
 )
 returns table (
   widget_id uuid, calls bigint, billable_seconds numeric,
@@ -1033,18 +1091,32 @@ returns table (
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_unknown constant text := (
+    select string_agg(k.key, ', ' order by k.key)
+    from jsonb_object_keys(widget_billing_usage.what_if) k (key)
+    where k.key not in (select a.attname from pg_attribute a where a.attrelid = 'public.widget_plans'::regclass)
+  );
 begin
+  if v_unknown is not null then
+    raise exception 'what_if: widget_plans has no column %', v_unknown using errcode = 'invalid_parameter_value';
+  end if;
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(
-      widget_billing_usage.period_start, widget_billing_usage.period_end, widget_billing_usage.as_of
-    ) m
+    select m.month, m.month_start, m.month_end, m.from_at, m.to_at,
+      m.is_closed and widget_billing_usage.as_of is null and widget_billing_usage.what_if is null as is_closed
+    from widget_internal.billing_months(widget_billing_usage.period_start, widget_billing_usage.period_end) m
   ),
   parts as materialized (
     select p.* from widget_internal.usage_parts(
       widget_billing_usage.period_start, widget_billing_usage.period_end, widget_billing_usage.as_of,
-      widget_billing_usage.only_widget
+      widget_billing_usage.only_widget, widget_billing_usage.what_if
     ) p
+  ),
+  plans as (
+    select m.month, p.*, p as plan
+    from months m
+    cross join lateral widget_internal.plans_in(m.month, widget_billing_usage.what_if) p
   ),
   to_date as (
     select p.month, p.widget_id, sum(p.seconds) as seconds, sum(p.seconds + p.pending_seconds) as with_pending,
@@ -1055,23 +1127,18 @@ begin
   ),
   priced as (
     select
-      t.*, m.is_closed, p.included_seconds, p.currency,
+      t.*, m.is_closed, coalesce(p.included_seconds, 0) as included, p.currency,
       case when m.from_at = m.month_start then round(p.monthly_fee, widget_internal.currency_decimals(p.currency)) else 0 end
         as fee,
-      coalesce(b.amount, widget_internal.charge(t.seconds, p)) as amount,
-      widget_internal.charge(t.with_pending, p) as amount_with_pending,
+      coalesce(b.amount, widget_internal.charge(t.seconds, p.plan)) as amount,
+      widget_internal.charge(t.with_pending, p.plan) as amount_with_pending,
       -- Nothing is due at a month's first instant.
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.seconds_before, p) end as amount_before,
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.with_pending_before, p) end
+      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.seconds_before, p.plan) end as amount_before,
+      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.with_pending_before, p.plan) end
         as amount_with_pending_before
     from months m
     join to_date t on t.month = m.month
-    left join lateral (
-      select l.* from public.widget_plans l
-      where l.widget_id = t.widget_id and l.valid_from <= m.month
-      order by l.valid_from desc
-      limit 1
-    ) p on true
+    left join plans p on p.month = m.month and p.widget_id = t.widget_id
     left join lateral (
       select sum(s.difference_amount) as amount
       from public.widget_statement_charges s
@@ -1080,54 +1147,150 @@ begin
   ),
   charges as (
     select
-      c.widget_id, min(c.currency) as currency, sum(c.fee) as fees,
-      sum(greatest(c.seconds - coalesce(c.included_seconds, 0), 0)
-        - greatest(c.seconds_before - coalesce(c.included_seconds, 0), 0)) as charged_seconds,
-      sum(c.amount - c.amount_before) as amount,
-      sum(c.amount_with_pending - c.amount_with_pending_before - c.amount + c.amount_before) as pending_amount,
-      -- A month without a plan has no amount, and euros are not added to dollars.
-      count(c.currency) = count(*) and min(c.currency) = max(c.currency) as has_amount,
-      count(*) as months, count(*) filter (where c.is_closed) as closed_months
-    from priced c
-    group by c.widget_id
-  ),
-  sums as (
-    select
-      r.widget_id, sum(r.calls)::bigint as calls, sum(r.seconds) as seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'observed'), 0)::bigint as observed_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'observed'), 0) as observed_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'provider'), 0)::bigint as provider_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'provider'), 0) as provider_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'operator'), 0)::bigint as operator_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'operator'), 0) as operator_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'heartbeat'), 0)::bigint as heartbeat_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'heartbeat'), 0) as heartbeat_seconds,
-      coalesce(sum(r.calls) filter (where r.evidence = 'assumed'), 0)::bigint as assumed_calls,
-      coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0) as assumed_seconds,
-      coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint as open_calls,
-      coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint as failed_calls,
-      sum(r.pending_calls)::bigint as pending_calls, sum(r.pending_seconds) as pending_seconds
-    from parts r
-    where not r.is_before
-    group by r.widget_id
+      c.widget_id, c.charged_seconds, c.months, c.closed_months,
+      case when c.has_amount then c.amount end as amount, case when c.has_amount then c.currency end as currency,
+      case when c.has_amount then c.fees end as fees, case when c.has_amount then c.pending_amount end as pending_amount
+    from (
+      select
+        p.widget_id, min(p.currency) as currency, sum(p.fee) as fees,
+        sum(greatest(p.seconds - p.included, 0) - greatest(p.seconds_before - p.included, 0)) as charged_seconds,
+        sum(p.amount - p.amount_before) as amount,
+        sum(p.amount_with_pending - p.amount_with_pending_before - p.amount + p.amount_before) as pending_amount,
+        -- A month without a plan has no amount, and euros are not added to dollars.
+        count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
+        count(*) as months, count(*) filter (where p.is_closed) as closed_months
+      from priced p
+      group by p.widget_id
+    ) c
   )
   select
-    s.widget_id, s.calls, s.seconds, s.observed_calls, s.observed_seconds, s.provider_calls, s.provider_seconds,
-    s.operator_calls, s.operator_seconds, s.heartbeat_calls, s.heartbeat_seconds, s.assumed_calls, s.assumed_seconds,
-    s.open_calls, s.failed_calls, c.charged_seconds, case when c.has_amount then c.amount end,
-    case when c.has_amount then c.currency end, case when c.has_amount then c.fees end,
-    c.months, c.closed_months, s.pending_calls, s.pending_seconds, case when c.has_amount then c.pending_amount end
-  from sums s
-  join charges c on c.widget_id = s.widget_id;
+    r.widget_id, sum(r.calls)::bigint, sum(r.seconds),
+    coalesce(sum(r.calls) filter (where r.evidence = 'observed'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'observed'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'provider'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'provider'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'operator'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'operator'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'heartbeat'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'heartbeat'), 0),
+    coalesce(sum(r.calls) filter (where r.evidence = 'assumed'), 0)::bigint,
+    coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0),
+    coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint,
+    coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint,
+    c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months,
+    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount
+  from parts r
+  join charges c on c.widget_id = r.widget_id
+  where not r.is_before
+  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months, c.pending_amount;
 end
 $$;
 
-comment on function public.widget_billing_usage(timestamptz, timestamptz, timestamptz, uuid) is
+comment on function public.widget_billing_usage(timestamptz, timestamptz, timestamptz, uuid, jsonb) is
   'The sums of widget_billing_calls() per widget: all calls of the period, their billable seconds, and both by evidence. '
   'charged_seconds: month by month what exceeds the plan''s included seconds; amount: its price, rounded to the currency''s '
   'decimals, and the fees; null unless all months have a plan, and all in one currency. Of a part of a month: the month to '
   'date at its end less the month to date at its start. months: how many had calls or fees, and of these closed_months '
-  'count what was charged for them; pending_…: what the next statement will add to that.';
+  'count what was charged for them; pending_…: what the next statement will add to that. what_if: rates the calls, as they are now, by '
+  'this draft of a plan, an object with columns of widget_plans, in place of each widget''s own.';
+
+
+-- What the statement of a month would hold, if it were closed now.
+
+create function widget_internal.statement_lines(month date, as_of timestamptz)
+returns setof public.widget_statement_lines
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select statement_lines.month, r.widget_id, statement_lines.month, r.session_id, r.call_id, r.started_at, r.ended_at,
+    r.outcome, r.evidence, r.duration_seconds, 0::numeric, r.billable_seconds, r.billable_seconds, r.rule, '{}'::uuid[]
+  from widget_internal.priced_calls(
+    statement_lines.month, widget_internal.month_start(statement_lines.month),
+    widget_internal.month_start((statement_lines.month + interval '1 month')::date), null, null
+  ) r
+  union all
+  select statement_lines.month, c.widget_id, c.usage_period, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome,
+    c.evidence, c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
+    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, statement_lines.as_of)
+  from widget_internal.late_changes(statement_lines.month) c;
+end
+$$;
+
+comment on function widget_internal.statement_lines(date, timestamptz) is
+  'What the statement of a month would hold now: its calls, and the adjustments of earlier months.';
+
+
+create function widget_internal.statement_charges(month date, is_written boolean)
+returns setof public.widget_statement_charges
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select
+    statement_charges.month, n.widget_id, n.usage_period, p.valid_from, p.monthly_fee, coalesce(p.included_seconds, 0),
+    p.price_per_minute, p.currency, b.seconds, b.seconds + n.seconds, n.seconds, a.old_amount, a.new_amount,
+    a.new_amount - a.old_amount, ''
+  from (
+    select u.widget_id, u.usage_period, sum(u.seconds) as seconds
+    from (
+      select l.widget_id, l.usage_period, l.difference_seconds
+      from public.widget_statement_lines l
+      where statement_charges.is_written and l.period = statement_charges.month
+      union all
+      select l.widget_id, l.usage_period, l.difference_seconds
+      from widget_internal.statement_lines(statement_charges.month, 'infinity') l
+      where not statement_charges.is_written
+      union all
+      select f.widget_id, statement_charges.month, 0
+      from widget_internal.plans_in(statement_charges.month) f where f.monthly_fee > 0
+    ) u (widget_id, usage_period, seconds)
+    group by u.widget_id, u.usage_period
+  ) n
+  cross join lateral (
+    select coalesce(sum(c.difference_seconds), 0) as seconds, coalesce(sum(c.difference_amount), 0) as amount
+    from public.widget_statement_charges c
+    where c.usage_period = n.usage_period and c.widget_id = n.widget_id
+  ) b
+  left join lateral (
+    select l.*, l as plan from public.widget_plans l
+    where l.widget_id = n.widget_id and l.valid_from <= n.usage_period
+    order by l.valid_from desc
+    limit 1
+  ) p on true
+  cross join lateral (
+    select
+      case when p.currency is not null then round(b.amount, widget_internal.currency_decimals(p.currency)) end as old_amount,
+      widget_internal.charge(b.seconds + n.seconds, p.plan) as new_amount
+  ) a;
+end
+$$;
+
+comment on function widget_internal.statement_charges(date, boolean) is
+  'The charges of a month''s statement, without their hashes: its lines, those that are written or those that it would '
+  'have now, summed up by widget and month of use, with the fees, and what is billed now priced against what was before.';
+
+
+create function public.widget_statement_preview(period text)
+returns setof public.widget_statement_charges
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_month constant date := widget_internal.to_month(widget_statement_preview.period);
+begin
+  if exists (select from widget_internal.closed_months() m where m.month = v_month) then
+    raise exception 'period: % is closed', widget_statement_preview.period
+      using errcode = 'invalid_parameter_value', hint = 'Read widget_statement_charges.';
+  end if;
+  return query select c.* from widget_internal.statement_charges(v_month, false) c;
+end
+$$;
+
+comment on function public.widget_statement_preview(text) is
+  'The charges that closing a month (2026-10) now would write. Owners see their widgets'', service_role all.';
 
 
 -- Closing a month: the bill as of one moment, written down once. Events may pour in meanwhile; they are not in it.
@@ -1151,7 +1314,7 @@ begin
       exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees
     from widget_internal.billing_months('-infinity', clock_timestamp()) m
     where m.month_end <= clock_timestamp()
-      and not exists (select from public.widget_billing_periods p where p.period = m.month)
+      and not m.is_closed
   ) w
   where w.has_calls or w.has_fees
   order by w.month;
@@ -1208,31 +1371,6 @@ comment on function widget_internal.hold_receipts() is
   'Waits until all that was received is committed, and holds up writers until pg_advisory_unlock(receipts_key()).';
 
 
-create function widget_internal.statement_lines(month date, as_of timestamptz)
-returns setof public.widget_statement_lines
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  select statement_lines.month, r.widget_id, statement_lines.month, r.session_id, r.call_id, r.started_at, r.ended_at,
-    r.outcome, r.evidence, r.duration_seconds, 0::numeric, r.billable_seconds, r.billable_seconds, r.rule, '{}'::uuid[]
-  from widget_internal.priced_calls(
-    statement_lines.month, widget_internal.month_start(statement_lines.month),
-    widget_internal.month_start((statement_lines.month + interval '1 month')::date), null, null
-  ) r
-  union all
-  select statement_lines.month, c.widget_id, c.usage_period, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome,
-    c.evidence, c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
-    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, statement_lines.as_of)
-  from widget_internal.late_changes(statement_lines.month) c;
-end
-$$;
-
-comment on function widget_internal.statement_lines(date, timestamptz) is
-  'What the statement of a month would hold now: its calls, and the adjustments of earlier months.';
-
-
 create function widget_internal.write_lines(month date)
 returns timestamptz
 language plpgsql volatile
@@ -1240,11 +1378,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_lines refcursor;
+  v_changes refcursor;
   v_part public.widget_statement_lines[];
+  v_changed widget_internal.compared_calls;
   v_as_of timestamptz;
 begin
-  -- A cursor reads what was committed when it was opened. Opened while writers are held up, for an instant, it reads all
-  -- that was received by then, and nothing else; they go on while it is read.
+  -- Cursors read what was committed when they were opened. Opened while writers are held up, for an instant, they read
+  -- all that was received by then, and nothing else; writers go on while they are read.
   perform widget_internal.hold_receipts();
   begin
     v_as_of := clock_timestamp();
@@ -1255,6 +1395,16 @@ begin
         from widget_internal.statement_lines(write_lines.month, v_as_of) s
       ) l
       group by l.part;
+    open v_changes for
+      select c.*
+      from (
+        select m.month, m.period_start, m.period_end from widget_internal.closed_months() m
+        where m.month < write_lines.month
+        union all
+        select write_lines.month, widget_internal.month_start(write_lines.month),
+          widget_internal.month_start((write_lines.month + interval '1 month')::date)
+      ) m
+      cross join lateral widget_internal.changed_calls(m.month, m.period_start, m.period_end, null) c;
     perform pg_advisory_unlock(widget_internal.receipts_key());
   exception when query_canceled or others then
     perform pg_advisory_unlock(widget_internal.receipts_key());
@@ -1272,7 +1422,14 @@ begin
       l.duration_seconds, l.old_seconds, l.new_seconds, l.rule, l.event_ids
     from unnest(v_part) l;
   end loop;
+  loop
+    fetch v_changes into v_changed;
+    exit when not found;
+    insert into widget_internal.compared_calls values (v_changed.*)
+    on conflict on constraint calls_are_compared_by_widget_and_month do update set fingerprint = excluded.fingerprint;
+  end loop;
   close v_lines;
+  close v_changes;
   return v_as_of;
 end
 $$;
@@ -1280,50 +1437,6 @@ $$;
 comment on function widget_internal.write_lines(date) is
   'Writes a statement''s lines: the month''s calls, and the adjustments of earlier months. Returns the moment by which all '
   'that was received is in them, and nothing else.';
-
-
-create function widget_internal.write_charges(month date)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  insert into public.widget_statement_charges (
-    period, widget_id, usage_period, plan_valid_from, monthly_fee, included_seconds, price_per_minute, currency,
-    old_seconds, new_seconds, old_amount, new_amount, content_hash
-  )
-  select
-    write_charges.month, n.widget_id, n.usage_period, p.valid_from, p.monthly_fee, coalesce(p.included_seconds, 0),
-    p.price_per_minute, p.currency, b.seconds, b.seconds + n.seconds,
-    case when p.currency is not null then round(b.amount, widget_internal.currency_decimals(p.currency)) end,
-    widget_internal.charge(b.seconds + n.seconds, p), ''
-  from (
-    select u.widget_id, u.usage_period, sum(u.seconds) as seconds
-    from (
-      select l.widget_id, l.usage_period, l.difference_seconds
-      from public.widget_statement_lines l where l.period = write_charges.month
-      union all
-      select f.widget_id, write_charges.month, 0 from widget_internal.plans_in(write_charges.month) f where f.monthly_fee > 0
-    ) u (widget_id, usage_period, seconds)
-    group by u.widget_id, u.usage_period
-  ) n
-  cross join lateral (
-    select coalesce(sum(c.difference_seconds), 0) as seconds, coalesce(sum(c.difference_amount), 0) as amount
-    from public.widget_statement_charges c
-    where c.usage_period = n.usage_period and c.widget_id = n.widget_id
-  ) b
-  left join lateral (
-    select l.* from public.widget_plans l
-    where l.widget_id = n.widget_id and l.valid_from <= n.usage_period
-    order by l.valid_from desc
-    limit 1
-  ) p on true;
-end
-$$;
-
-comment on function widget_internal.write_charges(date) is
-  'Sums a statement''s lines up by widget and month of use, adds the fees, and prices what is billed now against what was '
-  'before.';
 
 
 create function public.close_widget_billing_period(period text)
@@ -1348,12 +1461,19 @@ begin
   if not exists (select from public.widget_billing_periods p where p.period = v_month) then
     perform widget_internal.refuse_to_close(v_month);
     v_as_of := widget_internal.write_lines(v_month);
-    perform widget_internal.write_charges(v_month);
+    insert into public.widget_statement_charges (
+      period, widget_id, usage_period, plan_valid_from, monthly_fee, included_seconds, price_per_minute, currency,
+      old_seconds, new_seconds, old_amount, new_amount, content_hash
+    )
+    select c.period, c.widget_id, c.usage_period, c.plan_valid_from, c.monthly_fee, c.included_seconds, c.price_per_minute,
+      c.currency, c.old_seconds, c.new_seconds, c.old_amount, c.new_amount,
+      widget_internal.content_hash(widget_internal.charge_content(c))
+    from widget_internal.statement_charges(v_month, true) c;
     insert into public.widget_billing_periods (period, period_start, period_end, as_of, closed_by, content_hash)
-    values (
-      v_month, widget_internal.month_start(v_month), widget_internal.month_start((v_month + interval '1 month')::date),
-      v_as_of, concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'), ''
-    );
+    select v_month, b.period_start, b.period_end, v_as_of,
+      concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'),
+      widget_internal.content_hash(widget_internal.period_content(v_month, b.period_start, b.period_end, v_as_of))
+    from public.widget_billing_period(to_char(v_month, 'YYYY-MM')) b;
   end if;
 
   return query
@@ -1373,6 +1493,32 @@ comment on function public.close_widget_billing_period(text) is
   'lines, which nothing changes afterwards. What later arrivals changed in earlier closed months is in it as adjustments. '
   'Closing again changes nothing and says so. Refused: a month that is not over, or has an earlier one with calls or fees '
   'that is not closed (22023); a transaction that keeps writing events (55P03). There is no way to open it again.';
+
+
+alter table widget_internal.settings
+  add column close_months_after interval,
+  add constraint months_are_closed_a_week_after_them check (close_months_after >= interval '7 days');
+
+comment on column widget_internal.settings.close_months_after is
+  'How long after its end a month is closed by itself; null: never. Browsers'' events may come for seven days.';
+
+
+create function widget_internal.close_due_months()
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
+  from public.widget_months_to_close() m
+  cross join widget_internal.settings s
+  where m.period_end + s.close_months_after <= now()
+  order by m.month;
+end
+$$;
+
+comment on function widget_internal.close_due_months() is
+  'Closes the months that ended settings.close_months_after ago, the earliest first. Does nothing while that is null.';
 
 
 -- What the company knows better than a browser: its server's record of a call, the call provider's, a person's decision.
@@ -1530,9 +1676,9 @@ begin
         select extract(epoch from s.max_call_duration) from widget_internal.settings s
       )
       then 'duration_seconds: must be from 0, which voids the call, to the longest that a call can be'
-    when coalesce(correct_widget_call.reason, '') !~ '\S' or length(correct_widget_call.reason) > 1000
+    when coalesce(correct_widget_call.reason, '') !~ '[^[:space:]]' or length(correct_widget_call.reason) > 1000
       then 'reason: must say why, in at most 1000 characters'
-    when coalesce(correct_widget_call.corrected_by, '') !~ '\S' or length(correct_widget_call.corrected_by) > 255
+    when coalesce(correct_widget_call.corrected_by, '') !~ '[^[:space:]]' or length(correct_widget_call.corrected_by) > 255
       then 'corrected_by: must say who, in at most 255 characters'
   end;
   if v_problem is not null then
@@ -1575,18 +1721,20 @@ comment on function public.correct_widget_call(uuid, text, text, numeric, text, 
 -- Who may do what of billing. An owner reads the bills of the own widgets, and writes none of what they rest on.
 
 insert into widget_internal.rights (object, grantee, privileges)
-select format('table public.%s', t.name), t.grantee, t.privileges
+select 'table ' || t.name, t.grantee, t.privileges
 from (values
-  ('widget_plans', 'authenticated', 'select'),
-  ('widget_plans', 'service_role', 'select, insert, update, delete'),
-  ('widget_customers', 'authenticated', 'select'),
-  ('widget_customers', 'service_role', 'select, insert, update, delete'),
-  ('widget_billing_periods', 'authenticated', 'select'),
-  ('widget_billing_periods', 'service_role', 'select'),
-  ('widget_statement_charges', 'authenticated', 'select'),
-  ('widget_statement_charges', 'service_role', 'select'),
-  ('widget_statement_lines', 'authenticated', 'select'),
-  ('widget_statement_lines', 'service_role', 'select')
+  ('public.widget_plans', 'authenticated', 'select'),
+  ('public.widget_plans', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_customers', 'authenticated', 'select'),
+  ('public.widget_customers', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_billing_periods', 'authenticated', 'select'),
+  ('public.widget_billing_periods', 'service_role', 'select'),
+  ('public.widget_statement_charges', 'authenticated', 'select'),
+  ('public.widget_statement_charges', 'service_role', 'select'),
+  ('public.widget_statement_lines', 'authenticated', 'select'),
+  ('public.widget_statement_lines', 'service_role', 'select'),
+  ('widget_internal.compared_calls', 'authenticated', 'select'),
+  ('widget_internal.compared_calls', 'service_role', 'select')
 ) t (name, grantee, privileges);
 
 insert into widget_internal.rights (object, grantee, privileges)
@@ -1595,23 +1743,27 @@ from unnest(array[
   -- What bills are made of: these run with the rights of whoever asks, who sees the own widgets' rows alone.
   'public.widget_billing_period(text)',
   'public.widget_billing_calls(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
-  'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
-  'public.widget_pending_adjustments(uuid)',
+  'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
+  'public.widget_statement_preview(text)',
+  'public.widget_pending_adjustments(uuid, text)',
   'widget_internal.to_month(text)',
   'widget_internal.month_start(date)',
   'widget_internal.month_of(timestamp with time zone)',
   'widget_internal.billing_months(timestamp with time zone, timestamp with time zone)',
-  'widget_internal.plans_in(date)',
+  'widget_internal.plans_in(date, jsonb)',
   'widget_internal.currency_decimals(text)',
   'widget_internal.charge(numeric, public.widget_plans)',
   'widget_internal.correction_note(uuid, text, text, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone)',
+  'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone, jsonb)',
   'widget_internal.closed_months()',
   'widget_internal.billed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
+  'widget_internal.changed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
   'widget_internal.late_changes(date, date, uuid)',
   'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.bill_months(timestamp with time zone, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
+  'widget_internal.statement_lines(date, timestamp with time zone)',
+  'widget_internal.statement_charges(date, boolean)',
+  'widget_internal.counted_as_of(timestamp with time zone)',
+  'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.matched_claims(uuid[], text[], timestamp with time zone)',
@@ -1632,7 +1784,7 @@ from unnest(array[
   'widget_internal.refuse_visitors()',
   'widget_internal.as_text(timestamp with time zone)',
   'widget_internal.charge_content(public.widget_statement_charges)',
-  'widget_internal.period_content(public.widget_billing_periods)',
+  'widget_internal.period_content(date, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.content_hash(text)'
 ]) f (name);
 

@@ -71,8 +71,10 @@ comment on function widget_internal.month_of(timestamptz) is 'The billing month,
 
 
 create function widget_internal.billing_months(period_start timestamptz, period_end timestamptz)
-returns table (month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz)
-language plpgsql stable
+returns table (
+  month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz, is_closed boolean
+)
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -93,7 +95,8 @@ begin
   end if;
 
   return query
-  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end)
+  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end),
+    m.month in (select c.month from widget_internal.closed_months() c)
   from (
     select s.month::date, widget_internal.month_start(s.month::date) as month_start,
       widget_internal.month_start((s.month + interval '1 month')::date) as month_end
@@ -107,7 +110,8 @@ end
 $$;
 
 comment on function widget_internal.billing_months(timestamptz, timestamptz) is
-  'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at).';
+  'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at), and whether it is '
+  'closed.';
 
 
 create function public.widget_billing_period(

@@ -47,21 +47,36 @@ create policy "owners see their widgets' plans" on public.widget_plans
   using (widget_id = any (array(select widget_internal.owned_widget_ids())));
 
 
-create function widget_internal.plans_in(month date)
+create function widget_internal.plans_in(month date, what_if jsonb default null)
 returns setof public.widget_plans
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query
-  select distinct on (p.widget_id) p.*
-  from public.widget_plans p
-  where p.valid_from <= plans_in.month
-  order by p.widget_id, p.valid_from desc;
+  if plans_in.what_if is null then
+    return query
+    select distinct on (p.widget_id) p.*
+    from public.widget_plans p
+    where p.valid_from <= plans_in.month
+    order by p.widget_id, p.valid_from desc;
+  else
+    return query
+    select d.*
+    from public.widgets w
+    cross join lateral jsonb_populate_record(
+      null::public.widget_plans,
+      jsonb_build_object(
+        'name', 'what if', 'increment_seconds', 0, 'minimum_seconds', 0, 'included_seconds', 0, 'bills_failed_calls', false,
+        'assumed_calls', 'full', 'monthly_fee', 0
+      ) || plans_in.what_if || jsonb_build_object('widget_id', w.id, 'valid_from', plans_in.month)
+    ) d;
+  end if;
 end
 $$;
 
-comment on function widget_internal.plans_in(date) is 'The plans that hold in a month, one a widget at most.';
+comment on function widget_internal.plans_in(date, jsonb) is
+  'The plans that hold in a month, one a widget at most. what_if: that draft for each widget instead, an object with '
+  'columns of widget_plans.';
 
 
 create function widget_internal.currency_decimals(currency text)

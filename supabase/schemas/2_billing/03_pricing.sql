@@ -29,7 +29,7 @@ comment on function widget_internal.correction_note(uuid, text, text, timestampt
 
 create function widget_internal.priced_calls(
   month date, from_at timestamptz, to_at timestamptz, as_of timestamptz, only_widget uuid,
-  in_sums boolean default false, split_at timestamptz default null
+  in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
 )
 returns table (
   widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
@@ -42,45 +42,49 @@ set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_rounding constant uuid[] := array(
-    select p.widget_id from widget_internal.plans_in(priced_calls.month) p
+    select p.widget_id from widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p
     where p.increment_seconds > 0 or p.minimum_seconds > 0 or p.assumed_calls not in ('full', 'none')
   );
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with called as not materialized (
-    select c.*, c.ended_at - c.started_at as length, coalesce(c.started_at < priced_calls.split_at, false) as is_before
+  with kept as not materialized (
+    select c.*, c.ended_at - c.started_at as length,
+      coalesce(c.started_at < priced_calls.split_at, false) as is_before
     from widget_internal.call_states c
     where priced_calls.as_of is null
       and c.started_at >= priced_calls.from_at and c.started_at < priced_calls.to_at
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
+  ),
+  single as (
+    select k.* from kept k where not priced_calls.in_sums
     union all
-    select c.*, c.ended_at - c.started_at, coalesce(c.started_at < priced_calls.split_at, false)
+    select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
     from widget_internal.states_as_of(
       priced_calls.only_widget, priced_calls.from_at, priced_calls.to_at, priced_calls.as_of
-    ) c
+    ) s
     where priced_calls.as_of is not null
   ),
   parts as (
     select
       c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
       1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' then widget_internal.correction_note(
+      case when c.evidence = 'operator' and not priced_calls.in_sums then widget_internal.correction_note(
         c.widget_id, c.session_id, c.call_id, c.first_event_at, c.last_event_at, priced_calls.as_of
       ) end as note
-    from called c
-    where not priced_calls.in_sums
+    from single c
     union all
-    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one
-    -- call is; where the widget's plan rounds, only calls of equal length cost the same.
-    select
-      c.widget_id, null, null, null, null, c.outcome, c.evidence, c.is_before, coalesce(c.alike, sum(c.length)),
-      count(*), case when c.alike is null then 1 else count(*) end, null
-    from (
-      select k.*, case when k.widget_id = any (v_rounding) then k.length end as alike from called k
-      where priced_calls.in_sums
-    ) c
-    group by c.widget_id, c.outcome, c.evidence, c.is_before, c.alike
+    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
+    from kept k
+    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before
+    union all
+    -- Where a plan rounds, only calls of equal length cost the same.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
+    from kept k
+    where priced_calls.in_sums and k.widget_id = any (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
   ),
   planned as (
     select
@@ -95,7 +99,7 @@ begin
         when c.evidence = 'assumed' and p.assumed_calls = 'none' then 'assumed ends are not billed'
       end as why_not
     from parts c
-    left join widget_internal.plans_in(priced_calls.month) p on p.widget_id = c.widget_id
+    left join widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p on p.widget_id = c.widget_id
   )
   select
     p.widget_id, p.session_id, p.call_id, p.started_at, p.ended_at, p.outcome, p.evidence, p.duration,
@@ -117,7 +121,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz) is
+comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz, jsonb) is
   'The calls of one month that started in [from_at, to_at), kept or as of a moment, with what the plan of that month makes '
   'of each, and why. in_sums: instead, one row for those that are priced alike, with the seconds of all of them. '
   'is_before: they started before split_at.';

@@ -7,7 +7,7 @@ create table public.widget_billing_periods (
   as_of timestamptz not null,
   closed_at timestamptz not null default clock_timestamp(),
   closed_by text not null,
-  content_hash text not null,
+  content_hash text not null default '',
   constraint periods_are_months check (extract(day from period) = 1),
   constraint periods_end_after_they_start check (period_end > period_start),
   constraint months_are_over_when_they_are_closed check (as_of >= period_end)
@@ -35,7 +35,7 @@ create table public.widget_statement_charges (
   old_amount numeric,
   new_amount numeric,
   difference_amount numeric generated always as (new_amount - old_amount) stored,
-  content_hash text not null,
+  content_hash text not null default '',
   constraint widgets_are_charged_once_for_a_month primary key (period, widget_id, usage_period),
   constraint nothing_is_charged_before_its_month check (usage_period <= period)
 );

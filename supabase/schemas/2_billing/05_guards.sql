@@ -20,19 +20,12 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'INSERT' then
-    -- A statement's month is written last, and with it the statement is complete.
-    if not exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
-      return null;
-    end if;
-  end if;
   raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
     hint = 'What arrives late appears as an adjustment in the next month that is closed.';
 end
 $$;
 
-comment on function widget_internal.refuse_change() is
-  'Refuses any update, delete or truncate of a statement, and additions to one of a closed month.';
+comment on function widget_internal.refuse_change() is 'Refuses any update, delete or truncate of a statement.';
 
 create trigger periods_never_change before update or delete or truncate on public.widget_billing_periods
   for each statement execute function widget_internal.refuse_change();
@@ -40,12 +33,31 @@ create trigger charges_never_change before update or delete or truncate on publi
   for each statement execute function widget_internal.refuse_change();
 create trigger lines_never_change before update or delete or truncate on public.widget_statement_lines
   for each statement execute function widget_internal.refuse_change();
+
+
+create function widget_internal.refuse_addition()
+returns trigger
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- A statement's month is written last, and with it the statement is complete.
+  if exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
+    raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
+      hint = 'What arrives late appears as an adjustment in the next month that is closed.';
+  end if;
+  return null;
+end
+$$;
+
+comment on function widget_internal.refuse_addition() is 'Refuses charges and lines that are added to a closed month.';
+
 create trigger closed_months_take_no_charges after insert on public.widget_statement_charges
   referencing new table as added
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_addition();
 create trigger closed_months_take_no_lines after insert on public.widget_statement_lines
   referencing new table as added
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_addition();
 
 
 create function widget_internal.keep_billed_plans()

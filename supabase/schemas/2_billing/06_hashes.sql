@@ -44,26 +44,26 @@ comment on function widget_internal.charge_content(public.widget_statement_charg
   'What a charge''s hash is taken of: a line of JSON for the charge, then one for each call (docs/billing.md).';
 
 
-create function widget_internal.period_content(period public.widget_billing_periods)
+create function widget_internal.period_content(
+  period date, period_start timestamptz, period_end timestamptz, as_of timestamptz
+)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_period constant date := (period_content.period).period;
 begin
   return jsonb_build_array(
-    to_char(v_period, 'YYYY-MM-DD'), widget_internal.as_text(period.period_start),
-    widget_internal.as_text(period.period_end), widget_internal.as_text(period.as_of)
+    to_char(period_content.period, 'YYYY-MM-DD'), widget_internal.as_text(period_content.period_start),
+    widget_internal.as_text(period_content.period_end), widget_internal.as_text(period_content.as_of)
   )::text || coalesce((
     select string_agg(chr(10) || c.content_hash, '' order by c.widget_id, c.usage_period)
     from public.widget_statement_charges c
-    where c.period = v_period
+    where c.period = period_content.period
   ), '');
 end
 $$;
 
-comment on function widget_internal.period_content(public.widget_billing_periods) is
+comment on function widget_internal.period_content(date, timestamptz, timestamptz, timestamptz) is
   'What a month''s hash is taken of: a line of JSON for the month, then the hash of each charge (docs/billing.md).';
 
 
@@ -80,40 +80,6 @@ $$;
 comment on function widget_internal.content_hash(text) is 'SHA-256 of a text in UTF-8, in hexadecimal: the hash of statements.';
 
 
-create function widget_internal.seal_charge()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.content_hash := widget_internal.content_hash(widget_internal.charge_content(new));
-  return new;
-end
-$$;
-
-comment on function widget_internal.seal_charge() is 'Gives a new charge its hash. Its lines are there already.';
-
-create trigger charges_are_sealed before insert on public.widget_statement_charges
-  for each row execute function widget_internal.seal_charge();
-
-
-create function widget_internal.seal_period()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  new.content_hash := widget_internal.content_hash(widget_internal.period_content(new));
-  return new;
-end
-$$;
-
-comment on function widget_internal.seal_period() is 'Gives a new closed month its hash. Its charges are there already.';
-
-create trigger periods_are_sealed before insert on public.widget_billing_periods
-  for each row execute function widget_internal.seal_period();
-
-
 create function public.broken_widget_statements()
 returns table (period date, widget_id uuid, usage_period date)
 language plpgsql volatile
@@ -128,7 +94,9 @@ begin
   union all
   select p.period, null, null
   from public.widget_billing_periods p
-  where p.content_hash <> widget_internal.content_hash(widget_internal.period_content(p));
+  where p.content_hash <> widget_internal.content_hash(
+    widget_internal.period_content(p.period, p.period_start, p.period_end, p.as_of)
+  );
 end
 $$;
 

@@ -1,26 +1,18 @@
 -- What finance asks: the calls of a period, each with its bill, and their sums. Of an open month they say what the ledger
 -- says now, of a closed one what was charged for it.
 
-create function widget_internal.bill_months(period_start timestamptz, period_end timestamptz, as_of timestamptz)
-returns table (
-  month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz,
-  is_closed boolean, counted_as_of timestamptz
-)
+create function widget_internal.counted_as_of(as_of timestamptz)
+returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query
-  select m.month, m.month_start, m.month_end, m.from_at, m.to_at, c.month is not null and bill_months.as_of is null,
-    -- As of now is all that there is to see: also what this very transaction has added since it began.
-    case when bill_months.as_of >= now() then 'infinity' else bill_months.as_of end
-  from widget_internal.billing_months(bill_months.period_start, bill_months.period_end) m
-  left join widget_internal.closed_months() c on c.month = m.month;
+  -- As of now is all that there is to see: also what this very transaction has added since it began.
+  return case when counted_as_of.as_of >= now() then 'infinity' else counted_as_of.as_of end;
 end
 $$;
 
-comment on function widget_internal.bill_months(timestamptz, timestamptz, timestamptz) is
-  'billing_months(), each with whether its bill is what was charged (is_closed), and else which receipts it counts.';
+comment on function widget_internal.counted_as_of(timestamptz) is 'Up to which receipt a bill asked for as of a moment counts.';
 
 
 create function public.widget_billing_calls(
@@ -37,9 +29,8 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(
-      widget_billing_calls.period_start, widget_billing_calls.period_end, widget_billing_calls.as_of
-    ) m
+    select m.month, m.from_at, m.to_at, m.is_closed and widget_billing_calls.as_of is null as is_closed
+    from widget_internal.billing_months(widget_billing_calls.period_start, widget_billing_calls.period_end) m
   ),
   plans as (
     select m.month, p.widget_id, p.price_per_minute, p.currency
@@ -50,7 +41,8 @@ begin
       r.duration_seconds, r.billable_seconds, r.rule
     from months m
     cross join lateral widget_internal.priced_calls(
-      m.month, m.from_at, m.to_at, m.counted_as_of, widget_billing_calls.only_widget
+      m.month, m.from_at, m.to_at, widget_internal.counted_as_of(widget_billing_calls.as_of),
+      widget_billing_calls.only_widget
     ) r
     where not m.is_closed
     union all

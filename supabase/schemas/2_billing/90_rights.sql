@@ -1,18 +1,20 @@
 -- Who may do what of billing. An owner reads the bills of the own widgets, and writes none of what they rest on.
 
 insert into widget_internal.rights (object, grantee, privileges)
-select format('table public.%s', t.name), t.grantee, t.privileges
+select 'table ' || t.name, t.grantee, t.privileges
 from (values
-  ('widget_plans', 'authenticated', 'select'),
-  ('widget_plans', 'service_role', 'select, insert, update, delete'),
-  ('widget_customers', 'authenticated', 'select'),
-  ('widget_customers', 'service_role', 'select, insert, update, delete'),
-  ('widget_billing_periods', 'authenticated', 'select'),
-  ('widget_billing_periods', 'service_role', 'select'),
-  ('widget_statement_charges', 'authenticated', 'select'),
-  ('widget_statement_charges', 'service_role', 'select'),
-  ('widget_statement_lines', 'authenticated', 'select'),
-  ('widget_statement_lines', 'service_role', 'select')
+  ('public.widget_plans', 'authenticated', 'select'),
+  ('public.widget_plans', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_customers', 'authenticated', 'select'),
+  ('public.widget_customers', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_billing_periods', 'authenticated', 'select'),
+  ('public.widget_billing_periods', 'service_role', 'select'),
+  ('public.widget_statement_charges', 'authenticated', 'select'),
+  ('public.widget_statement_charges', 'service_role', 'select'),
+  ('public.widget_statement_lines', 'authenticated', 'select'),
+  ('public.widget_statement_lines', 'service_role', 'select'),
+  ('widget_internal.compared_calls', 'authenticated', 'select'),
+  ('widget_internal.compared_calls', 'service_role', 'select')
 ) t (name, grantee, privileges);
 
 insert into widget_internal.rights (object, grantee, privileges)
@@ -21,23 +23,27 @@ from unnest(array[
   -- What bills are made of: these run with the rights of whoever asks, who sees the own widgets' rows alone.
   'public.widget_billing_period(text)',
   'public.widget_billing_calls(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
-  'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
-  'public.widget_pending_adjustments(uuid)',
+  'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
+  'public.widget_statement_preview(text)',
+  'public.widget_pending_adjustments(uuid, text)',
   'widget_internal.to_month(text)',
   'widget_internal.month_start(date)',
   'widget_internal.month_of(timestamp with time zone)',
   'widget_internal.billing_months(timestamp with time zone, timestamp with time zone)',
-  'widget_internal.plans_in(date)',
+  'widget_internal.plans_in(date, jsonb)',
   'widget_internal.currency_decimals(text)',
   'widget_internal.charge(numeric, public.widget_plans)',
   'widget_internal.correction_note(uuid, text, text, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone)',
+  'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone, jsonb)',
   'widget_internal.closed_months()',
   'widget_internal.billed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
+  'widget_internal.changed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
   'widget_internal.late_changes(date, date, uuid)',
   'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.bill_months(timestamp with time zone, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
+  'widget_internal.statement_lines(date, timestamp with time zone)',
+  'widget_internal.statement_charges(date, boolean)',
+  'widget_internal.counted_as_of(timestamp with time zone)',
+  'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.matched_claims(uuid[], text[], timestamp with time zone)',
@@ -58,7 +64,7 @@ from unnest(array[
   'widget_internal.refuse_visitors()',
   'widget_internal.as_text(timestamp with time zone)',
   'widget_internal.charge_content(public.widget_statement_charges)',
-  'widget_internal.period_content(public.widget_billing_periods)',
+  'widget_internal.period_content(date, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.content_hash(text)'
 ]) f (name);
 

@@ -153,9 +153,9 @@ begin
         select extract(epoch from s.max_call_duration) from widget_internal.settings s
       )
       then 'duration_seconds: must be from 0, which voids the call, to the longest that a call can be'
-    when coalesce(correct_widget_call.reason, '') !~ '\S' or length(correct_widget_call.reason) > 1000
+    when coalesce(correct_widget_call.reason, '') !~ '[^[:space:]]' or length(correct_widget_call.reason) > 1000
       then 'reason: must say why, in at most 1000 characters'
-    when coalesce(correct_widget_call.corrected_by, '') !~ '\S' or length(correct_widget_call.corrected_by) > 255
+    when coalesce(correct_widget_call.corrected_by, '') !~ '[^[:space:]]' or length(correct_widget_call.corrected_by) > 255
       then 'corrected_by: must say who, in at most 255 characters'
   end;
   if v_problem is not null then

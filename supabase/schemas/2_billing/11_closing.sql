@@ -19,7 +19,7 @@ begin
       exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees
     from widget_internal.billing_months('-infinity', clock_timestamp()) m
     where m.month_end <= clock_timestamp()
-      and not exists (select from public.widget_billing_periods p where p.period = m.month)
+      and not m.is_closed
   ) w
   where w.has_calls or w.has_fees
   order by w.month;
@@ -76,31 +76,6 @@ comment on function widget_internal.hold_receipts() is
   'Waits until all that was received is committed, and holds up writers until pg_advisory_unlock(receipts_key()).';
 
 
-create function widget_internal.statement_lines(month date, as_of timestamptz)
-returns setof public.widget_statement_lines
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  select statement_lines.month, r.widget_id, statement_lines.month, r.session_id, r.call_id, r.started_at, r.ended_at,
-    r.outcome, r.evidence, r.duration_seconds, 0::numeric, r.billable_seconds, r.billable_seconds, r.rule, '{}'::uuid[]
-  from widget_internal.priced_calls(
-    statement_lines.month, widget_internal.month_start(statement_lines.month),
-    widget_internal.month_start((statement_lines.month + interval '1 month')::date), null, null
-  ) r
-  union all
-  select statement_lines.month, c.widget_id, c.usage_period, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome,
-    c.evidence, c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
-    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, statement_lines.as_of)
-  from widget_internal.late_changes(statement_lines.month) c;
-end
-$$;
-
-comment on function widget_internal.statement_lines(date, timestamptz) is
-  'What the statement of a month would hold now: its calls, and the adjustments of earlier months.';
-
-
 create function widget_internal.write_lines(month date)
 returns timestamptz
 language plpgsql volatile
@@ -108,11 +83,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_lines refcursor;
+  v_changes refcursor;
   v_part public.widget_statement_lines[];
+  v_changed widget_internal.compared_calls;
   v_as_of timestamptz;
 begin
-  -- A cursor reads what was committed when it was opened. Opened while writers are held up, for an instant, it reads all
-  -- that was received by then, and nothing else; they go on while it is read.
+  -- Cursors read what was committed when they were opened. Opened while writers are held up, for an instant, they read
+  -- all that was received by then, and nothing else; writers go on while they are read.
   perform widget_internal.hold_receipts();
   begin
     v_as_of := clock_timestamp();
@@ -123,6 +100,16 @@ begin
         from widget_internal.statement_lines(write_lines.month, v_as_of) s
       ) l
       group by l.part;
+    open v_changes for
+      select c.*
+      from (
+        select m.month, m.period_start, m.period_end from widget_internal.closed_months() m
+        where m.month < write_lines.month
+        union all
+        select write_lines.month, widget_internal.month_start(write_lines.month),
+          widget_internal.month_start((write_lines.month + interval '1 month')::date)
+      ) m
+      cross join lateral widget_internal.changed_calls(m.month, m.period_start, m.period_end, null) c;
     perform pg_advisory_unlock(widget_internal.receipts_key());
   exception when query_canceled or others then
     perform pg_advisory_unlock(widget_internal.receipts_key());
@@ -140,7 +127,14 @@ begin
       l.duration_seconds, l.old_seconds, l.new_seconds, l.rule, l.event_ids
     from unnest(v_part) l;
   end loop;
+  loop
+    fetch v_changes into v_changed;
+    exit when not found;
+    insert into widget_internal.compared_calls values (v_changed.*)
+    on conflict on constraint calls_are_compared_by_widget_and_month do update set fingerprint = excluded.fingerprint;
+  end loop;
   close v_lines;
+  close v_changes;
   return v_as_of;
 end
 $$;
@@ -148,50 +142,6 @@ $$;
 comment on function widget_internal.write_lines(date) is
   'Writes a statement''s lines: the month''s calls, and the adjustments of earlier months. Returns the moment by which all '
   'that was received is in them, and nothing else.';
-
-
-create function widget_internal.write_charges(month date)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  insert into public.widget_statement_charges (
-    period, widget_id, usage_period, plan_valid_from, monthly_fee, included_seconds, price_per_minute, currency,
-    old_seconds, new_seconds, old_amount, new_amount, content_hash
-  )
-  select
-    write_charges.month, n.widget_id, n.usage_period, p.valid_from, p.monthly_fee, coalesce(p.included_seconds, 0),
-    p.price_per_minute, p.currency, b.seconds, b.seconds + n.seconds,
-    case when p.currency is not null then round(b.amount, widget_internal.currency_decimals(p.currency)) end,
-    widget_internal.charge(b.seconds + n.seconds, p), ''
-  from (
-    select u.widget_id, u.usage_period, sum(u.seconds) as seconds
-    from (
-      select l.widget_id, l.usage_period, l.difference_seconds
-      from public.widget_statement_lines l where l.period = write_charges.month
-      union all
-      select f.widget_id, write_charges.month, 0 from widget_internal.plans_in(write_charges.month) f where f.monthly_fee > 0
-    ) u (widget_id, usage_period, seconds)
-    group by u.widget_id, u.usage_period
-  ) n
-  cross join lateral (
-    select coalesce(sum(c.difference_seconds), 0) as seconds, coalesce(sum(c.difference_amount), 0) as amount
-    from public.widget_statement_charges c
-    where c.usage_period = n.usage_period and c.widget_id = n.widget_id
-  ) b
-  left join lateral (
-    select l.* from public.widget_plans l
-    where l.widget_id = n.widget_id and l.valid_from <= n.usage_period
-    order by l.valid_from desc
-    limit 1
-  ) p on true;
-end
-$$;
-
-comment on function widget_internal.write_charges(date) is
-  'Sums a statement''s lines up by widget and month of use, adds the fees, and prices what is billed now against what was '
-  'before.';
 
 
 create function public.close_widget_billing_period(period text)
@@ -216,12 +166,19 @@ begin
   if not exists (select from public.widget_billing_periods p where p.period = v_month) then
     perform widget_internal.refuse_to_close(v_month);
     v_as_of := widget_internal.write_lines(v_month);
-    perform widget_internal.write_charges(v_month);
+    insert into public.widget_statement_charges (
+      period, widget_id, usage_period, plan_valid_from, monthly_fee, included_seconds, price_per_minute, currency,
+      old_seconds, new_seconds, old_amount, new_amount, content_hash
+    )
+    select c.period, c.widget_id, c.usage_period, c.plan_valid_from, c.monthly_fee, c.included_seconds, c.price_per_minute,
+      c.currency, c.old_seconds, c.new_seconds, c.old_amount, c.new_amount,
+      widget_internal.content_hash(widget_internal.charge_content(c))
+    from widget_internal.statement_charges(v_month, true) c;
     insert into public.widget_billing_periods (period, period_start, period_end, as_of, closed_by, content_hash)
-    values (
-      v_month, widget_internal.month_start(v_month), widget_internal.month_start((v_month + interval '1 month')::date),
-      v_as_of, concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'), ''
-    );
+    select v_month, b.period_start, b.period_end, v_as_of,
+      concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'),
+      widget_internal.content_hash(widget_internal.period_content(v_month, b.period_start, b.period_end, v_as_of))
+    from public.widget_billing_period(to_char(v_month, 'YYYY-MM')) b;
   end if;
 
   return query
@@ -241,3 +198,29 @@ comment on function public.close_widget_billing_period(text) is
   'lines, which nothing changes afterwards. What later arrivals changed in earlier closed months is in it as adjustments. '
   'Closing again changes nothing and says so. Refused: a month that is not over, or has an earlier one with calls or fees '
   'that is not closed (22023); a transaction that keeps writing events (55P03). There is no way to open it again.';
+
+
+alter table widget_internal.settings
+  add column close_months_after interval,
+  add constraint months_are_closed_a_week_after_them check (close_months_after >= interval '7 days');
+
+comment on column widget_internal.settings.close_months_after is
+  'How long after its end a month is closed by itself; null: never. Browsers'' events may come for seven days.';
+
+
+create function widget_internal.close_due_months()
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
+  from public.widget_months_to_close() m
+  cross join widget_internal.settings s
+  where m.period_end + s.close_months_after <= now()
+  order by m.month;
+end
+$$;
+
+comment on function widget_internal.close_due_months() is
+  'Closes the months that ended settings.close_months_after ago, the earliest first. Does nothing while that is null.';
