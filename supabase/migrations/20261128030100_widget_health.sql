@@ -37,13 +37,10 @@ create table widget_internal.health_hours (
   sessions bigint not null default 0,
   events_numbered bigint not null default 0,
   events_expected bigint not null default 0,
-  orphan_ends bigint not null default 0,
   constraint health_hours_pkey primary key (widget_id, hour)
 );
 
 comment on table widget_internal.health_hours is 'Events and sessions by widget and hour; read them through the view widget_health.';
-comment on column widget_internal.health_hours.orphan_ends is
-  'Ends whose start can come no more. Those that still wait for it are read from widget_internal.call_states.';
 
 create index health_hours_hour_idx on widget_internal.health_hours
   using brin (hour) with (pages_per_range = 32, autosummarize = on);
@@ -150,19 +147,6 @@ $$;
 
 comment on function widget_internal.response_bucket(text, jsonb) is
   'The bucket of health_response_times in which an event counts; null where its sender names no response time.';
-
-
-create function widget_internal.numbers_seen(seqs int4multirange)
-returns integer
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(numbers_seen.seqs) r);
-end
-$$;
-
-comment on function widget_internal.numbers_seen(int4multirange) is 'How many different numbers there are in it.';
 
 
 create function widget_internal.health_part(
@@ -305,7 +289,7 @@ begin
       union all
       select
         c.widget_id, date_trunc('hour', c.first_at, 'UTC'), 0, 0, 0, c.sign,
-        c.sign * widget_internal.numbers_seen(c.seqs), c.sign * coalesce(upper(c.seqs) - 1, 0)
+        c.sign * (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(c.seqs) r), c.sign * coalesce(upper(c.seqs) - 1, 0)
       from changes c
     ) u
     group by u.widget_id, u.hour
@@ -325,26 +309,6 @@ comment on function widget_internal.count_health_part(timestamptz, uuid, timesta
 
 
 -- What keeps the counts of health up to now, and what counts them anew.
-
-create function widget_internal.count_lost_orphans(from_at timestamptz, to_at timestamptz)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  insert into widget_internal.health_hours as h (widget_id, hour, orphan_ends)
-  select c.widget_id, date_trunc('hour', c.last_event_at, 'UTC'), count(*)
-  from widget_internal.call_states c
-  where c.started_at is null and c.end_claim is not null
-    and c.last_event_at > count_lost_orphans.from_at and c.last_event_at <= count_lost_orphans.to_at
-  group by 1, 2
-  on conflict (widget_id, hour) do update set orphan_ends = h.orphan_ends + excluded.orphan_ends;
-end
-$$;
-
-comment on function widget_internal.count_lost_orphans(timestamptz, timestamptz) is
-  'Keeps the number of ends without a start whose latest event happened in this time, before the states are forgotten.';
-
 
 create function widget_internal.summarize_receipts()
 returns void
@@ -408,7 +372,6 @@ begin
     v_step := v_part.step;
   end loop;
 
-  perform widget_internal.count_lost_orphans(v_from.counted_to - interval '7 days', v_at - interval '7 days');
   if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
     delete from widget_internal.health_sessions s where s.last_received_at < v_at - interval '7 days';
   end if;
@@ -671,17 +634,15 @@ create view public.widget_health with (security_invoker = true) as
     from (
       select
         k.widget_id, k.hour, k.events_received, k.sessions, k.events_numbered, k.events_expected, k.loads, k.opens,
-        k.orphan_ends, 0::bigint as refusals
+        0::bigint as orphan_ends, 0::bigint as refusals
       from widget_internal.health_hours k
       union all
       select r.widget_id, r.hour, 0, 0, 0, 0, 0, 0, 0, r.refusals from widget_internal.refusal_counts r
       where r.widget_id <> '00000000-0000-0000-0000-000000000000'
       union all
-      -- Whose start may still come; those whose start cannot are counted.
       select o.widget_id, date_trunc('hour', o.last_event_at, 'UTC'), 0, 0, 0, 0, 0, 0, 1, 0
       from widget_internal.call_states o
       where o.started_at is null and o.end_claim is not null
-        and o.last_event_at > (select w.counted_to - interval '7 days' from widget_internal.health_state w)
     ) u
     group by u.widget_id, u.hour
   ) h
@@ -742,7 +703,8 @@ comment on column public.widget_health.completion_rate is
   'Calls whose end somebody observed (browser, server, provider or operator) over calls started. Good: above 0.95; '
   'calls that are still open count as not completed, so the last hours are lower. Null: no calls.';
 comment on column public.widget_health.orphan_ends is
-  'Calls that ended in this hour and whose start was lost or never sent. Good: none. Ends that name no call are not among them.';
+  'Calls that ended in this hour and whose start was lost or never sent; known for two weeks. Good: none. Ends that name no '
+  'call are not among them.';
 comment on column public.widget_health.refusals is
   'Events refused in this hour, by when they came. Good: none; widget_refusals says why.';
 comment on column public.widget_health.response_ms_median is
@@ -775,33 +737,6 @@ comment on view public.widget_pages is
   'was named.';
 
 
-create function public.widget_busiest_pages(
-  first_day date, last_day date, only_widget_id uuid default null, max_pages integer default 20
-)
-returns table (widget_id uuid, host text, page_url text, sessions bigint, loads bigint, opens bigint, calls bigint)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  select
-    p.widget_id, nullif(p.host, ''), nullif(p.page_url, ''),
-    sum(p.sessions)::bigint, sum(p.loads)::bigint, sum(p.opens)::bigint, sum(p.calls)::bigint
-  from widget_internal.health_pages p
-  where p.day between widget_busiest_pages.first_day and widget_busiest_pages.last_day
-    and (widget_busiest_pages.only_widget_id is null or p.widget_id = widget_busiest_pages.only_widget_id)
-    and p.sessions > 0
-  group by p.widget_id, p.host, p.page_url
-  order by 4 desc, 7 desc, 3
-  limit widget_busiest_pages.max_pages;
-end
-$$;
-
-comment on function public.widget_busiest_pages(date, date, uuid, integer) is
-  'The busiest pages of a period of UTC days, both included, of one widget or of all, exact: like widget_pages, but '
-  'summed up over the days.';
-
-
 -- Health summed up over a period: what the command, monitors and alarms judge by.
 
 create function public.widget_rates(since timestamptz)
@@ -821,7 +756,7 @@ begin
   return query
   with counts as (
     select h.widget_id, h.events_received, h.events_numbered, h.events_expected, 0::bigint as calls_started,
-      0::bigint as calls_open, 0::bigint as calls_observed, h.orphan_ends, 0::bigint as refusals
+      0::bigint as calls_open, 0::bigint as calls_observed, 0::bigint as orphan_ends, 0::bigint as refusals
     from widget_internal.health_hours h where h.hour >= v_since
     union all
     select c.widget_id, 0, 0, 0, count(*), count(*) filter (where c.outcome = 'open'),
@@ -831,8 +766,7 @@ begin
     union all
     select o.widget_id, 0, 0, 0, 0, 0, 0, 1, 0
     from widget_internal.call_states o
-    where o.started_at is null and o.end_claim is not null
-      and o.last_event_at > greatest(v_since, (select s.counted_to - interval '7 days' from widget_internal.health_state s))
+    where o.started_at is null and o.end_claim is not null and o.last_event_at >= v_since
     union all
     select r.widget_id, 0, 0, 0, 0, 0, 0, 0, r.refusals
     from widget_internal.refusal_counts r
@@ -890,34 +824,28 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_statistics regclass := (
-    select format('%I.pg_stat_statements', n.nspname)::regclass
-    from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-    where e.extname = 'pg_stat_statements'
+  v_schema name := (
+    select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'
   );
 begin
-  if v_statistics is null then
-    raise warning 'the extension pg_stat_statements is not there: the database keeps no times of statements';
+  if v_schema is null then
     return;
   end if;
-
-  for called, calls, mean_ms, stddev_ms, slowest_ms, wal_bytes_per_call in execute format(
+  return query execute format(
     $sql$
       select
         t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
         round(max(s.stddev_exec_time)::numeric, 3), round(max(s.max_exec_time)::numeric, 3),
         round(sum(s.wal_bytes) / sum(s.calls))
-      from %s s
+      from %I.pg_stat_statements s
       cross join lateral (select substring(s.query from '\mtrack_events?\M') as called) t
       where s.dbid = (select d.oid from pg_database d where d.datname = current_database())
         and t.called is not null and s.query !~* '^\s*(create|comment|grant|revoke|alter|drop)\M' and s.toplevel
       group by t.called
       order by t.called
     $sql$,
-    v_statistics
-  ) loop
-    return next;
-  end loop;
+    v_schema
+  );
 exception when object_not_in_prerequisite_state then
   raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
 end
@@ -1375,8 +1303,7 @@ from (values
   ('table public.widget_response_times', 'select'),
   ('table public.widget_health', 'select'),
   ('table public.widget_pages', 'select'),
-  ('function public.widget_rates(timestamp with time zone)', 'execute'),
-  ('function public.widget_busiest_pages(date, date, uuid, integer)', 'execute')
+  ('function public.widget_rates(timestamp with time zone)', 'execute')
 ) o (object, privileges)
 cross join (values ('authenticated'), ('service_role')) r (grantee);
 
