@@ -9,7 +9,7 @@ from psycopg import sql
 
 from local_stack.stack import Stack
 from tests.conftest import Connect, NewOwner, NewWidget
-from tests.support import Connection, clean_up, record
+from tests.support import Connection, clean_up, listed_rights, record
 from tests.test_rules_of_cleanup import ago
 
 API_ROLES = ("anon", "authenticated", "service_role")
@@ -69,11 +69,7 @@ def granted_privileges(db: Connection) -> dict[tuple[str, str], set[str]]:
 
 def test_r11_the_list_of_rights_is_what_is_in_force(db: Connection) -> None:
     """What each role may do, table by table and function by function, is what widget_internal.rights says."""
-    listed: dict[tuple[str, str], set[str]] = {}
-    rights = "select * from widget_internal.rights where object not like 'schema %' and privileges <> ''"
-    for right in db.execute(rights).fetchall():
-        name = right["object"].split(" ", 1)[1].split("(")[0]
-        listed.setdefault((name, right["grantee"]), set()).update(right["privileges"].upper().split(", "))
+    listed = {(name, role): verbs for name, roles in listed_rights(db).items() for role, verbs in roles.items()}
 
     assert granted_privileges(db) == listed
     assert db.execute("select * from widget_internal.rights_differences()").fetchall() == []

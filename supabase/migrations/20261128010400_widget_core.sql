@@ -684,13 +684,26 @@ begin
   perform widget_internal.rejoin_sessions(
     o.widget_id, array_agg(distinct o.session_id::text), min(o."timestamp"), max(o."timestamp")
   )
-  from old_events o where o.event_type like 'call\_%' group by o.widget_id;
+  from old_events o
+  -- What the archive takes away was of calls that stay as they are: nothing is read for it.
+  where o.event_type like 'call\_%' and case when o.call_id is null
+    then exists (
+      select from widget_internal.call_states c
+      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.matched_start_claim is not null
+        and c.archived_at is null
+    )
+    else exists (
+      select from widget_internal.call_states c
+      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.call_id = o.call_id and c.archived_at is null
+    )
+  end
+  group by o.widget_id;
   return null;
 end
 $$;
 
 comment on function widget_internal.rejoin_deleted_events() is
-  'After the ledger''s owner deleted events by hand: the calls of their sessions follow.';
+  'After the ledger''s owner deleted events: the calls of their sessions follow, if the archive did not take them.';
 
 create trigger rejoin_events_on_delete
   after delete on public.widget_analytics
