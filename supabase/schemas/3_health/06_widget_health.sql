@@ -20,7 +20,7 @@ create view public.widget_health with (security_invoker = true) as
     h.orphan_ends, h.refusals, t.response_ms_median, t.response_ms_p95, s.counted_to as as_of
   from (
     select
-      u.widget_id, u.hour, sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
+      u.widget_id, u.hour, u.hour + interval '1 hour' as hour_end, sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
       sum(u.events_numbered)::bigint as events_numbered, sum(u.events_expected)::bigint as events_expected,
       sum(u.loads)::bigint as loads, sum(u.opens)::bigint as opens, sum(u.orphan_ends)::bigint as orphan_ends,
       sum(u.refusals)::bigint as refusals
@@ -50,7 +50,7 @@ create view public.widget_health with (security_invoker = true) as
       count(*) filter (where k.evidence = 'assumed') as calls_assumed,
       count(*) filter (where k.outcome = 'failed') as calls_failed
     from widget_internal.call_states k
-    where k.widget_id = h.widget_id and k.started_at >= h.hour and k.started_at < h.hour + interval '1 hour'
+    where k.widget_id = h.widget_id and k.started_at >= h.hour and k.started_at < h.hour_end
   ) c
   cross join lateral (
     select
