@@ -13,6 +13,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query values
+    ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
     ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
     ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
     ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
