@@ -26,7 +26,7 @@ comment on function widget_internal.scheduled_jobs() is 'The jobs that the migra
 
 create function widget_internal.job_alarms()
 returns table (message text)
-language plpgsql volatile
+language plpgsql stable
 -- definer because pg_cron shows its jobs to the role alone that scheduled them
 security definer
 set search_path = pg_catalog, pg_temp
@@ -71,7 +71,7 @@ comment on function widget_internal.job_alarms() is
 
 create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
 returns table (alarm text, widget_id uuid, message text)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -137,7 +137,7 @@ comment on function widget_internal.refusal_alarms(integer, timestamptz) is
 
 create function widget_internal.silence_alarms(min_cases integer, period interval)
 returns table (widget_id uuid, message text)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
