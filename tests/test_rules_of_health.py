@@ -288,6 +288,34 @@ def test_what_comes_while_others_are_counted_is_counted_next(db: Connection, wid
     assert differences(db, widget_id) == []
 
 
+def test_writers_at_once_are_each_counted_once(db: Connection, new_widget: NewWidget, stack: Stack) -> None:
+    """Four writers on the same sessions, and counts at any moment in between."""
+    widget_ids = (new_widget(), new_widget())
+
+    def write(seed: int) -> None:
+        chance = random.Random(seed)  # noqa: S311 (no secret)
+        with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
+            for _ in range(120):
+                # One call alone, so that two open transactions never wait for each other in a circle.
+                for event in (random_event(chance) for _ in range(chance.randrange(1, 6))):
+                    event["call_id"] = "c" if event["event_type"].startswith("call") else None
+                    record(connection, widget_ids[0], **event | {"session_id": "s"})
+                record(connection, widget_ids[1], f"s{chance.randrange(9)}", "widget_open", at(1), seq=1)
+                connection.commit()
+
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write, seed) for seed in range(4)]
+        counts = 0
+        while not all(writer.done() for writer in writers):
+            refresh(db)
+            counts += 1
+        for writer in writers:
+            writer.result()
+
+    assert counts > 1
+    assert differences(db, *widget_ids) == []
+
+
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_health_is_not_counted_from_an_old_snapshot(db: Connection, widget_id: UUID, stack: Stack, level: str) -> None:
     """What was committed after the snapshot and before the cut-off would never be counted."""

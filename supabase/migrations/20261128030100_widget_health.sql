@@ -136,7 +136,7 @@ begin
   if response_bucket.source <> 'browser' or jsonb_typeof(response_bucket.properties -> 'rtt_ms') is distinct from 'number' then
     return null;
   end if;
-  v_milliseconds := response_bucket.properties ->> 'rtt_ms';
+  v_milliseconds := (response_bucket.properties ->> 'rtt_ms')::numeric;
   -- Ten minutes: no sender waits longer, and what says so is made up.
   if v_milliseconds between 0 and 600000 then
     return ceil(ln(greatest(v_milliseconds, 1)::float8) / ln(1.1::float8));
@@ -152,7 +152,7 @@ comment on function widget_internal.response_bucket(text, jsonb) is
 create function widget_internal.health_part(
   from_at timestamptz, from_id uuid, cut_off timestamptz, inout step interval, out to_at timestamptz, out to_id uuid
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
@@ -428,7 +428,7 @@ returns table (
   widget_id uuid, session_id text, first_at timestamptz, first_received_at timestamptz, last_received_at timestamptz,
   numbered bigint, expected bigint, page_url text, loads bigint, opens bigint, calls bigint
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
@@ -468,7 +468,7 @@ comment on function widget_internal.computed_sessions(uuid, text[]) is
 
 create function widget_internal.computed_health()
 returns table (counted text, widget_id uuid, at text, numbers bigint[])
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -501,7 +501,7 @@ comment on function widget_internal.computed_health() is
 
 create function widget_internal.health_differences()
 returns table (counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set work_mem = '64MB'
 set jit = off
@@ -822,7 +822,7 @@ create function widget_internal.track_call_times()
 returns table (
   called text, calls bigint, mean_ms numeric, stddev_ms numeric, slowest_ms numeric, wal_bytes_per_call numeric
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -833,7 +833,7 @@ begin
   if v_schema is null then
     return;
   end if;
-  return query execute format(
+  for called, calls, mean_ms, stddev_ms, slowest_ms, wal_bytes_per_call in execute format(
     $sql$
       select
         t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
@@ -847,7 +847,9 @@ begin
       order by t.called
     $sql$,
     v_schema
-  );
+  ) loop
+    return next;
+  end loop;
 exception when object_not_in_prerequisite_state then
   raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
 end
@@ -873,6 +875,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query values
+    ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
     ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
     ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
     ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
@@ -885,7 +888,7 @@ comment on function widget_internal.scheduled_jobs() is 'The jobs that the migra
 
 create function widget_internal.job_alarms()
 returns table (message text)
-language plpgsql volatile
+language plpgsql stable
 -- definer because pg_cron shows its jobs to the role alone that scheduled them
 security definer
 set search_path = pg_catalog, pg_temp
@@ -930,7 +933,7 @@ comment on function widget_internal.job_alarms() is
 
 create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
 returns table (alarm text, widget_id uuid, message text)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -996,7 +999,7 @@ comment on function widget_internal.refusal_alarms(integer, timestamptz) is
 
 create function widget_internal.silence_alarms(min_cases integer, period interval)
 returns table (widget_id uuid, message text)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column

@@ -12,7 +12,7 @@ begin
   if response_bucket.source <> 'browser' or jsonb_typeof(response_bucket.properties -> 'rtt_ms') is distinct from 'number' then
     return null;
   end if;
-  v_milliseconds := response_bucket.properties ->> 'rtt_ms';
+  v_milliseconds := (response_bucket.properties ->> 'rtt_ms')::numeric;
   -- Ten minutes: no sender waits longer, and what says so is made up.
   if v_milliseconds between 0 and 600000 then
     return ceil(ln(greatest(v_milliseconds, 1)::float8) / ln(1.1::float8));
@@ -28,7 +28,7 @@ comment on function widget_internal.response_bucket(text, jsonb) is
 create function widget_internal.health_part(
   from_at timestamptz, from_id uuid, cut_off timestamptz, inout step interval, out to_at timestamptz, out to_id uuid
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$

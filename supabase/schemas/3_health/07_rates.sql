@@ -81,7 +81,7 @@ create function widget_internal.track_call_times()
 returns table (
   called text, calls bigint, mean_ms numeric, stddev_ms numeric, slowest_ms numeric, wal_bytes_per_call numeric
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -92,7 +92,7 @@ begin
   if v_schema is null then
     return;
   end if;
-  return query execute format(
+  for called, calls, mean_ms, stddev_ms, slowest_ms, wal_bytes_per_call in execute format(
     $sql$
       select
         t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
@@ -106,7 +106,9 @@ begin
       order by t.called
     $sql$,
     v_schema
-  );
+  ) loop
+    return next;
+  end loop;
 exception when object_not_in_prerequisite_state then
   raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
 end

@@ -13,6 +13,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query values
+    ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
     ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
     ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
     ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
@@ -25,7 +26,7 @@ comment on function widget_internal.scheduled_jobs() is 'The jobs that the migra
 
 create function widget_internal.job_alarms()
 returns table (message text)
-language plpgsql volatile
+language plpgsql stable
 -- definer because pg_cron shows its jobs to the role alone that scheduled them
 security definer
 set search_path = pg_catalog, pg_temp
@@ -70,7 +71,7 @@ comment on function widget_internal.job_alarms() is
 
 create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
 returns table (alarm text, widget_id uuid, message text)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -136,7 +137,7 @@ comment on function widget_internal.refusal_alarms(integer, timestamptz) is
 
 create function widget_internal.silence_alarms(min_cases integer, period interval)
 returns table (widget_id uuid, message text)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
