@@ -292,7 +292,7 @@ def test_a_cut_off_waits_for_who_writes(stack: Stack, db: Connection, new_widget
 
 
 def test_a_batch_is_received_at_one_moment(db: Connection, connect: Connect, new_widget: NewWidget) -> None:
-    """The ages in a batch count from one receipt, whatever their order; age and timestamp add up to it (R3)."""
+    """The ages in a batch count from one receipt, whatever their order; age and timestamp add up to it."""
     widget_id = new_widget()
     sender = connect("anon", request__headers='{"origin": "https://shop.example"}')
     sender.execute(

@@ -1,6 +1,8 @@
 """The hashes of statements: anyone can compute them again, no setting changes them, and a forged statement is found."""
 
+import csv
 import hashlib
+import io
 import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from local_stack.places import ROOT
 from tests.billing_books import Open, add_plan, call, charges, close, correct, lines, new_widget, noon
 from tests.support import Connection, record
 
@@ -92,6 +95,34 @@ def test_the_hashes_can_be_computed_from_the_rows(db: Connection, year: int) -> 
         head = [str(month), iso(period["period_start"]), iso(period["period_end"]), iso(period["as_of"])]
         content = "\n".join([json.dumps(head), *hashes])
         assert hashlib.sha256(content.encode()).hexdigest() == period["content_hash"]
+
+
+def as_csv(db: Connection, table: str) -> list[dict[str, str]]:
+    with db.cursor().copy(f"copy (select * from public.{table}) to stdout (format csv, header)".encode()) as copy:
+        text = b"".join(copy).decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_docs_recompute_hashes_from_csv(db: Connection, year: int) -> None:
+    """The program in docs/billing.md gives the hashes of all statements from their tables as CSV."""
+    march, april = date(year, 3, 1), date(year, 4, 1)
+    widget_id = new_widget(db)
+    add_plan(db, widget_id, march, price_per_minute=Decimal("0.1250"), increment_seconds=6)
+    call(db, widget_id, noon(march), 61.5)
+    call(db, widget_id, noon(march), 0.25, session='a,"b"\n\\é')
+    close(db, march)
+    correct(db, widget_id, 10)
+    close(db, april)
+    program: dict[str, Any] = {}
+    exec((ROOT / "docs" / "billing.md").read_text().split("```python\n")[1].split("```")[0], program)  # noqa: S102 (our own)
+
+    months, charged, billed = (
+        as_csv(db, table) for table in ("widget_billing_periods", "widget_statement_charges", "widget_statement_lines")
+    )
+
+    assert len(charged) >= 2
+    assert [charge["content_hash"] for charge in charged] == [program["charge_hash"](c, billed) for c in charged]
+    assert [month["content_hash"] for month in months] == [program["month_hash"](m, charged) for m in months]
 
 
 def test_a_forged_statement_is_found(db: Connection, year: int) -> None:

@@ -911,7 +911,7 @@ begin
       and c.session_id = late_events.session_id and c.call_id = late_events.call_id
       and e.session_id = c.session_id and e.event_type like 'call\_%'
       and e.received_at > late_events.received_after and e.received_at <= late_events.as_of
-      -- R4: events that name a call are its own; those that name none may part the session's unnamed calls anew.
+      -- Events that name a call are its own; those that name none may part the session's unnamed calls anew.
       and (e.call_id = c.call_id or e.call_id is null and c.matched_start_claim is not null)
     order by e.received_at, e.id
   );
@@ -1617,7 +1617,7 @@ begin
       using errcode = 'invalid_parameter_value', hint = 'Give that session_id: a second call would be billed as well.';
   end if;
 
-  -- A name that a sender could guess must not keep a record out, so it is not the event's id (R1) that tells a repeat.
+  -- A name that a sender could guess must not keep a record out, so it is not the event's id that tells a repeat.
   perform pg_advisory_xact_lock(hashtextextended(
     'widget_internal: record ' || record_widget_call_evidence.widget_id || record_widget_call_evidence.record_id, 0
   ));

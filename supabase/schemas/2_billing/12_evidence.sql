@@ -93,7 +93,7 @@ begin
       using errcode = 'invalid_parameter_value', hint = 'Give that session_id: a second call would be billed as well.';
   end if;
 
-  -- A name that a sender could guess must not keep a record out, so it is not the event's id (R1) that tells a repeat.
+  -- A name that a sender could guess must not keep a record out, so it is not the event's id that tells a repeat.
   perform pg_advisory_xact_lock(hashtextextended(
     'widget_internal: record ' || record_widget_call_evidence.widget_id || record_widget_call_evidence.record_id, 0
   ));
