@@ -202,6 +202,7 @@ READABLE = [
     "public.widgets", "public.widget_analytics", "public.widget_calls", "widget_internal.call_states",
     "public.widget_refusals", "widget_internal.refusal_counts", "public.widget_erasures", "public.widget_quotas",
     "public.widget_health", "public.widget_pages", "public.widget_response_times",
+    "widget_internal.health_hours", "widget_internal.health_pages", "widget_internal.health_response_times",
 ]  # fmt: skip
 
 

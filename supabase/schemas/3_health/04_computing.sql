@@ -5,7 +5,7 @@ returns table (
   widget_id uuid, session_id text, first_at timestamptz, first_received_at timestamptz, last_received_at timestamptz,
   numbered bigint, expected bigint, page_url text, loads bigint, opens bigint, calls bigint
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
@@ -45,7 +45,7 @@ comment on function widget_internal.computed_sessions(uuid, text[]) is
 
 create function widget_internal.computed_health()
 returns table (counted text, widget_id uuid, at text, numbers bigint[])
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -78,8 +78,10 @@ comment on function widget_internal.computed_health() is
 
 create function widget_internal.health_differences()
 returns table (counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
+set jit = off
 as $$
 declare
   -- Hours before this have lost events to the archive, which takes whole months. A day for months of other zones.
