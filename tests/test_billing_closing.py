@@ -181,3 +181,46 @@ def test_what_cannot_be_closed_is_a_400(stack: Stack, http: httpx.Client, period
     assert answer.status_code == 400
     assert answer.json()["code"] == "22023"
     assert answer.json()["message"].startswith("period: ")
+
+
+def test_a_closing_that_fails_holds_nobody_up(open_db: Open, year: int) -> None:
+    """Whatever goes wrong while writers are held up, they go on at once, and the month is open."""
+    march = date(year, 3, 1)
+    db, other = open_db(), open_db()
+    widget_id = new_widget(db)
+    call(db, widget_id, noon(march), 100)
+
+    with db.transaction(force_rollback=True):
+        db.execute("drop function widget_internal.statement_lines(date, timestamptz)")
+        with pytest.raises(psycopg.errors.UndefinedFunction), db.transaction():
+            close(db, march)
+    held = other.execute(
+        "select * from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock'"
+        " and (classid::bigint << 32 | objid::bigint) = widget_internal.receipts_key()"
+    ).fetchall()
+    assert held == []
+    call(other, widget_id, noon(march), 50, session="next")
+    assert close(db, march)["calls"] == 2
+
+
+def test_months_are_closed_by_themselves_after_a_grace_period(db: Connection, year: int) -> None:
+    """Off unless a grace period of a week at least is set; then the daily job closes what is due, in order."""
+    march, may = date(year, 3, 1), date(year, 5, 1)
+    widget_id = new_widget(db)
+    for month in (march, may):
+        call(db, widget_id, noon(month), 100, session=str(month))
+    closed = "select array_agg(period order by period) as months from public.widget_billing_periods where period >= %s"
+
+    with db.transaction(force_rollback=True):
+        db.execute("select widget_internal.close_due_months()")
+        by_default = db.execute(closed, [march]).fetchone()
+        db.execute("update widget_internal.settings set close_months_after = '8 days'")
+        db.execute("select widget_internal.close_due_months()")
+        after = db.execute(closed, [march]).fetchone()
+
+    assert by_default is not None
+    assert after is not None
+    assert march not in (by_default["months"] or [])
+    assert {march, may} <= set(after["months"])
+    with pytest.raises(psycopg.errors.CheckViolation, match="months_are_closed_a_week_after_them"):
+        db.execute("update widget_internal.settings set close_months_after = '6 days'")

@@ -2,10 +2,11 @@
 what was charged for it."""
 
 import itertools
+import json
 import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -188,6 +189,24 @@ def test_a_closed_month_says_what_was_charged(db: Connection, year: int) -> None
     assert (adjusted["calls"], adjusted["billable_seconds"], adjusted["amount"]) == (3, 360, Decimal("0.60"))
     assert (adjusted["operator_calls"], adjusted["observed_seconds"]) == (1, 360)
     assert (adjusted["pending_calls"], adjusted["pending_amount"]) == (0, 0)
+
+
+def test_a_month_is_closed_for_owners_without_a_charge_in_it(db: Connection, year: int) -> None:
+    """A call that comes late is pending for its owner, too, and not yet billed."""
+    march, owner_id = date(year, 3, 1), uuid4()
+    widget_id = new_widget(db, owner_id)
+    close(db, march)
+    call(db, widget_id, noon(march), 60)
+
+    with db.transaction():
+        db.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps({"sub": str(owner_id)})])
+        db.execute("set local role authenticated")
+        seen = usage(db, widget_id, at(year, 3), at(year, 4))
+        calls = db.execute("select * from public.widget_billing_calls(%s, %s)", [at(year, 3), at(year, 4)]).fetchall()
+
+    assert (seen["calls"], seen["billable_seconds"], seen["closed_months"]) == (0, 0, 1)
+    assert (seen["pending_calls"], seen["pending_seconds"]) == (1, 60)
+    assert calls == []
 
 
 def test_a_fee_is_due_once_a_month(db: Connection, year: int) -> None:
