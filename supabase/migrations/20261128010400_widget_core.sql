@@ -1606,7 +1606,7 @@ begin
     else
       -- A batch is mostly one widget's: ask once.
       if v_verdict is null or v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
-        v_widget_id := v_event ->> 'widget_id';
+        v_widget_id := (v_event ->> 'widget_id')::uuid;
         v_verdict := widget_internal.ask_door(v_widget_id);
       end if;
       if v_verdict not in ('open', 'demo') then
@@ -1690,7 +1690,7 @@ begin
   end;
   begin
     v_events := jsonb_array_length(record_events.events);
-    v_widget_id := record_events.events -> 0 ->> 'widget_id';
+    v_widget_id := (record_events.events -> 0 ->> 'widget_id')::uuid;
     -- Most pages: https, no port, a host that the widget names as it is.
     select
       d.is_active and not d.is_demo and split_part(
