@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from local_stack.postgres_server import PostgresServer
 from local_stack.stack import Stack
 from tests.billing_books import Open
 from tests.support import Connection
@@ -19,9 +20,9 @@ _years = itertools.count(2019, -1)
 
 
 @pytest.fixture(scope="module")
-def books() -> Iterator[Stack]:
+def books(server: PostgresServer | None) -> Iterator[Stack]:
     """A database with closed months."""
-    with Stack(durable=False, jobs=False, gateway=False) as stack:
+    with Stack(durable=False, scheduler=server is None, jobs=False, gateway=False, server=server) as stack:
         yield stack
 
 

@@ -1,24 +1,13 @@
 -- Each statement carries a hash that anyone can compute again from its rows: of a text that no setting of a session or
 -- a database changes, as every value in it is formatted here, and not by the output of its type.
 
-create function widget_internal.as_text(value timestamptz)
-returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return to_char(as_text.value at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
-end
-$$;
-
-comment on function widget_internal.as_text(timestamptz) is 'A moment in one way of writing: UTC, to the microsecond.';
-
-
 create function widget_internal.charge_content(charge public.widget_statement_charges)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_moment constant text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
 begin
   return jsonb_build_array(
     to_char(charge.period, 'YYYY-MM-DD'), charge.widget_id::text, to_char(charge.usage_period, 'YYYY-MM-DD'),
@@ -29,8 +18,8 @@ begin
   )::text || coalesce((
     select string_agg(
       chr(10) || jsonb_build_array(
-        l.session_id, l.call_id, widget_internal.as_text(l.started_at), widget_internal.as_text(l.ended_at),
-        l.outcome, l.evidence, trim_scale(l.duration_seconds)::text,
+        l.session_id, l.call_id, to_char(l.started_at at time zone 'UTC', v_moment),
+        to_char(l.ended_at at time zone 'UTC', v_moment), l.outcome, l.evidence, trim_scale(l.duration_seconds)::text,
         trim_scale(l.old_seconds)::text, trim_scale(l.new_seconds)::text, l.rule, to_jsonb(l.event_ids)
       )::text, '' order by l.session_id, l.call_id
     )
@@ -51,10 +40,13 @@ returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_moment constant text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
 begin
   return jsonb_build_array(
-    to_char(period_content.period, 'YYYY-MM-DD'), widget_internal.as_text(period_content.period_start),
-    widget_internal.as_text(period_content.period_end), widget_internal.as_text(period_content.as_of)
+    to_char(period_content.period, 'YYYY-MM-DD'), to_char(period_content.period_start at time zone 'UTC', v_moment),
+    to_char(period_content.period_end at time zone 'UTC', v_moment),
+    to_char(period_content.as_of at time zone 'UTC', v_moment)
   )::text || coalesce((
     select string_agg(chr(10) || c.content_hash, '' order by c.widget_id, c.usage_period)
     from public.widget_statement_charges c

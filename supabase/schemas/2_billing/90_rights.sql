@@ -62,7 +62,6 @@ from unnest(array[
   'public.record_widget_call_evidence(uuid, text, text, text, text, timestamp with time zone, timestamp with time zone, text)',
   'public.correct_widget_call(uuid, text, text, numeric, text, text)',
   'widget_internal.refuse_visitors()',
-  'widget_internal.as_text(timestamp with time zone)',
   'widget_internal.charge_content(public.widget_statement_charges)',
   'widget_internal.period_content(date, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.content_hash(text)'
