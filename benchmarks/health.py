@@ -174,7 +174,7 @@ def read(stack: Stack, owner_id: object) -> None:
             "widget_health": "select * from public.widget_health where hour >= now() - interval '30 days'",
             "widget_rates()": "select * from public.widget_rates(now() - interval '30 days')",
             "widget_pages": "select * from public.widget_pages where day >= current_date - 30",
-            "widget_busiest_pages()": "select * from public.widget_busiest_pages(current_date - 30, current_date)",
+            "widget_busiest_places()": "select * from public.widget_busiest_places(current_date - 30, current_date)",
         }
         for name, query in queries.items():
             rows = len(owner.execute(query.encode()).fetchall())

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from local_stack.stack import Stack
 from tests.conftest import Connect, NewOwner, NewWidget
-from tests.support import Connection, clean_up, record
+from tests.support import Connection, clean_up, listed_rights, record
 from tests.test_rules_of_cleanup import ago
 
 API_ROLES = ("anon", "authenticated", "service_role")
@@ -69,11 +69,7 @@ def granted_privileges(db: Connection) -> dict[tuple[str, str], set[str]]:
 
 def test_r11_the_list_of_rights_is_what_is_in_force(db: Connection) -> None:
     """What each role may do, table by table and function by function, is what widget_internal.rights says."""
-    listed: dict[tuple[str, str], set[str]] = {}
-    rights = "select * from widget_internal.rights where object not like 'schema %' and privileges <> ''"
-    for right in db.execute(rights).fetchall():
-        name = right["object"].split(" ", 1)[1].split("(")[0]
-        listed.setdefault((name, right["grantee"]), set()).update(right["privileges"].upper().split(", "))
+    listed = {(name, role): verbs for name, roles in listed_rights(db).items() for role, verbs in roles.items()}
 
     assert granted_privileges(db) == listed
     assert db.execute("select * from widget_internal.rights_differences()").fetchall() == []
@@ -125,7 +121,7 @@ def test_r10_no_grant_hides_in_a_column_or_a_sequence(db: Connection) -> None:
     columns = db.execute(
         "select * from information_schema.column_privileges where table_schema in ('public', 'widget_internal')"
         " and grantee in ('PUBLIC', 'anon', 'authenticated', 'service_role') and privilege_type <> 'SELECT'"
-        " and table_name not in ('widgets', 'widget_plans', 'widget_quotas')"
+        " and table_name not in ('widgets', 'widget_plans', 'widget_customers', 'widget_quotas')"
     ).fetchall()
     sequences = db.execute(
         f"select * from ({OUR_RELATIONS} and c.relkind = 'S') s, unnest(%s::text[]) role"
@@ -200,11 +196,13 @@ OF_BILLS = (
     "public.widget_statement_charges",
     "public.widget_statement_lines",
     "public.widget_customers",
+    "widget_internal.compared_calls",
 )
 READABLE = [
     "public.widgets", "public.widget_analytics", "public.widget_calls", "widget_internal.call_states",
     "public.widget_refusals", "widget_internal.refusal_counts", "public.widget_erasures", "public.widget_quotas",
     "public.widget_health", "public.widget_pages", "public.widget_response_times",
+    "widget_internal.health_hours", "widget_internal.health_pages", "widget_internal.health_response_times",
 ]  # fmt: skip
 
 

@@ -142,6 +142,20 @@ def test_weeks_of_a_month_share_its_included_seconds(db: Connection, year: int) 
     assert month["amount"] == Decimal("210.00")
 
 
+def test_a_part_without_calls_does_not_hide_the_amount_of_others(db: Connection, year: int) -> None:
+    """A month whose calls, without a plan, all lie before the period takes no part in its sums."""
+    widget_id = new_widget(db)
+    add_plan(db, widget_id, date(year, 4, 1))
+    call(db, widget_id, at(year, 3, 5), 60)
+    call(db, widget_id, at(year, 4, 5), 60, session="april")
+
+    row = usage(db, widget_id, at(year, 3, 15), at(year, 5))
+    with_both = usage(db, widget_id, at(year, 3), at(year, 5))
+
+    assert (row["calls"], row["amount"], row["months"]) == (1, Decimal("0.10"), 1)
+    assert (with_both["calls"], with_both["amount"], with_both["months"]) == (2, None, 2)
+
+
 def test_a_closed_month_says_what_was_charged(db: Connection, year: int) -> None:
     """After a void and a late record: the statement's figures, what is pending beside them; then all charges."""
     march, april = date(year, 3, 1), date(year, 4, 1)

@@ -262,6 +262,7 @@ def test_owners_see_their_own_statements(db: Connection, year: int) -> None:
             for relation in (
                 "public.widget_plans",
                 "widget_internal.plans_in(current_date)",
+                "widget_internal.compared_calls",
                 "public.widget_statement_charges",
                 "public.widget_statement_lines",
                 "public.widget_pending_adjustments()",

@@ -1124,6 +1124,7 @@ begin
       coalesce(sum(p.seconds + p.pending_seconds) filter (where p.is_before), 0) as with_pending_before
     from parts p
     group by p.month, p.widget_id
+    having not bool_and(p.is_before)
   ),
   priced as (
     select
@@ -1191,8 +1192,8 @@ comment on function public.widget_billing_usage(timestamptz, timestamptz, timest
   'charged_seconds: month by month what exceeds the plan''s included seconds; amount: its price, rounded to the currency''s '
   'decimals, and the fees; null unless all months have a plan, and all in one currency. Of a part of a month: the month to '
   'date at its end less the month to date at its start. months: how many had calls or fees, and of these closed_months '
-  'count what was charged for them; pending_…: what the next statement will add to that. what_if: rates the calls, as they are now, by '
-  'this draft of a plan, an object with columns of widget_plans, in place of each widget''s own.';
+  'count what was charged for them; pending_…: what the next statement will add to that. what_if: rates the calls, as they '
+  'are now, by this draft of a plan, an object with columns of widget_plans, in place of each widget''s own.';
 
 
 -- What the statement of a month would hold, if it were closed now.

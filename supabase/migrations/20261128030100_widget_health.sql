@@ -37,13 +37,10 @@ create table widget_internal.health_hours (
   sessions bigint not null default 0,
   events_numbered bigint not null default 0,
   events_expected bigint not null default 0,
-  orphan_ends bigint not null default 0,
   constraint health_hours_pkey primary key (widget_id, hour)
 );
 
 comment on table widget_internal.health_hours is 'Events and sessions by widget and hour; read them through the view widget_health.';
-comment on column widget_internal.health_hours.orphan_ends is
-  'Ends whose start can come no more. Those that still wait for it are read from widget_internal.call_states.';
 
 create index health_hours_hour_idx on widget_internal.health_hours
   using brin (hour) with (pages_per_range = 32, autosummarize = on);
@@ -150,19 +147,6 @@ $$;
 
 comment on function widget_internal.response_bucket(text, jsonb) is
   'The bucket of health_response_times in which an event counts; null where its sender names no response time.';
-
-
-create function widget_internal.numbers_seen(seqs int4multirange)
-returns integer
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(numbers_seen.seqs) r);
-end
-$$;
-
-comment on function widget_internal.numbers_seen(int4multirange) is 'How many different numbers there are in it.';
 
 
 create function widget_internal.health_part(
@@ -305,7 +289,7 @@ begin
       union all
       select
         c.widget_id, date_trunc('hour', c.first_at, 'UTC'), 0, 0, 0, c.sign,
-        c.sign * widget_internal.numbers_seen(c.seqs), c.sign * coalesce(upper(c.seqs) - 1, 0)
+        c.sign * (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(c.seqs) r), c.sign * coalesce(upper(c.seqs) - 1, 0)
       from changes c
     ) u
     group by u.widget_id, u.hour
@@ -325,26 +309,6 @@ comment on function widget_internal.count_health_part(timestamptz, uuid, timesta
 
 
 -- What keeps the counts of health up to now, and what counts them anew.
-
-create function widget_internal.count_lost_orphans(from_at timestamptz, to_at timestamptz)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  insert into widget_internal.health_hours as h (widget_id, hour, orphan_ends)
-  select c.widget_id, date_trunc('hour', c.last_event_at, 'UTC'), count(*)
-  from widget_internal.call_states c
-  where c.started_at is null and c.end_claim is not null
-    and c.last_event_at > count_lost_orphans.from_at and c.last_event_at <= count_lost_orphans.to_at
-  group by 1, 2
-  on conflict (widget_id, hour) do update set orphan_ends = h.orphan_ends + excluded.orphan_ends;
-end
-$$;
-
-comment on function widget_internal.count_lost_orphans(timestamptz, timestamptz) is
-  'Keeps the number of ends without a start whose latest event happened in this time, before the states are forgotten.';
-
 
 create function widget_internal.summarize_receipts()
 returns void
@@ -408,7 +372,6 @@ begin
     v_step := v_part.step;
   end loop;
 
-  perform widget_internal.count_lost_orphans(v_from.counted_to - interval '7 days', v_at - interval '7 days');
   if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
     delete from widget_internal.health_sessions s where s.last_received_at < v_at - interval '7 days';
   end if;
@@ -540,6 +503,8 @@ create function widget_internal.health_differences()
 returns table (counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
+set jit = off
 as $$
 declare
   -- Hours before this have lost events to the archive, which takes whole months. A day for months of other zones.
@@ -664,24 +629,22 @@ create view public.widget_health with (security_invoker = true) as
     h.orphan_ends, h.refusals, t.response_ms_median, t.response_ms_p95, s.counted_to as as_of
   from (
     select
-      u.widget_id, u.hour, sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
+      u.widget_id, u.hour, u.hour + interval '1 hour' as hour_end, sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
       sum(u.events_numbered)::bigint as events_numbered, sum(u.events_expected)::bigint as events_expected,
       sum(u.loads)::bigint as loads, sum(u.opens)::bigint as opens, sum(u.orphan_ends)::bigint as orphan_ends,
       sum(u.refusals)::bigint as refusals
     from (
       select
         k.widget_id, k.hour, k.events_received, k.sessions, k.events_numbered, k.events_expected, k.loads, k.opens,
-        k.orphan_ends, 0::bigint as refusals
+        0::bigint as orphan_ends, 0::bigint as refusals
       from widget_internal.health_hours k
       union all
       select r.widget_id, r.hour, 0, 0, 0, 0, 0, 0, 0, r.refusals from widget_internal.refusal_counts r
       where r.widget_id <> '00000000-0000-0000-0000-000000000000'
       union all
-      -- Whose start may still come; those whose start cannot are counted.
       select o.widget_id, date_trunc('hour', o.last_event_at, 'UTC'), 0, 0, 0, 0, 0, 0, 1, 0
       from widget_internal.call_states o
       where o.started_at is null and o.end_claim is not null
-        and o.last_event_at > (select w.counted_to - interval '7 days' from widget_internal.health_state w)
     ) u
     group by u.widget_id, u.hour
   ) h
@@ -696,7 +659,7 @@ create view public.widget_health with (security_invoker = true) as
       count(*) filter (where k.evidence = 'assumed') as calls_assumed,
       count(*) filter (where k.outcome = 'failed') as calls_failed
     from widget_internal.call_states k
-    where k.widget_id = h.widget_id and k.started_at >= h.hour and k.started_at < h.hour + interval '1 hour'
+    where k.widget_id = h.widget_id and k.started_at >= h.hour and k.started_at < h.hour_end
   ) c
   cross join lateral (
     select
@@ -742,7 +705,8 @@ comment on column public.widget_health.completion_rate is
   'Calls whose end somebody observed (browser, server, provider or operator) over calls started. Good: above 0.95; '
   'calls that are still open count as not completed, so the last hours are lower. Null: no calls.';
 comment on column public.widget_health.orphan_ends is
-  'Calls that ended in this hour and whose start was lost or never sent. Good: none. Ends that name no call are not among them.';
+  'Calls that ended in this hour and whose start was lost or never sent; known for two weeks. Good: none. Ends that name no '
+  'call are not among them.';
 comment on column public.widget_health.refusals is
   'Events refused in this hour, by when they came. Good: none; widget_refusals says why.';
 comment on column public.widget_health.response_ms_median is
@@ -775,33 +739,6 @@ comment on view public.widget_pages is
   'was named.';
 
 
-create function public.widget_busiest_pages(
-  first_day date, last_day date, only_widget_id uuid default null, max_pages integer default 20
-)
-returns table (widget_id uuid, host text, page_url text, sessions bigint, loads bigint, opens bigint, calls bigint)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  select
-    p.widget_id, nullif(p.host, ''), nullif(p.page_url, ''),
-    sum(p.sessions)::bigint, sum(p.loads)::bigint, sum(p.opens)::bigint, sum(p.calls)::bigint
-  from widget_internal.health_pages p
-  where p.day between widget_busiest_pages.first_day and widget_busiest_pages.last_day
-    and (widget_busiest_pages.only_widget_id is null or p.widget_id = widget_busiest_pages.only_widget_id)
-    and p.sessions > 0
-  group by p.widget_id, p.host, p.page_url
-  order by 4 desc, 7 desc, 3
-  limit widget_busiest_pages.max_pages;
-end
-$$;
-
-comment on function public.widget_busiest_pages(date, date, uuid, integer) is
-  'The busiest pages of a period of UTC days, both included, of one widget or of all, exact: like widget_pages, but '
-  'summed up over the days.';
-
-
 -- Health summed up over a period: what the command, monitors and alarms judge by.
 
 create function public.widget_rates(since timestamptz)
@@ -821,7 +758,7 @@ begin
   return query
   with counts as (
     select h.widget_id, h.events_received, h.events_numbered, h.events_expected, 0::bigint as calls_started,
-      0::bigint as calls_open, 0::bigint as calls_observed, h.orphan_ends, 0::bigint as refusals
+      0::bigint as calls_open, 0::bigint as calls_observed, 0::bigint as orphan_ends, 0::bigint as refusals
     from widget_internal.health_hours h where h.hour >= v_since
     union all
     select c.widget_id, 0, 0, 0, count(*), count(*) filter (where c.outcome = 'open'),
@@ -831,8 +768,7 @@ begin
     union all
     select o.widget_id, 0, 0, 0, 0, 0, 0, 1, 0
     from widget_internal.call_states o
-    where o.started_at is null and o.end_claim is not null
-      and o.last_event_at > greatest(v_since, (select s.counted_to - interval '7 days' from widget_internal.health_state s))
+    where o.started_at is null and o.end_claim is not null and o.last_event_at >= v_since
     union all
     select r.widget_id, 0, 0, 0, 0, 0, 0, 0, r.refusals
     from widget_internal.refusal_counts r
@@ -890,34 +826,28 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_statistics regclass := (
-    select format('%I.pg_stat_statements', n.nspname)::regclass
-    from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-    where e.extname = 'pg_stat_statements'
+  v_schema name := (
+    select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'
   );
 begin
-  if v_statistics is null then
-    raise warning 'the extension pg_stat_statements is not there: the database keeps no times of statements';
+  if v_schema is null then
     return;
   end if;
-
-  for called, calls, mean_ms, stddev_ms, slowest_ms, wal_bytes_per_call in execute format(
+  return query execute format(
     $sql$
       select
         t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
         round(max(s.stddev_exec_time)::numeric, 3), round(max(s.max_exec_time)::numeric, 3),
         round(sum(s.wal_bytes) / sum(s.calls))
-      from %s s
+      from %I.pg_stat_statements s
       cross join lateral (select substring(s.query from '\mtrack_events?\M') as called) t
       where s.dbid = (select d.oid from pg_database d where d.datname = current_database())
         and t.called is not null and s.query !~* '^\s*(create|comment|grant|revoke|alter|drop)\M' and s.toplevel
       group by t.called
       order by t.called
     $sql$,
-    v_statistics
-  ) loop
-    return next;
-  end loop;
+    v_schema
+  );
 exception when object_not_in_prerequisite_state then
   raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
 end
@@ -1074,31 +1004,39 @@ declare
   v_now constant timestamptz := date_trunc('hour', now(), 'UTC');
 begin
   return query
-  select distinct on (h.widget_id) h.widget_id, format(
+  with silent as materialized (
+    select h.widget_id, min(h.hour) as first_hour, max(h.hour) as last_hour
+    from widget_internal.health_hours h
+    where h.hour >= v_now - interval '36 days' and h.events_received > 0
+    group by h.widget_id
+    having max(h.hour) < v_now - interval '6 hours'
+  ),
+  weeks as (
+    select s.widget_id, s.last_hour, p.span, w.week, (
+      select coalesce(sum(h.events_received), 0)
+      from widget_internal.health_hours h
+      where h.widget_id = s.widget_id
+        -- An hour less at each end, as clocks are put forward and back.
+        and h.hour >= v_now - p.span + interval '1 hour' - w.week * interval '7 days'
+        and h.hour < v_now - interval '1 hour' - w.week * interval '7 days'
+    ) as events
+    from silent s
+    cross join (values (interval '6 hours'), (silence_alarms.period)) p (span)
+    cross join generate_series(1, 4) w (week)
+    -- Weeks before its first say nothing.
+    where s.last_hour < v_now - p.span and s.first_hour < v_now - p.span - w.week * interval '7 days'
+  )
+  select distinct on (k.widget_id) k.widget_id, format(
     'widget %s: no event since %s UTC, where in past weeks there were %s at least in the same %s: look at its page, and at '
     'why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets',
-    h.widget_id, to_char(max(h.last_hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(h.events), h.span
+    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events), k.span
   )
-  from (
-    select k.widget_id, s.span, w.week, sum(k.events_received) filter (
-        -- An hour less at each end, as clocks are put forward and back.
-        where k.hour >= v_now - s.span + interval '1 hour' - w.week * interval '7 days'
-          and k.hour < v_now - interval '1 hour' - w.week * interval '7 days'
-      ) as events, max(k.hour) as last_hour, min(k.hour) as first_hour
-    from widget_internal.health_hours k
-    cross join (values (interval '6 hours'), (silence_alarms.period)) s (span)
-    cross join generate_series(1, 4) w (week)
-    where k.hour >= v_now - interval '36 days' and k.events_received > 0
-    group by k.widget_id, s.span, w.week
-  ) h
-  cross join lateral widget_internal.widget_door(h.widget_id) d
+  from weeks k
+  cross join lateral widget_internal.widget_door(k.widget_id) d
   where d.is_active and not d.is_demo
-    and h.last_hour < v_now - h.span
-    -- Weeks before its first say nothing.
-    and h.first_hour < v_now - h.span - h.week * interval '7 days'
-  group by h.widget_id, h.span
-  having min(coalesce(h.events, 0)) >= silence_alarms.min_cases
-  order by h.widget_id, h.span;
+  group by k.widget_id, k.last_hour, k.span
+  having min(k.events) >= silence_alarms.min_cases
+  order by k.widget_id, k.span;
 end
 $$;
 
@@ -1375,8 +1313,7 @@ from (values
   ('table public.widget_response_times', 'select'),
   ('table public.widget_health', 'select'),
   ('table public.widget_pages', 'select'),
-  ('function public.widget_rates(timestamp with time zone)', 'execute'),
-  ('function public.widget_busiest_pages(date, date, uuid, integer)', 'execute')
+  ('function public.widget_rates(timestamp with time zone)', 'execute')
 ) o (object, privileges)
 cross join (values ('authenticated'), ('service_role')) r (grantee);
 

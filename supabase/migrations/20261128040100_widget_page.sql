@@ -127,7 +127,7 @@ begin
   end if;
   return query
   with months as materialized (
-    select m.* from widget_internal.bill_months(listed_calls.period_start, v_end, null) m
+    select m.* from widget_internal.billing_months(listed_calls.period_start, v_end) m
   )
   select k.started_at, k.widget_id, k.session_id, k.call_id
   from (

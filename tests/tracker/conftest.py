@@ -5,40 +5,53 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from psycopg.rows import DictRow
 
-from local_stack.chromium import launch
+from local_stack.browsers import Browser, Tab, Visitor, launch
+from local_stack.browsers.connection import Connection
 from local_stack.demo_site import DemoSite
 from local_stack.stack import Stack
 from local_stack.unreliable_proxy import UnreliableProxy
 from tests.conftest import NewWidget
+from tests.engines import parametrize_engine
 from tests.tracker.ledger import Ledger
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize_engine(metafunc)
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(engine: str) -> Iterator[Browser]:
     # Not for the whole run: while playwright is on, no other test could start an event loop.
-    with sync_playwright() as playwright, launch(playwright) as running:
+    with launch(engine) as running:
         yield running
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A visitor with an empty storage."""
-    with browser.new_context() as visitor:
-        visitor.set_default_timeout(30_000)
-        yield visitor
+def visitor(browser: Browser) -> Iterator[Visitor]:
+    """Somebody with an empty storage."""
+    somebody = browser.new_visitor()
+    yield somebody
+    somebody.close()
 
 
 @pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+def tab(visitor: Visitor) -> Tab:
+    return visitor.new_tab()
+
+
+@pytest.fixture
+def connection(visitor: Visitor, proxy: UnreliableProxy) -> Iterator[Connection]:
+    """The visitor's network."""
+    made = Connection(visitor, proxy)
+    yield made
+    made.restore()
 
 
 @pytest.fixture
 def widget_id(new_widget: NewWidget) -> UUID:
-    return new_widget(allowed_domains=("127.0.0.1", "shop.example", "vendor.example"))
+    return new_widget(allowed_domains=("127.0.0.1", "shop.localhost", "vendor.localhost"))
 
 
 @pytest.fixture

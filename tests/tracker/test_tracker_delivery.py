@@ -4,8 +4,9 @@ import time
 from datetime import timedelta
 
 import pytest
-from playwright.sync_api import BrowserContext, Page
 
+from local_stack.browsers import Tab, Visitor
+from local_stack.browsers.connection import Connection
 from local_stack.demo_site import DemoSite
 from local_stack.unreliable_proxy import Answer, UnreliableProxy
 from tests.tracker.ledger import Ledger
@@ -13,20 +14,20 @@ from tests.tracker.ledger import Ledger
 STORED = "Object.keys(localStorage).filter(name => name.startsWith('wu:')).length"
 
 
-def test_offline_for_a_while_then_back(page: Page, context: BrowserContext, site: DemoSite, ledger: Ledger) -> None:
+def test_offline_for_a_while_then_back(tab: Tab, connection: Connection, site: DemoSite, ledger: Ledger) -> None:
     """What happened meanwhile arrives on reconnect, dated when it happened."""
-    page.goto(site.address())
+    tab.goto(site.address())
     ledger.wait_for("widget_load")
-    context.set_offline(True)
+    connection.cut()
     started = time.monotonic()
-    page.click("#start")
-    page.wait_for_timeout(700)  # the call's length, not a wait for anything
-    page.click("#end")
+    tab.click("#start")
+    time.sleep(0.7)  # the call's length, not a wait for anything
+    tab.click("#end")
     length = time.monotonic() - started
-    page.wait_for_timeout(500)
+    time.sleep(0.5)
     assert ledger.types() == ["widget_load"]
 
-    context.set_offline(False)
+    connection.restore()
 
     events = ledger.wait_for("widget_load", "call_start", "call_end")
     assert [event["seq"] for event in events] == [1, 2, 4]
@@ -36,17 +37,17 @@ def test_offline_for_a_while_then_back(page: Page, context: BrowserContext, site
 
 
 def test_offline_tab_closed_and_page_opened_again(
-    page: Page, context: BrowserContext, site: DemoSite, ledger: Ledger
+    tab: Tab, visitor: Visitor, connection: Connection, site: DemoSite, ledger: Ledger
 ) -> None:
     """The next visit delivers what the last one could not, with the last one's session, ids and numbers."""
-    page.goto(site.address())
+    tab.goto(site.address())
     ledger.wait_for("widget_load")
-    context.set_offline(True)
-    page.click("#start")
-    page.close()
-    context.set_offline(False)
+    connection.cut()
+    tab.click("#start")
+    tab.close()
+    connection.restore()
 
-    again = context.new_page()
+    again = visitor.new_tab()
     again.goto(site.address())
 
     events = ledger.wait_for("widget_load", "call_start", "call_end", "widget_load")
@@ -56,17 +57,19 @@ def test_offline_tab_closed_and_page_opened_again(
     again.wait_for_function(f"{STORED} === 0")
 
 
-def test_an_open_tab_delivers_what_a_closed_one_left(context: BrowserContext, site: DemoSite, ledger: Ledger) -> None:
+def test_an_open_tab_delivers_what_a_closed_one_left(
+    visitor: Visitor, connection: Connection, site: DemoSite, ledger: Ledger
+) -> None:
     """They share a storage: the next sign of the network is enough, no visit needed."""
-    closing, staying = context.new_page(), context.new_page()
-    for page in (closing, staying):
-        page.goto(site.address())
+    closing, staying = visitor.new_tab(), visitor.new_tab()
+    for tab in (closing, staying):
+        tab.goto(site.address())
     ledger.wait_for("widget_load", "widget_load")
-    context.set_offline(True)
+    connection.cut()
     closing.click("#start")
     closing.close()
 
-    context.set_offline(False)
+    connection.restore()
 
     ledger.wait_until(lambda events: [e["event_type"] for e in events].count("call_end") == 1)
 
@@ -80,84 +83,119 @@ def test_an_open_tab_delivers_what_a_closed_one_left(context: BrowserContext, si
         Answer(429, headers={"Retry-After": "1", "Access-Control-Expose-Headers": "Retry-After"}),
         Answer(405, '{"code": "25006"}'),
         Answer(404, '{"code": "PGRST202"}'),
+        Answer(400, '{"code":"","details":null,"hint":null,"message":""}'),
+        Answer(400, '{"code":"0A000","details":null,"hint":null,"message":"cannot set transaction read-write mode"}'),
+        Answer(400, "Bad Request"),
+        Answer(403, "<html>Are you a robot?</html>"),
+        Answer(401, '{"code":"42501","details":null,"hint":null,"message":"permission denied for function"}'),
+        Answer(200, "<!doctype html><title>You are offline</title>"),
+        Answer(200, ""),
         None,
     ],
-    ids=["500", "503", "429 in the body", "429 in the header", "read-only", "half deployed", "connection cut"],
+    ids=[
+        "500",
+        "503",
+        "429 in the body",
+        "429 in the header",
+        "read-only",
+        "half deployed",
+        "database connection lost",
+        "standby",
+        "400 of a proxy",
+        "403 of a firewall",
+        "rights lost",
+        "a page instead",
+        "an empty answer",
+        "connection cut",
+    ],
 )
+@pytest.mark.every_engine
 def test_server_in_trouble_for_a_while(
-    page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, fault: Answer | None
+    tab: Tab, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, fault: Answer | None
 ) -> None:
     """All of it arrives when the server is back, once."""
     with proxy.instead(fault):
-        page.goto(site.address())
-        page.click("#start")
+        tab.goto(site.address())
+        tab.click("#start")
         proxy.await_requests(1)
-        page.click("#end")
-        page.wait_for_function("performance.getEntriesByType('resource').length >= 2")
+        tab.click("#end")
         assert ledger.types() == []
 
     events = ledger.wait_for("widget_load", "call_start", "call_end")
 
     assert [event["seq"] for event in events] == [1, 2, 4]
-    page.wait_for_function(f"{STORED} === 0")
+    tab.wait_for_function(f"{STORED} === 0")
 
 
 def test_tab_closed_while_the_server_is_in_trouble(
-    context: BrowserContext, page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy
+    visitor: Visitor, tab: Tab, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy
 ) -> None:
     """A beacon that met a 500 is not the end of its events: nobody has confirmed them."""
     with proxy.instead(Answer(500)):
-        page.goto(site.address())
-        page.click("#start")
-        page.close()
+        tab.goto(site.address())
+        tab.click("#start")
+        tab.close()
         assert ledger.types() == []
 
-    context.new_page().goto(site.address())
+    visitor.new_tab().goto(site.address())
 
     ledger.wait_for("widget_load", "call_start", "call_end", "widget_load")
 
 
-@pytest.mark.parametrize("status", [400, 403, 413])
-def test_refusals_are_final(page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, status: int) -> None:
-    """What is wrong with the events would be so again: what met it is dropped, what comes after it is not."""
-    with proxy.instead(Answer(status)):
-        page.goto(site.address())
-        page.wait_for_function(f"{STORED} === 0")
+REFUSALS = {
+    "not a list": Answer(400, '{"code": "22023", "message": "events: must be a JSON array of events"}'),
+    "not JSON": Answer(
+        400, '{"code":"22P02","details":null,"hint":null,"message":"invalid input syntax for type json"}'
+    ),
+    "not a form": Answer(400, '{"code":"PGRST102","details":null,"hint":null,"message":"Invalid body"}'),
+    "refused by the relay": Answer(400, '{"code":"invalid_events","message":"events is missing."}'),
+    "refused by the door": Answer(403, '{"code": "42501", "hint": null, "details": null, "message": "widget_id: …"}'),
+    "too large": Answer(413, "<html>nginx</html>"),
+}
 
-    page.click("#open")
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals_are_final(tab: Tab, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy, refusal: Answer) -> None:
+    """What is wrong with the events would be so again: what met it is dropped, what comes after it is not."""
+    with proxy.instead(refusal):
+        tab.goto(site.address())
+        proxy.await_requests(1)
+        tab.wait_for_function(f"{STORED} === 0")
+
+    tab.click("#open")
 
     ledger.wait_for("widget_open")
 
 
-def test_one_refused_event_costs_no_other(page: Page, site: DemoSite, ledger: Ledger) -> None:
+def test_one_refused_event_costs_no_other(tab: Tab, site: DemoSite, ledger: Ledger) -> None:
     """The server judges each event of a batch on its own."""
-    page.goto(site.address())
+    tab.goto(site.address())
     ledger.wait_for("widget_load")
 
-    page.evaluate("() => { widgetUsage.callStart('x'.repeat(300)); widgetUsage.open(); }")
+    tab.evaluate("() => { widgetUsage.callStart('x'.repeat(300)); widgetUsage.open(); }")
 
     ledger.wait_for("widget_load", "widget_open")
-    page.wait_for_function(f"{STORED} === 0")
+    tab.wait_for_function(f"{STORED} === 0")
 
 
-def test_what_jsonb_cannot_hold_costs_nothing(page: Page, site: DemoSite, ledger: Ledger) -> None:
+def test_what_jsonb_cannot_hold_costs_nothing(tab: Tab, site: DemoSite, ledger: Ledger) -> None:
     """NUL and half a surrogate pair would be a 400 for the whole batch."""
-    page.goto(site.address())
+    tab.goto(site.address())
 
-    page.evaluate("() => widgetUsage.callStart().error('a\\0b\\ud800c + & % é 😀')")
+    tab.evaluate("() => widgetUsage.callStart().error('a\\0b\\ud800c + & % é 😀')")
 
     [*_, error] = ledger.wait_for("widget_load", "call_start", "call_error")
     assert error["properties"]["cause"] == "abc + & % é 😀"
 
 
-def test_the_same_batch_delivered_twice(page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy) -> None:
+def test_the_same_batch_delivered_twice(tab: Tab, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy) -> None:
     """The server stored it and the answer was lost: it is sent again, and is still one row an event."""
     with proxy.losing_answers():
-        page.goto(site.address())
-        page.click("#start")
+        tab.goto(site.address())
+        tab.click("#start")
         ledger.wait_until(lambda events: len(events) == 3)
-    page.wait_for_function(f"{STORED} === 0")
-    page.click("#end")
+    tab.wait_for_function(f"{STORED} === 0")
+    tab.click("#end")
 
     ledger.wait_for("widget_load", "call_start", "call_end")
 
@@ -165,11 +203,11 @@ def test_the_same_batch_delivered_twice(page: Page, site: DemoSite, ledger: Ledg
     assert len(sent) > len(set(sent)) == 4
 
 
-def test_ten_thousand_events_in_a_burst(page: Page, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy) -> None:
+def test_ten_thousand_events_in_a_burst(tab: Tab, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy) -> None:
     """All arrive, never more than 64 KiB are in flight, and the page is not held up."""
-    page.goto(site.address())
+    tab.goto(site.address())
 
-    blocked_ms = page.evaluate(
+    blocked_ms = tab.evaluate(
         """() => {
             const began = performance.now();
             for (let i = 0; i < 10000; i++) widgetUsage.open();
@@ -186,7 +224,7 @@ def test_ten_thousand_events_in_a_burst(page: Page, site: DemoSite, ledger: Ledg
 
     deadline = time.monotonic() + 60
     while count() < 10_001 and time.monotonic() < deadline:
-        page.wait_for_timeout(50)
+        time.sleep(0.05)
     assert count() == 10_001
     assert ledger.events()[-1]["seq"] == 10_001
     assert proxy.most_bytes_in_flight < 64 * 1024
@@ -194,40 +232,42 @@ def test_ten_thousand_events_in_a_burst(page: Page, site: DemoSite, ledger: Ledg
 
 
 def test_a_farewell_over_the_limit_sends_the_calls_end_first(
-    page: Page, context: BrowserContext, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy
+    tab: Tab, visitor: Visitor, site: DemoSite, ledger: Ledger, proxy: UnreliableProxy
 ) -> None:
     """What does not fit into the last beacon comes with the next visit."""
     with proxy.instead(Answer(429, '{"retry_after": 3600}')):
-        page.goto(site.address())
-        page.evaluate("() => { widgetUsage.callStart(); for (let i = 0; i < 300; i++) widgetUsage.open(); }")
+        tab.goto(site.address())
+        tab.evaluate("() => { widgetUsage.callStart(); for (let i = 0; i < 300; i++) widgetUsage.open(); }")
         proxy.await_requests(1)
-        page.wait_for_function("performance.getEntriesByType('resource').length >= 2")
+        tab.wait_for_function("performance.getEntriesByType('resource').length >= 2")
 
-    page.close()
+    tab.close()
     first = ledger.wait_until(lambda events: len(events) > 0)
-    context.new_page().goto(site.address())
+    visitor.new_tab().goto(site.address())
 
     assert first[-1]["event_type"] == "call_end"
     assert len(first) < 303
-    ledger.wait_until(lambda events: len(events) == 304)
+    ledger.wait_until(lambda events: len(events) == 305)
 
 
-def test_the_storage_is_bounded(page: Page, context: BrowserContext, site: DemoSite, ledger: Ledger) -> None:
+def test_the_storage_is_bounded(
+    tab: Tab, visitor: Visitor, connection: Connection, site: DemoSite, ledger: Ledger
+) -> None:
     """Of what a long time offline leaves behind, the calls come first."""
-    page.goto(site.address())
+    tab.goto(site.address())
     ledger.wait_for("widget_load")
-    context.set_offline(True)
-    page.evaluate(
+    connection.cut()
+    tab.evaluate(
         """() => {
             widgetUsage.callStart();
             for (let i = 0; i < 600; i++) widgetUsage.open();
         }"""
     )
 
-    stored = page.evaluate(STORED)
-    page.close()
-    context.set_offline(False)
-    context.new_page().goto(site.address())
+    stored = tab.evaluate(STORED)
+    tab.close()
+    connection.restore()
+    visitor.new_tab().goto(site.address())
 
     assert stored == 500
     ledger.wait_until(lambda events: len(events) == 502)

@@ -2,19 +2,19 @@
 
 import re
 
-from playwright.sync_api import Page
-
+from local_stack.browsers import Tab
 from local_stack.demo_site import DemoSite
 from local_stack.demo_site import Page as SitePage
 from local_stack.places import ROOT
 from local_stack.stack import Stack
 from local_stack.unreliable_proxy import UnreliableProxy
 from tests.tracker.ledger import Ledger
+from tests.tracker.pages import WATCH
 
 DOCUMENT = (ROOT / "docs" / "embedding.md").read_text()
 
 
-def test_snippet(page: Page, stack: Stack, site: DemoSite, proxy: UnreliableProxy, ledger: Ledger) -> None:
+def test_snippet(tab: Tab, stack: Stack, site: DemoSite, proxy: UnreliableProxy, ledger: Ledger) -> None:
     """Pasted, with the four placeholders filled in, it tracks a visit."""
     [snippet] = re.findall(r"```html\n(.*?)```", DOCUMENT, re.DOTALL)
     for placeholder, value in {
@@ -26,27 +26,25 @@ def test_snippet(page: Page, stack: Stack, site: DemoSite, proxy: UnreliableProx
         assert placeholder in snippet
         snippet = snippet.replace(placeholder, value)
     site.pages["/snippet"] = SitePage(f"<!doctype html><title>A shop</title>{snippet}")
-    page.goto(site.address("/snippet"))
+    tab.goto(site.address("/snippet"))
 
-    page.click("#call")
-    page.click("#hang-up")
+    tab.click("#call")
+    tab.click("#hang-up")
 
     ledger.wait_for("widget_load", "widget_open", "call_start", "call_end")
 
 
-def test_snippet_without_the_script(page: Page, site: DemoSite) -> None:
+def test_snippet_without_the_script(tab: Tab, site: DemoSite) -> None:
     """Where a blocker keeps the script away, the widget's buttons still work."""
     [snippet] = re.findall(r"```html\n(.*?)```", DOCUMENT, re.DOTALL)
     snippet = snippet.replace("https://cdn.your-company.example", "/blocked")
-    site.pages["/snippet"] = SitePage(f"<!doctype html><title>A shop</title>{snippet}")
-    troubles: list[str] = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto(site.address("/snippet"))
+    site.pages["/snippet"] = SitePage(f"<!doctype html><title>A shop</title>{WATCH}{snippet}")
+    tab.goto(site.address("/snippet"))
 
-    page.click("#call")
-    page.click("#hang-up")
+    tab.click("#call")
+    tab.click("#hang-up")
 
-    assert troubles == []
+    assert tab.evaluate("troubles") == []
 
 
 def test_every_option_is_documented() -> None:
@@ -63,13 +61,13 @@ def test_every_option_is_documented() -> None:
     assert documented == options
 
 
-def test_every_field_is_documented(page: Page, site: DemoSite, proxy: UnreliableProxy, ledger: Ledger) -> None:
+def test_every_field_is_documented(tab: Tab, site: DemoSite, proxy: UnreliableProxy, ledger: Ledger) -> None:
     """A privacy notice copied from the page leaves out nothing that is on the wire."""
-    page.goto(site.address(heartbeat_seconds=0.2))
-    page.click("#open")
-    page.click("#start")
+    tab.goto(site.address(heartbeat_seconds=0.2))
+    tab.click("#open")
+    tab.click("#start")
     ledger.wait_until(lambda events: any(event["event_type"] == "call_heartbeat" for event in events))
-    page.click("#fail")
+    tab.click("#fail")
     ledger.wait_for("widget_load", "widget_open", "call_start", "call_error")
 
     sent: set[str] = set()

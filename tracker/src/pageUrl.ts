@@ -5,11 +5,7 @@
  * frame navigates: from then on the referrer is the frame's own earlier page. `ancestorOrigins` (not in older Firefox)
  * tells the two apart, and gives at least the origin.
  */
-export const pageUrl = (): string | undefined => {
-  let url = location.href;
-  if (parent !== window) {
-    const embedder = (location.ancestorOrigins || [])[0] || "";
-    url = document.referrer.startsWith(embedder) ? document.referrer : embedder;
-  }
-  return url.split(/[?#]/)[0]!.slice(0, 999);
+export const pageUrl = (url = location.href, embedder = (location.ancestorOrigins || [])[0] || ""): string => {
+  if (parent != window) url = document.referrer.startsWith(embedder) ? document.referrer : embedder;
+  return /[^?#]{0,999}/.exec(url)![0]!;
 };

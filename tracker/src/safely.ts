@@ -4,7 +4,5 @@ export const safely =
   (...args: A): R | undefined => {
     try {
       return work(...args);
-    } catch {
-      return undefined;
-    }
+    } catch {}
   };

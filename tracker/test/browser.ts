@@ -1,3 +1,4 @@
+import type { Queue } from "../src/createQueue";
 import type { UsageEvent } from "../src/types";
 
 /** Just enough of `localStorage`: stored items are own enumerable properties, methods are not. */
@@ -41,3 +42,11 @@ export const newEvent = (event_type: UsageEvent["event_type"], more: Partial<Usa
 export type Sent = UsageEvent & { age_ms: number };
 
 export const eventsIn = (body: URLSearchParams): Sent[] => JSON.parse(body.get("events")!) as Sent[];
+
+/** The events of a queue's next batch, as they go over the wire; none where there is no batch. */
+export const sentOf = (queue: Queue, limit = 1e9, newestFirst?: boolean): Sent[] => {
+  const batch = queue.nextBatch(limit, newestFirst);
+  return batch ? eventsIn(batch[1]) : [];
+};
+
+export const namesOf = (queue: Queue): readonly string[] => (queue.nextBatch(1e9) || [[]])[0];

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import { createQueue } from "../src/createQueue";
-import { eventsIn, FakeStorage, newEvent, setGlobal, useClocks } from "./browser";
+import { createQueue, type Queue } from "../src/createQueue";
+import { FakeStorage, namesOf, sentOf, newEvent, setGlobal, useClocks } from "./browser";
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -15,23 +15,23 @@ beforeEach(() => {
   clocks = useClocks();
 });
 
-const idsOf = (queue: ReturnType<typeof createQueue>, limit = 1e9, newestFirst?: boolean) =>
-  eventsIn(queue.nextBatch(limit, newestFirst)[1]).map((event) => event.event_id);
+const idsOf = (queue: Queue, limit = 1e9, newestFirst?: boolean) =>
+  sentOf(queue, limit, newestFirst).map((event) => event.event_id);
 
-const ageOf = (queue: ReturnType<typeof createQueue>) => eventsIn(queue.nextBatch(1e9)[1])[0]!.age_ms;
+const ageOf = (queue: Queue) => sentOf(queue)[0]!.age_ms;
 
 test("an event waits, in memory and in storage, until it is settled", () => {
   const queue = createQueue("ns:");
   const event = newEvent("call_end");
 
   queue.enqueue(event);
-  const [names] = queue.nextBatch(1e9);
+  const names = namesOf(queue);
 
   assert.deepEqual(names, [`ns:${event.event_id}`]);
   assert.deepEqual(Object.keys(storage), names);
   names.forEach(queue.settle);
   assert.deepEqual(Object.keys(storage), []);
-  assert.deepEqual(queue.nextBatch(1e9)[0], []);
+  assert.deepEqual(namesOf(queue), []);
 });
 
 test("the next page takes up what an earlier one left, with the same ids and numbers, once, oldest first", () => {
@@ -43,7 +43,7 @@ test("the next page takes up what an earlier one left, with the same ids and num
   queue.adopt();
   queue.adopt();
 
-  const sent = eventsIn(queue.nextBatch(1e9)[1]).map(({ age_ms, ...event }) => event);
+  const sent = sentOf(queue).map(({ age_ms, ...event }) => event);
   assert.deepEqual(sent, left);
 });
 
@@ -54,7 +54,7 @@ test("what another project's tracker, or the page itself, has stored is left alo
 
   queue.adopt();
 
-  assert.deepEqual(queue.nextBatch(1e9)[0], []);
+  assert.deepEqual(namesOf(queue), []);
   assert.equal(Object.keys(storage).length, 2);
 });
 
@@ -64,7 +64,7 @@ test("tabs that share the storage neither overwrite nor lose each other's events
 
   one.enqueue(first);
   two.enqueue(second);
-  one.nextBatch(1e9)[0].forEach(one.settle);
+  namesOf(one).forEach(one.settle);
 
   assert.deepEqual(Object.keys(storage), [`ns:${second.event_id}`]);
   assert.deepEqual(idsOf(two), [second.event_id]);
@@ -118,7 +118,7 @@ for (const [what, broken] of [
     queue.enqueue(event);
 
     assert.deepEqual(idsOf(queue), [event.event_id]);
-    queue.nextBatch(1e9)[0].forEach(queue.settle);
+    namesOf(queue).forEach(queue.settle);
     assert.deepEqual(idsOf(queue), []);
   });
 
@@ -130,7 +130,7 @@ test("what is stored but is no event, or is older than a week, is thrown away", 
 
   queue.adopt();
 
-  assert.deepEqual(queue.nextBatch(1e9)[0], []);
+  assert.deepEqual(namesOf(queue), []);
   assert.deepEqual(Object.keys(storage), []);
 });
 
@@ -178,14 +178,59 @@ test("across pages the wall clock tells the age, and the new page's monotonic cl
   assert.equal(ageOf(queue), HOUR + 1000);
 });
 
-test("an event that the clock puts into the future has no age, rather than a negative one", () => {
+for (const [type, age] of [["call_start", 0], ["widget_load", 0], ["call_end", 5e8], ["call_heartbeat", 5e8]] as const)
+  test(`a ${type} that the clock puts into the future is given the age that bills less`, () => {
+    createQueue("ns:").enqueue(newEvent(type));
+    clocks.setWallClock(-DAY);
+    const queue = createQueue("ns:");
+
+    queue.adopt();
+
+    assert.equal(ageOf(queue), age);
+  });
+
+test("a clock that was put back by less than a minute leaves the age at nothing", () => {
   createQueue("ns:").enqueue(newEvent("call_end"));
-  clocks.setWallClock(-DAY);
+  clocks.setWallClock(-50_000);
   const queue = createQueue("ns:");
 
   queue.adopt();
 
   assert.equal(ageOf(queue), 0);
+});
+
+test("where the clocks disagree, a start takes the shorter age", () => {
+  const queue = createQueue("ns:");
+  queue.enqueue(newEvent("call_start"));
+  clocks.pass(4000);
+
+  clocks.setWallClock(HOUR);
+  assert.equal(ageOf(queue), 4000);
+  clocks.setWallClock(-2 * HOUR);
+  assert.equal(ageOf(queue), 0);
+});
+
+test("who asked is told once that an event was settled", () => {
+  const queue = createQueue("ns:");
+  let told = 0;
+  queue.enqueue(newEvent("call_start"), () => { told++; });
+
+  const names = namesOf(queue);
+  assert.equal(told, 0);
+  names.forEach(queue.settle);
+  names.forEach(queue.settle);
+
+  assert.equal(told, 1);
+});
+
+test("empty properties are not sent", () => {
+  const queue = createQueue("ns:");
+  queue.enqueue(newEvent("call_end", { properties: {} }));
+  queue.enqueue(newEvent("call_end", { properties: { cause: '"properties":{},' } }));
+
+  const sent = sentOf(queue);
+
+  assert.deepEqual(sent.map(({ properties }) => properties), [undefined, { cause: '"properties":{},' }]);
 });
 
 test("a batch fits its limit as it is encoded, and takes up where the last one ended", () => {
@@ -194,8 +239,9 @@ test("a batch fits its limit as it is encoded, and takes up where the last one e
   const seen: string[] = [];
 
   for (;;) {
-    const [names, body] = queue.nextBatch(20_000);
-    if (!names[0]) break;
+    const batch = queue.nextBatch(20_000);
+    if (!batch) break;
+    const [names, body] = batch;
     assert.ok(`${body}`.length < 20_500, `${`${body}`.length}`);
     assert.ok(names.length > 40);
     seen.push(...names);
@@ -211,7 +257,7 @@ test("an event over the limit goes alone, so it cannot block the others", () => 
   queue.enqueue(newEvent("widget_load", { page_url: "x".repeat(30_000) }));
   queue.enqueue(newEvent("call_end"));
 
-  assert.equal(queue.nextBatch(20_000)[0].length, 1);
+  assert.equal(idsOf(queue, 20_000).length, 1);
 });
 
 test("on the way out the newest go first", () => {
@@ -227,7 +273,7 @@ test("what jsonb cannot hold is left out; what only looks like it is kept", () =
   const queue = createQueue("ns:");
   queue.enqueue(newEvent("call_error", { properties: { cause: "a\0b\ud800c\udfffd \\u0000 é 😀 \\\\ud83d" } }));
 
-  const [sent] = eventsIn(queue.nextBatch(1e9)[1]);
+  const [sent] = sentOf(queue);
 
   assert.deepEqual(sent!.properties, { cause: "abcd \\u0000 é 😀 \\\\ud83d" });
 });

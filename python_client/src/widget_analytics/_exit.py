@@ -5,16 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
-from widget_analytics.errors import ConfigError, NotMigrated, Refused, Unreachable, WidgetAnalyticsError, WrongKey
+from widget_analytics.errors import InputError, MissingExtra, OutputError, UsageError, WidgetAnalyticsError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+# The archive's modules know its errors by this one.
+__all__ = [
+    "CODES_HELP",
+    "NOT_EQUAL",
+    "STATUS_CODES",
+    "InputError",
+    "MissingExtra",
+    "OutputError",
+    "UsageError",
+    "one_line_errors",
+]
 
 #: What `status` exits with, by alarm: the first of these that there is.
 STATUS_CODES = {
@@ -34,43 +44,12 @@ CODES_HELP = (
 )
 
 
-class UsageError(WidgetAnalyticsError):
-    """An option's value makes no sense."""
-
-
-class MissingExtra(UsageError):
-    """An option needs a package that is installed only when asked for."""
-
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}: pip install 'widget-analytics[{extra}]'")
-
-
-class InputError(WidgetAnalyticsError):
-    """A file or its manifest cannot be read."""
-
-
-class OutputError(WidgetAnalyticsError):
-    """The file or the standard output cannot be written."""
-
-
 class _Stopped(BaseException):
     """SIGTERM or SIGHUP, as an exception: so that what is half done is cleared away."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
-
-
-_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (UsageError, 2),
-    (ConfigError, 3),
-    (WrongKey, 3),
-    (Unreachable, 4),
-    (NotMigrated, 5),
-    (Refused, 6),
-    (OutputError, 7),
-    (InputError, 8),
-)
 
 
 @contextmanager
@@ -85,7 +64,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except WidgetAnalyticsError as error:
-        _fail(str(error), next(code for kind, code in _CODES if isinstance(error, kind)))
+        _fail(str(error), error.exit_code)
     except BrokenPipeError:
         # The reader has enough, as `head` does. What is still buffered must not raise again on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

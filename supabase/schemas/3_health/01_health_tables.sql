@@ -35,13 +35,10 @@ create table widget_internal.health_hours (
   sessions bigint not null default 0,
   events_numbered bigint not null default 0,
   events_expected bigint not null default 0,
-  orphan_ends bigint not null default 0,
   constraint health_hours_pkey primary key (widget_id, hour)
 );
 
 comment on table widget_internal.health_hours is 'Events and sessions by widget and hour; read them through the view widget_health.';
-comment on column widget_internal.health_hours.orphan_ends is
-  'Ends whose start can come no more. Those that still wait for it are read from widget_internal.call_states.';
 
 create index health_hours_hour_idx on widget_internal.health_hours
   using brin (hour) with (pages_per_range = 32, autosummarize = on);

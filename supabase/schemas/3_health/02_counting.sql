@@ -25,19 +25,6 @@ comment on function widget_internal.response_bucket(text, jsonb) is
   'The bucket of health_response_times in which an event counts; null where its sender names no response time.';
 
 
-create function widget_internal.numbers_seen(seqs int4multirange)
-returns integer
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(numbers_seen.seqs) r);
-end
-$$;
-
-comment on function widget_internal.numbers_seen(int4multirange) is 'How many different numbers there are in it.';
-
-
 create function widget_internal.health_part(
   from_at timestamptz, from_id uuid, cut_off timestamptz, inout step interval, out to_at timestamptz, out to_id uuid
 )
@@ -178,7 +165,7 @@ begin
       union all
       select
         c.widget_id, date_trunc('hour', c.first_at, 'UTC'), 0, 0, 0, c.sign,
-        c.sign * widget_internal.numbers_seen(c.seqs), c.sign * coalesce(upper(c.seqs) - 1, 0)
+        c.sign * (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(c.seqs) r), c.sign * coalesce(upper(c.seqs) - 1, 0)
       from changes c
     ) u
     group by u.widget_id, u.hour

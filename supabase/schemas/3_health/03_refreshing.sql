@@ -1,25 +1,5 @@
 -- What keeps the counts of health up to now, and what counts them anew.
 
-create function widget_internal.count_lost_orphans(from_at timestamptz, to_at timestamptz)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  insert into widget_internal.health_hours as h (widget_id, hour, orphan_ends)
-  select c.widget_id, date_trunc('hour', c.last_event_at, 'UTC'), count(*)
-  from widget_internal.call_states c
-  where c.started_at is null and c.end_claim is not null
-    and c.last_event_at > count_lost_orphans.from_at and c.last_event_at <= count_lost_orphans.to_at
-  group by 1, 2
-  on conflict (widget_id, hour) do update set orphan_ends = h.orphan_ends + excluded.orphan_ends;
-end
-$$;
-
-comment on function widget_internal.count_lost_orphans(timestamptz, timestamptz) is
-  'Keeps the number of ends without a start whose latest event happened in this time, before the states are forgotten.';
-
-
 create function widget_internal.summarize_receipts()
 returns void
 language plpgsql volatile
@@ -82,7 +62,6 @@ begin
     v_step := v_part.step;
   end loop;
 
-  perform widget_internal.count_lost_orphans(v_from.counted_to - interval '7 days', v_at - interval '7 days');
   if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
     delete from widget_internal.health_sessions s where s.last_received_at < v_at - interval '7 days';
   end if;

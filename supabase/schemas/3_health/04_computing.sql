@@ -80,6 +80,8 @@ create function widget_internal.health_differences()
 returns table (counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set work_mem = '64MB'
+set jit = off
 as $$
 declare
   -- Hours before this have lost events to the archive, which takes whole months. A day for months of other zones.

@@ -20,24 +20,22 @@ create view public.widget_health with (security_invoker = true) as
     h.orphan_ends, h.refusals, t.response_ms_median, t.response_ms_p95, s.counted_to as as_of
   from (
     select
-      u.widget_id, u.hour, sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
+      u.widget_id, u.hour, u.hour + interval '1 hour' as hour_end, sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
       sum(u.events_numbered)::bigint as events_numbered, sum(u.events_expected)::bigint as events_expected,
       sum(u.loads)::bigint as loads, sum(u.opens)::bigint as opens, sum(u.orphan_ends)::bigint as orphan_ends,
       sum(u.refusals)::bigint as refusals
     from (
       select
         k.widget_id, k.hour, k.events_received, k.sessions, k.events_numbered, k.events_expected, k.loads, k.opens,
-        k.orphan_ends, 0::bigint as refusals
+        0::bigint as orphan_ends, 0::bigint as refusals
       from widget_internal.health_hours k
       union all
       select r.widget_id, r.hour, 0, 0, 0, 0, 0, 0, 0, r.refusals from widget_internal.refusal_counts r
       where r.widget_id <> '00000000-0000-0000-0000-000000000000'
       union all
-      -- Whose start may still come; those whose start cannot are counted.
       select o.widget_id, date_trunc('hour', o.last_event_at, 'UTC'), 0, 0, 0, 0, 0, 0, 1, 0
       from widget_internal.call_states o
       where o.started_at is null and o.end_claim is not null
-        and o.last_event_at > (select w.counted_to - interval '7 days' from widget_internal.health_state w)
     ) u
     group by u.widget_id, u.hour
   ) h
@@ -52,7 +50,7 @@ create view public.widget_health with (security_invoker = true) as
       count(*) filter (where k.evidence = 'assumed') as calls_assumed,
       count(*) filter (where k.outcome = 'failed') as calls_failed
     from widget_internal.call_states k
-    where k.widget_id = h.widget_id and k.started_at >= h.hour and k.started_at < h.hour + interval '1 hour'
+    where k.widget_id = h.widget_id and k.started_at >= h.hour and k.started_at < h.hour_end
   ) c
   cross join lateral (
     select
@@ -98,7 +96,8 @@ comment on column public.widget_health.completion_rate is
   'Calls whose end somebody observed (browser, server, provider or operator) over calls started. Good: above 0.95; '
   'calls that are still open count as not completed, so the last hours are lower. Null: no calls.';
 comment on column public.widget_health.orphan_ends is
-  'Calls that ended in this hour and whose start was lost or never sent. Good: none. Ends that name no call are not among them.';
+  'Calls that ended in this hour and whose start was lost or never sent; known for two weeks. Good: none. Ends that name no '
+  'call are not among them.';
 comment on column public.widget_health.refusals is
   'Events refused in this hour, by when they came. Good: none; widget_refusals says why.';
 comment on column public.widget_health.response_ms_median is
@@ -129,30 +128,3 @@ comment on view public.widget_pages is
   'of a session counts on the day of its first event, and for the page that it names first. Of each host and day the 50 '
   'busiest pages stand alone, the rest together as (others). Pages are told apart by their first 512 characters; null: none '
   'was named.';
-
-
-create function public.widget_busiest_pages(
-  first_day date, last_day date, only_widget_id uuid default null, max_pages integer default 20
-)
-returns table (widget_id uuid, host text, page_url text, sessions bigint, loads bigint, opens bigint, calls bigint)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  select
-    p.widget_id, nullif(p.host, ''), nullif(p.page_url, ''),
-    sum(p.sessions)::bigint, sum(p.loads)::bigint, sum(p.opens)::bigint, sum(p.calls)::bigint
-  from widget_internal.health_pages p
-  where p.day between widget_busiest_pages.first_day and widget_busiest_pages.last_day
-    and (widget_busiest_pages.only_widget_id is null or p.widget_id = widget_busiest_pages.only_widget_id)
-    and p.sessions > 0
-  group by p.widget_id, p.host, p.page_url
-  order by 4 desc, 7 desc, 3
-  limit widget_busiest_pages.max_pages;
-end
-$$;
-
-comment on function public.widget_busiest_pages(date, date, uuid, integer) is
-  'The busiest pages of a period of UTC days, both included, of one widget or of all, exact: like widget_pages, but '
-  'summed up over the days.';

@@ -17,7 +17,7 @@ begin
   return query
   with counts as (
     select h.widget_id, h.events_received, h.events_numbered, h.events_expected, 0::bigint as calls_started,
-      0::bigint as calls_open, 0::bigint as calls_observed, h.orphan_ends, 0::bigint as refusals
+      0::bigint as calls_open, 0::bigint as calls_observed, 0::bigint as orphan_ends, 0::bigint as refusals
     from widget_internal.health_hours h where h.hour >= v_since
     union all
     select c.widget_id, 0, 0, 0, count(*), count(*) filter (where c.outcome = 'open'),
@@ -27,8 +27,7 @@ begin
     union all
     select o.widget_id, 0, 0, 0, 0, 0, 0, 1, 0
     from widget_internal.call_states o
-    where o.started_at is null and o.end_claim is not null
-      and o.last_event_at > greatest(v_since, (select s.counted_to - interval '7 days' from widget_internal.health_state s))
+    where o.started_at is null and o.end_claim is not null and o.last_event_at >= v_since
     union all
     select r.widget_id, 0, 0, 0, 0, 0, 0, 0, r.refusals
     from widget_internal.refusal_counts r
@@ -86,34 +85,28 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_statistics regclass := (
-    select format('%I.pg_stat_statements', n.nspname)::regclass
-    from pg_extension e join pg_namespace n on n.oid = e.extnamespace
-    where e.extname = 'pg_stat_statements'
+  v_schema name := (
+    select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'
   );
 begin
-  if v_statistics is null then
-    raise warning 'the extension pg_stat_statements is not there: the database keeps no times of statements';
+  if v_schema is null then
     return;
   end if;
-
-  for called, calls, mean_ms, stddev_ms, slowest_ms, wal_bytes_per_call in execute format(
+  return query execute format(
     $sql$
       select
         t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
         round(max(s.stddev_exec_time)::numeric, 3), round(max(s.max_exec_time)::numeric, 3),
         round(sum(s.wal_bytes) / sum(s.calls))
-      from %s s
+      from %I.pg_stat_statements s
       cross join lateral (select substring(s.query from '\mtrack_events?\M') as called) t
       where s.dbid = (select d.oid from pg_database d where d.datname = current_database())
         and t.called is not null and s.query !~* '^\s*(create|comment|grant|revoke|alter|drop)\M' and s.toplevel
       group by t.called
       order by t.called
     $sql$,
-    v_statistics
-  ) loop
-    return next;
-  end loop;
+    v_schema
+  );
 exception when object_not_in_prerequisite_state then
   raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
 end

@@ -144,31 +144,39 @@ declare
   v_now constant timestamptz := date_trunc('hour', now(), 'UTC');
 begin
   return query
-  select distinct on (h.widget_id) h.widget_id, format(
+  with silent as materialized (
+    select h.widget_id, min(h.hour) as first_hour, max(h.hour) as last_hour
+    from widget_internal.health_hours h
+    where h.hour >= v_now - interval '36 days' and h.events_received > 0
+    group by h.widget_id
+    having max(h.hour) < v_now - interval '6 hours'
+  ),
+  weeks as (
+    select s.widget_id, s.last_hour, p.span, w.week, (
+      select coalesce(sum(h.events_received), 0)
+      from widget_internal.health_hours h
+      where h.widget_id = s.widget_id
+        -- An hour less at each end, as clocks are put forward and back.
+        and h.hour >= v_now - p.span + interval '1 hour' - w.week * interval '7 days'
+        and h.hour < v_now - interval '1 hour' - w.week * interval '7 days'
+    ) as events
+    from silent s
+    cross join (values (interval '6 hours'), (silence_alarms.period)) p (span)
+    cross join generate_series(1, 4) w (week)
+    -- Weeks before its first say nothing.
+    where s.last_hour < v_now - p.span and s.first_hour < v_now - p.span - w.week * interval '7 days'
+  )
+  select distinct on (k.widget_id) k.widget_id, format(
     'widget %s: no event since %s UTC, where in past weeks there were %s at least in the same %s: look at its page, and at '
     'why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets',
-    h.widget_id, to_char(max(h.last_hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(h.events), h.span
+    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events), k.span
   )
-  from (
-    select k.widget_id, s.span, w.week, sum(k.events_received) filter (
-        -- An hour less at each end, as clocks are put forward and back.
-        where k.hour >= v_now - s.span + interval '1 hour' - w.week * interval '7 days'
-          and k.hour < v_now - interval '1 hour' - w.week * interval '7 days'
-      ) as events, max(k.hour) as last_hour, min(k.hour) as first_hour
-    from widget_internal.health_hours k
-    cross join (values (interval '6 hours'), (silence_alarms.period)) s (span)
-    cross join generate_series(1, 4) w (week)
-    where k.hour >= v_now - interval '36 days' and k.events_received > 0
-    group by k.widget_id, s.span, w.week
-  ) h
-  cross join lateral widget_internal.widget_door(h.widget_id) d
+  from weeks k
+  cross join lateral widget_internal.widget_door(k.widget_id) d
   where d.is_active and not d.is_demo
-    and h.last_hour < v_now - h.span
-    -- Weeks before its first say nothing.
-    and h.first_hour < v_now - h.span - h.week * interval '7 days'
-  group by h.widget_id, h.span
-  having min(coalesce(h.events, 0)) >= silence_alarms.min_cases
-  order by h.widget_id, h.span;
+  group by k.widget_id, k.last_hour, k.span
+  having min(k.events) >= silence_alarms.min_cases
+  order by k.widget_id, k.span;
 end
 $$;
 

@@ -10,8 +10,7 @@ from (values
   ('table public.widget_response_times', 'select'),
   ('table public.widget_health', 'select'),
   ('table public.widget_pages', 'select'),
-  ('function public.widget_rates(timestamp with time zone)', 'execute'),
-  ('function public.widget_busiest_pages(date, date, uuid, integer)', 'execute')
+  ('function public.widget_rates(timestamp with time zone)', 'execute')
 ) o (object, privileges)
 cross join (values ('authenticated'), ('service_role')) r (grantee);
 

@@ -1,0 +1,39 @@
+"""Chromium, Firefox and WebKit behind one small interface, for the browser tests and the delivery benchmark."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor
+
+__all__ = ["ENGINES", "Browser", "BrowserError", "Tab", "Visitor", "is_installed", "launch"]
+
+ENGINES = ("chromium", "firefox", "webkit")
+
+
+@contextmanager
+def launch(engine: str) -> Iterator[Browser]:
+    """Start a browser; it ends with the block."""
+    # Imported when asked for: each engine needs programs of its own.
+    if engine == "chromium":
+        from local_stack.browsers.chromium import launch_chromium as start
+    elif engine == "firefox":
+        from local_stack.browsers.firefox import launch_firefox as start
+    elif engine == "webkit":
+        from local_stack.browsers.webkit import launch_webkit as start
+    else:
+        raise ValueError(f"{engine}: must be one of {', '.join(ENGINES)}")
+    with start() as browser:
+        yield browser
+
+
+def is_installed(engine: str) -> bool:
+    """Whether the machine has what the engine needs; set-up installs it where the distribution offers it."""
+    if engine == "firefox":
+        from local_stack.browsers.firefox import executable
+
+        return executable() is not None
+    if engine == "webkit":
+        from local_stack.browsers.webkit import missing_programs
+
+        return not missing_programs()
+    return True  # set-up fetches Chromium where the distribution has none
