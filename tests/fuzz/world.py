@@ -44,6 +44,10 @@ def make_world(db: Connection) -> World:
     for owner in owners:
         for widget_id in owner.widget_ids:
             db.execute("select public.erase_widget_session(%s, %s)", [widget_id, f"{owner.marks[0]}-forgotten"])
+            db.execute(
+                "insert into public.widget_customers (widget_id, reference) values (%s, %s)",
+                [widget_id, f"customer of {owner.marks[0]}"],
+            )
     _archive(db)
     db.execute("select public.complete_stale_sessions('1 minute')")
     db.execute("select public.refresh_widget_health()")

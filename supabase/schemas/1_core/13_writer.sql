@@ -32,7 +32,9 @@ begin
   where e.widget_id = store_events.widget_id
     and (
       store_events.are_checked
-      or sent.event - widget_internal.event_fields() = '{}'
+      -- Without an id of its own an event of a larger batch would be another one at the second look.
+      or (e.event_id is not null or jsonb_array_length(store_events.events) = 1)
+      and sent.event - widget_internal.event_fields() = '{}'
       -- Begins as JSON that is neither string nor number.
       and not concat_ws(' ', e.session_id, e.call_id, e.page_url) ~ '(^| )([{[]|(true|false)( |$))'
     )
