@@ -93,11 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         db.execute("vacuum widget_internal.call_states")
         states = number(db, "select pg_total_relation_size('widget_internal.call_states')")
+        lines = number(db, "select pg_total_relation_size('public.widget_statement_lines')")
         for what, rows, size in (
             ("an event in the ledger, with its indexes", options.events, ledger),
             ("an event in Parquet", options.events, stored(folder, "events")),
             ("a call in Parquet", sessions, stored(folder, "calls")),
             ("a call that stays in Postgres, with its indexes", sessions, states),
+            ("its line on a statement, with its indexes", sessions, lines),
         ):
             print(f"{size / rows:8.1f} bytes: {what}")
         left = number(db, "select count(*) from public.widget_analytics")

@@ -96,6 +96,7 @@ def listed_rights(db: Connection) -> dict[str, dict[str, set[str]]]:
     rights: dict[str, dict[str, set[str]]] = {}
     for right in db.execute("select * from widget_internal.rights where object not like 'schema %'").fetchall():
         name = right["object"].split(" ", 1)[1].split("(")[0]
-        of_role = rights.setdefault(name, {}).setdefault(right["grantee"], set())
-        of_role.update(right["privileges"].upper().split(", "))
+        if right["privileges"]:
+            of_role = rights.setdefault(name, {}).setdefault(right["grantee"], set())
+            of_role.update(right["privileges"].upper().split(", "))
     return rights

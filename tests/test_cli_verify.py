@@ -251,7 +251,7 @@ def test_parquet_has_exact_types(books: Books, tmp_path: Path) -> None:
         assert ours["new_seconds"] == Decimal(theirs["new_seconds"])
         assert (ours["price_per_minute"] or "") == (theirs["price_per_minute"] and Decimal(theirs["price_per_minute"]))
     assert (line["started_at"], line["session_id"]) == (AUGUST + timedelta(hours=3), "August 3")
-    assert (line["old_seconds"], line["new_seconds"], len(line["event_ids"])) == (108, 0, 1)
+    assert (line["old_seconds"], line["new_seconds"], len(line["event_ids"])) == (108, 0, 2)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,17 @@ def test_r4_an_end_without_a_start_makes_no_call(db: Connection, widget_id: UUID
     assert only_call(db, widget_id)["outcome"] == "open"
 
 
+@pytest.mark.parametrize("year", [1950, 1970, 2026, 2617, 9998])
+def test_r5_times_are_exact_to_the_microsecond_in_any_century(db: Connection, widget_id: UUID, year: int) -> None:
+    """What a call lasted is what its events say, whenever that was."""
+    started_at = datetime(year, 11, 12, 13, 14, 15, 123457, tzinfo=UTC)
+    record(db, widget_id, "s", "call_start", started_at, call_id="a")
+    record(db, widget_id, "s", "call_end", started_at + timedelta(seconds=120, microseconds=1), call_id="a")
+
+    call = only_call(db, widget_id)
+    assert (call["started_at"], str(call["duration_seconds"])) == (started_at, "120.000001")
+
+
 def test_r4_sessions_and_widgets_are_apart(db: Connection, widget_id: UUID, new_widget: NewWidget) -> None:
     """An end in another session, or of another widget, ends no call here."""
     record(db, widget_id, "s", "call_start", at(0), call_id="a")

@@ -151,9 +151,9 @@ begin
   -- call_end before call_error; the earliest start (hence the minus) and the latest end.
   return array[
     array_position(widget_internal.event_sources(), claim.source),
-    case when claim.source = 'operator' then (date_part('epoch', claim.received_at) * 1000000)::bigint else 0 end,
+    case when claim.source = 'operator' then (extract(epoch from claim.received_at) * 1000000)::bigint else 0 end,
     case when claim.event_type = 'call_error' then 0 else 1 end,
-    (date_part('epoch', claim."timestamp") * case when claim.event_type = 'call_start' then -1000000 else 1000000 end)::bigint
+    (extract(epoch from claim."timestamp") * case when claim.event_type = 'call_start' then -1000000 else 1000000 end)::bigint
   ];
 end
 $$;
@@ -232,10 +232,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_source constant text := (widget_internal.event_sources())[call_facts.end_claim[1]];
-  v_said_to_end_at constant timestamptz := to_timestamp(call_facts.end_claim[4]::float8 / 1000000);
+  -- In whole seconds and the rest: the microseconds of some centuries are more than a float8 holds.
+  v_said_to_end_at constant timestamptz := to_timestamp(call_facts.end_claim[4] / 1000000)
+    + call_facts.end_claim[4] % 1000000 * interval '1 microsecond';
   v_settings widget_internal.settings;
 begin
-  call_facts.started_at := to_timestamp(-call_facts.start_claim[4]::float8 / 1000000);
+  call_facts.started_at := to_timestamp(-call_facts.start_claim[4] / 1000000)
+    + -call_facts.start_claim[4] % 1000000 * interval '1 microsecond';
   if call_facts.start_claim is null or call_facts.end_claim is null then
     call_facts.outcome := 'open';
     return;
@@ -1549,7 +1552,9 @@ begin
   where e.widget_id = store_events.widget_id
     and (
       store_events.are_checked
-      or sent.event - widget_internal.event_fields() = '{}'
+      -- Without an id of its own an event of a larger batch would be another one at the second look.
+      or (e.event_id is not null or jsonb_array_length(store_events.events) = 1)
+      and sent.event - widget_internal.event_fields() = '{}'
       -- Begins as JSON that is neither string nor number.
       and not concat_ws(' ', e.session_id, e.call_id, e.page_url) ~ '(^| )([{[]|(true|false)( |$))'
     )
@@ -1606,7 +1611,7 @@ begin
     else
       -- A batch is mostly one widget's: ask once.
       if v_verdict is null or v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
-        v_widget_id := v_event ->> 'widget_id';
+        v_widget_id := (v_event ->> 'widget_id')::uuid;
         v_verdict := widget_internal.ask_door(v_widget_id);
       end if;
       if v_verdict not in ('open', 'demo') then
@@ -1690,7 +1695,7 @@ begin
   end;
   begin
     v_events := jsonb_array_length(record_events.events);
-    v_widget_id := record_events.events -> 0 ->> 'widget_id';
+    v_widget_id := (record_events.events -> 0 ->> 'widget_id')::uuid;
     -- Most pages: https, no port, a host that the widget names as it is.
     select
       d.is_active and not d.is_demo and split_part(

@@ -18,6 +18,7 @@ from widget_analytics.errors import InputError, MissingExtra, OutputError, Usage
 __all__ = [
     "CODES_HELP",
     "NOT_EQUAL",
+    "OTHER_ALARM",
     "STATUS_CODES",
     "InputError",
     "MissingExtra",
@@ -34,13 +35,15 @@ STATUS_CODES = {
     "completion_low": 12,
     "health_late": 13,
 }
+#: And with any other alarm.
+OTHER_ALARM = 14
 NOT_EQUAL = 1
 
 CODES_HELP = (
     "Exit codes: 0 done; 1 status: the cleanup is late or failed, verify: not equal; 2 wrong option; "
     "3 wrong or missing key or setting; 4 API not reachable; 5 database not migrated; 6 refused by the database; "
     "7 file cannot be written; 8 file or manifest cannot be read; status, where the cleanup is well: 11 too few events "
-    "arrive, 12 too few calls end as observed, 13 nobody counts them; 130 and 143 interrupted."
+    "arrive, 12 too few calls end as observed, 13 nobody counts them, 14 another alarm; 130 and 143 interrupted."
 )
 
 

@@ -16,7 +16,7 @@ import typer
 from widget_analytics import __version__
 from widget_analytics._archive import commands as archives
 from widget_analytics._archive.engines import EngineName
-from widget_analytics._exit import CODES_HELP, NOT_EQUAL, STATUS_CODES, one_line_errors
+from widget_analytics._exit import CODES_HELP, NOT_EQUAL, OTHER_ALARM, STATUS_CODES, one_line_errors
 from widget_analytics._export import Format, check_output, export_rows
 from widget_analytics._options import check_closed_detail, instant_of, period_of, selection_of, settled, source
 from widget_analytics._report import write_report
@@ -233,7 +233,7 @@ def status(
 
     Fit for a monitor. Exits with 1 when the last cleanup failed or is more than 35 minutes ago; else with 11 when fewer
     events arrived in the last 24 hours than should, with 12 when fewer calls ended as somebody observed, of all widgets
-    or of one, with 13 when nobody counts them. Standard error says which.
+    or of one, with 13 when nobody counts them, with 14 for any other alarm. Standard error says which.
     """
     limits = Thresholds(
         min_delivery=Decimal(str(min_delivery)), min_completion=Decimal(str(min_completion)), min_cases=min_cases
@@ -245,7 +245,8 @@ def status(
         for message in problems:
             typer.echo(f"widget-analytics: {' '.join(message.split())}", err=True)
         if problems:
-            raise typer.Exit(next(code for alarm, code in STATUS_CODES.items() if alarm in problems.values()))
+            codes = (code for alarm, code in STATUS_CODES.items() if alarm in problems.values())
+            raise typer.Exit(next(codes, OTHER_ALARM))
 
 
 @app.command()

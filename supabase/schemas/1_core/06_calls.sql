@@ -13,9 +13,9 @@ begin
   -- call_end before call_error; the earliest start (hence the minus) and the latest end.
   return array[
     array_position(widget_internal.event_sources(), claim.source),
-    case when claim.source = 'operator' then (date_part('epoch', claim.received_at) * 1000000)::bigint else 0 end,
+    case when claim.source = 'operator' then (extract(epoch from claim.received_at) * 1000000)::bigint else 0 end,
     case when claim.event_type = 'call_error' then 0 else 1 end,
-    (date_part('epoch', claim."timestamp") * case when claim.event_type = 'call_start' then -1000000 else 1000000 end)::bigint
+    (extract(epoch from claim."timestamp") * case when claim.event_type = 'call_start' then -1000000 else 1000000 end)::bigint
   ];
 end
 $$;
@@ -94,10 +94,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_source constant text := (widget_internal.event_sources())[call_facts.end_claim[1]];
-  v_said_to_end_at constant timestamptz := to_timestamp(call_facts.end_claim[4]::float8 / 1000000);
+  -- In whole seconds and the rest: the microseconds of some centuries are more than a float8 holds.
+  v_said_to_end_at constant timestamptz := to_timestamp(call_facts.end_claim[4] / 1000000)
+    + call_facts.end_claim[4] % 1000000 * interval '1 microsecond';
   v_settings widget_internal.settings;
 begin
-  call_facts.started_at := to_timestamp(-call_facts.start_claim[4]::float8 / 1000000);
+  call_facts.started_at := to_timestamp(-call_facts.start_claim[4] / 1000000)
+    + -call_facts.start_claim[4] % 1000000 * interval '1 microsecond';
   if call_facts.start_claim is null or call_facts.end_claim is null then
     call_facts.outcome := 'open';
     return;

@@ -32,7 +32,9 @@ begin
   where e.widget_id = store_events.widget_id
     and (
       store_events.are_checked
-      or sent.event - widget_internal.event_fields() = '{}'
+      -- Without an id of its own an event of a larger batch would be another one at the second look.
+      or (e.event_id is not null or jsonb_array_length(store_events.events) = 1)
+      and sent.event - widget_internal.event_fields() = '{}'
       -- Begins as JSON that is neither string nor number.
       and not concat_ws(' ', e.session_id, e.call_id, e.page_url) ~ '(^| )([{[]|(true|false)( |$))'
     )
@@ -89,7 +91,7 @@ begin
     else
       -- A batch is mostly one widget's: ask once.
       if v_verdict is null or v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
-        v_widget_id := v_event ->> 'widget_id';
+        v_widget_id := (v_event ->> 'widget_id')::uuid;
         v_verdict := widget_internal.ask_door(v_widget_id);
       end if;
       if v_verdict not in ('open', 'demo') then
@@ -173,7 +175,7 @@ begin
   end;
   begin
     v_events := jsonb_array_length(record_events.events);
-    v_widget_id := record_events.events -> 0 ->> 'widget_id';
+    v_widget_id := (record_events.events -> 0 ->> 'widget_id')::uuid;
     -- Most pages: https, no port, a host that the widget names as it is.
     select
       d.is_active and not d.is_demo and split_part(

@@ -9,7 +9,7 @@ create table public.widget_archives (
   started_at timestamptz not null default clock_timestamp(),
   finished_at timestamptz,
   billed_to date,
-  constraint months_are_archived_once primary key (month),
+  constraint widget_archives_pkey primary key (month),
   constraint archived_months_are_closed foreign key (month) references public.widget_billing_periods (period)
 );
 
