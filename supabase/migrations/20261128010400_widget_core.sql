@@ -2239,7 +2239,7 @@ insert into widget_internal.rights (object, grantee, privileges) values
 
 create function widget_internal.rights_in_force()
 returns table (object text, grantee text, privilege text)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin

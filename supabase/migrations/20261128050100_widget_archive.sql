@@ -124,7 +124,7 @@ comment on function widget_internal.start_archive(date, text) is
 
 create function widget_internal.archive_stretch(month date, part integer)
 returns setof public.widget_analytics
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 -- How many rows lie between two pairs of an index, the planner cannot estimate.
 set enable_seqscan = off
