@@ -21,7 +21,7 @@ HARMLESS = [
     "attention: cannot to determine volatility of used dynamic SQL",
 ]
 
-# What is executed here is made of names in the catalog or in our own list, quoted by format(); plpgsql_check cannot see it.
+# What these execute is made of names in the catalog or in our own list, quoted by format().
 DYNAMIC = ("apply_rights", "field_problem", "track_call_times")
 
 # Supabase's advisors 0028 and 0029 see the exposed schemas alone. These run as their owner in all of ours, and visitors
@@ -68,7 +68,7 @@ def plpgsql(stack: Stack) -> list[str]:
               and not coalesce(said.detail = any (%(harmless)s), false)
               and not (f.proname = any (%(dynamic)s)
                 and (said.level = 'security' or said.detail like '%%dynamic SQL'))
-              -- In an exposed schema none may be: postgrest keeps a connection's read-only transaction after a broken form.
+              -- In an exposed schema none may be STABLE: a broken form would leave a read-only transaction open.
               and not (n.nspname = 'public' and said.message like '%%should be STABLE%%')
             order by 1, 2
             """,

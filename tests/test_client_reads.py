@@ -1,6 +1,5 @@
 """Calls and usage, read through the real API past its row limit."""
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -284,7 +283,9 @@ def test_enums_are_the_databases(db: Connection) -> None:
           widget_internal.claim(kind, source, now(), now()), null
         ) f
         union select f.outcome, f.evidence
-        from widget_internal.call_facts(widget_internal.claim('call_start', 'browser', now(), now()), null, null, null) f
+        from widget_internal.call_facts(
+          widget_internal.claim('call_start', 'browser', now(), now()), null, null, null
+        ) f
         """
     ).fetchall()
 
