@@ -451,6 +451,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+  v_browser constant integer := array_position(widget_internal.event_sources(), 'browser');
   v_named boolean;
   v_unnamed boolean;
   v_trusted_unnamed boolean;
@@ -503,21 +504,25 @@ begin
   -- In one order everywhere, so that two batches that share two calls never wait for each other.
   order by j.widget_id, j.session_id, j.call_id
   on conflict (widget_id, session_id, call_id) do update set
-    start_claim = greatest(c.start_claim, excluded.start_claim),
-    heartbeat_at = greatest(c.heartbeat_at, excluded.heartbeat_at),
-    end_claim = greatest(c.end_claim, excluded.end_claim),
+    -- Once the archive took a call's events, only those join that outrank a browser's.
+    start_claim = case when c.archived_at is not null and excluded.start_claim[1] <= v_browser
+      then c.start_claim else greatest(c.start_claim, excluded.start_claim) end,
+    heartbeat_at = case when c.archived_at is null
+      then greatest(c.heartbeat_at, excluded.heartbeat_at) else c.heartbeat_at end,
+    end_claim = case when c.archived_at is not null and excluded.end_claim[1] <= v_browser
+      then c.end_claim else greatest(c.end_claim, excluded.end_claim) end,
     -- Where the call was matched, afresh; where not, as it was.
-    matched_start_claim = coalesce(excluded.matched_start_claim, c.matched_start_claim),
-    matched_heartbeat_at =
-      case when excluded.matched_start_claim is null then c.matched_heartbeat_at else excluded.matched_heartbeat_at end,
-    matched_end_claim =
-      case when excluded.matched_start_claim is null then c.matched_end_claim else excluded.matched_end_claim end,
-    next_start_at =
-      case when excluded.matched_start_claim is null then c.next_start_at else excluded.next_start_at end,
+    matched_start_claim = case when excluded.matched_start_claim is null or c.archived_at is not null
+      then c.matched_start_claim else excluded.matched_start_claim end,
+    matched_heartbeat_at = case when excluded.matched_start_claim is null or c.archived_at is not null
+      then c.matched_heartbeat_at else excluded.matched_heartbeat_at end,
+    matched_end_claim = case when excluded.matched_start_claim is null or c.archived_at is not null
+      then c.matched_end_claim else excluded.matched_end_claim end,
+    next_start_at = case when excluded.matched_start_claim is null or c.archived_at is not null
+      then c.next_start_at else excluded.next_start_at end,
     first_event_at = least(c.first_event_at, excluded.first_event_at),
     last_event_at = greatest(c.last_event_at, excluded.last_event_at)
-  where c.archived_at is null
-    or (greatest(excluded.start_claim, excluded.end_claim))[1] > array_position(widget_internal.event_sources(), 'browser');
+  where c.archived_at is null or (greatest(excluded.start_claim, excluded.end_claim))[1] > v_browser;
   return null;
 end
 $$;

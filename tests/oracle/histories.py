@@ -61,7 +61,12 @@ class Limit:
     max_call_duration: timedelta
 
 
-Step = Insert | Track | Cleanup | Limit
+@dataclass(frozen=True)
+class Archive:
+    """The events of finished sessions leave; their calls stay."""
+
+
+Step = Insert | Track | Cleanup | Limit | Archive
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ def _step_to_json(step: Step) -> dict[str, Any]:
             }
         case Cleanup():
             return {"do": "cleanup", "stale_after": step.stale_after // MICROSECOND}
+        case Archive():
+            return {"do": "archive"}
         case Limit():
             return {"do": "limit", "max_call_duration": step.max_call_duration // MICROSECOND}
 
@@ -163,6 +170,8 @@ def _step_from_json(step: dict[str, Any]) -> Step:
             return Track(tuple(_tracked_from_json(e) for e in step["events"]), step["at_once"])
         case "cleanup":
             return Cleanup(step["stale_after"] * MICROSECOND)
+        case "archive":
+            return Archive()
         case _:
             return Limit(step["max_call_duration"] * MICROSECOND)
 
@@ -321,6 +330,22 @@ def ledger_histories(draw: st.DrawFn, *, ties: bool = False) -> History:
         for step in _interrupted(draw, told)
     )
     return History(steps, _bills(draw, told), (draw(st.integers(0, 1_000_000)),))
+
+
+@st.composite
+def archived_histories(draw: st.DrawFn) -> History:
+    """Events, some of which come again, or for the first time, after the archive took those of their sessions."""
+    told = draw(_told(ties=True))
+    later = draw(_told(ties=True))
+    again = [draw(st.sampled_from(told)) for _ in range(draw(st.integers(0, 4)))]
+    # An id that is told anew has another event.
+    fresh = [replace(event, id=event_uuid(1000 + number)) for number, event in enumerate(later)]
+    steps: list[Step] = [Insert(tuple(told), draw(st.booleans()))]
+    for batch in (again, fresh):
+        steps += [Cleanup(draw(_stale_after)), Archive()]
+        if batch:
+            steps.append(Insert(tuple(batch), draw(st.booleans())))
+    return History(tuple(steps), (Bill(*_EVER, None),))
 
 
 @st.composite

@@ -78,6 +78,8 @@ class Ledger:
 
     events: dict[UUID, Event] = field(default_factory=dict)
     max_call_duration: timedelta = MAX_CALL_DURATION
+    # The events that the archive took, by session and call.
+    archived: "dict[tuple[str, str], CallEvents]" = field(default_factory=dict)
 
     def add(self, event: Event) -> bool:
         """R1: the first of an id stays, for ever; says whether this one was it."""
@@ -92,8 +94,7 @@ class Ledger:
     def calls(self) -> list[Call]:
         return [
             call
-            for by_call in sort_by_session_and_call(self.events.values()).values()
-            for call_id, (events, next_start) in by_call.items()
+            for call_id, events, next_start in self._sorted()
             if (call := read_call(call_id, events, next_start, self.max_call_duration)) is not None
         ]
 
@@ -101,18 +102,53 @@ class Ledger:
         """Adds nothing by itself: the caller learns from the database under which ids the ends went in."""
         checked = 0
         ends = []
-        for by_call in sort_by_session_and_call(self.events.values()).values():
-            for call_id, (events, next_start) in by_call.items():
-                call = read_call(call_id, events, next_start, self.max_call_duration)
-                if call is None or call.outcome != "open" or not call.started_at < now - stale_after:
-                    continue
-                checked += 1
-                heartbeat = last_heartbeat(events)
-                if heartbeat is None:
-                    ends.append(InferredEnd(call.session_id, call_id, call.started_at + ASSUMED_CALL_DURATION))
-                elif not heartbeat > now - stale_after:
-                    ends.append(InferredEnd(call.session_id, call_id, heartbeat))
+        for call_id, events, next_start in self._sorted():
+            call = read_call(call_id, events, next_start, self.max_call_duration)
+            if call is None or call.outcome != "open" or not call.started_at < now - stale_after:
+                continue
+            checked += 1
+            heartbeat = last_heartbeat(events)
+            if heartbeat is None:
+                ends.append(InferredEnd(call.session_id, call_id, call.started_at + ASSUMED_CALL_DURATION))
+            elif not heartbeat > now - stale_after:
+                ends.append(InferredEnd(call.session_id, call_id, heartbeat))
         return CleanupRun(checked, len(ends), checked - len(ends), tuple(ends))
+
+    def archive(self) -> None:
+        """The call events of sessions leave of which every call is known and over; the calls stay as they are."""
+        for session_id, by_call in sort_by_session_and_call(self.events.values()).items():
+            calls = [(call_id, *self._of(session_id, call_id, *found)) for call_id, found in by_call.items()]
+            read = [read_call(call_id, events, after, self.max_call_duration) for call_id, events, after in calls]
+            if not calls or any(call is None or call.outcome == "open" for call in read):
+                continue
+            self.archived |= {(session_id, call_id): (events, after) for call_id, events, after in calls}
+            gone = [
+                e.id for e in self.events.values() if e.session_id == session_id and e.event_type.startswith("call_")
+            ]
+            for event_id in gone:
+                del self.events[event_id]
+
+    def _sorted(self) -> Iterator[tuple[str, list[Event], datetime | None]]:
+        """The events of each call, those that the archive took included."""
+        sessions = sort_by_session_and_call(self.events.values())
+        for session_id, by_call in sessions.items():
+            for call_id, found in by_call.items():
+                yield (call_id, *self._of(session_id, call_id, *found))
+        for (session_id, call_id), (events, next_start) in self.archived.items():
+            if call_id not in sessions.get(session_id, {}):
+                yield call_id, events, next_start
+
+    def _of(
+        self, session_id: str, call_id: str, events: list[Event], next_start: datetime | None
+    ) -> tuple[list[Event], datetime | None]:
+        """Once archived, only starts and ends join that outrank a browser's."""
+        if (session_id, call_id) not in self.archived:
+            return events, next_start
+        taken, next_start = self.archived[session_id, call_id]
+        trusted = [
+            e for e in events if e.event_type != "call_heartbeat" and SOURCES.index(e.source) > SOURCES.index("browser")
+        ]
+        return taken + trusted, next_start
 
 
 # A call's events, and when the session's next call without a name of its own started.

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb, set_json_loads
 from local_stack.stack import Stack
 from tests.oracle.histories import (
     NOW,
+    Archive,
     Bill,
     Cleanup,
     History,
@@ -144,6 +145,9 @@ class Model:
                         )
                     )
                 return [run.calls_checked, run.calls_completed, run.calls_still_active]
+            case Archive():
+                self.ledger.archive()
+                return []
             case Limit():
                 self.ledger.max_call_duration = step.max_call_duration
                 return []

@@ -128,6 +128,18 @@ begin
     select jsonb_build_array(r.calls_checked, r.calls_completed, r.calls_still_active) into v_answer
     from public.complete_stale_sessions((step ->> 'stale_after')::bigint * interval '1 microsecond') r;
 
+  when 'archive' then
+    update widget_internal.call_states c set archived_at = now()
+    where c.widget_id = take_step.widget_id and c.archived_at is null and c.session_id in (
+      select s.session_id from widget_internal.call_states s where s.widget_id = take_step.widget_id
+      group by s.session_id having bool_and(s.ended_at is not null)
+    );
+    delete from public.widget_analytics e
+    where e.widget_id = take_step.widget_id and e.event_type like 'call\_%' and e.session_id in (
+      select s.session_id from widget_internal.call_states s where s.widget_id = take_step.widget_id
+      group by s.session_id having bool_and(s.archived_at is not null)
+    );
+
   when 'limit' then
     update widget_internal.settings
     set max_call_duration = (step ->> 'max_call_duration')::bigint * interval '1 microsecond';
