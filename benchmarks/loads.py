@@ -42,6 +42,7 @@ Event = dict[str, Any]
 # scripts/record-requests writes this file; each event is as it was sent, with CALL for the call's id.
 _RECORDED: dict[str, list[Event]] = json.loads(Path(__file__).with_name("tracker_requests.json").read_text())
 REQUESTS: dict[str, list[Event]] = _RECORDED | {"twenty loads": _RECORDED["load"] * 20}
+OFFLINE = "return of an offline visitor"
 # A call of two minutes: its start, a heartbeat every 30 seconds, its end.
 TWO_MINUTES = ("start with heartbeat", *["heartbeat"] * 4, "end")
 

@@ -80,7 +80,8 @@ def _session(visitor: Meter, backend: Meter) -> dict[str, float]:
     sent = [*loads.REQUESTS, *["heartbeat"] * 3]
     taken = defaultdict(list)
     for name in sorted(sent, key=list(loads.REQUESTS).index):
-        body = loads.body(name, session_id=session_id, call_id=call_id)
+        in_call = loads.uuid_v7() if name == loads.OFFLINE else call_id
+        body = loads.body(name, session_id=session_id, call_id=in_call)
         json_takes = visitor.microseconds(_READ, [body]) - visitor.microseconds(_NOTHING, [body])
         taken[name].append(visitor.microseconds(_TRACK, [body]) - max(json_takes, 0))
     cost |= {name: median(times) for name, times in taken.items()}

@@ -1,5 +1,6 @@
--- What everything is measured against: the seed document's table as a project would make it to keep the document's
--- promises. Ids are drawn at random by the database, rows are found by their session, widgets are known.
+-- What everything is measured against: the table of the document that this project started from, as a project would make
+-- it to keep the document's promises. Ids are drawn at random by the database, rows are found by their session, widgets
+-- are known.
 create schema seed_baseline;
 
 create table seed_baseline.widgets (

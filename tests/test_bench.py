@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import growth, loads, requests
+from benchmarks import growth, loads, record, requests
 from benchmarks.bench import Bench, Plan, running
 from benchmarks.findings import Finding, table
 from benchmarks.pgbench import Load, play
@@ -44,6 +44,19 @@ def test_calls_of_the_loads_are_kept(bench: Bench) -> None:
 
     calls = bench.number("select count(*) from public.widget_calls where outcome = 'completed'")
     assert calls * sum(len(loads.REQUESTS[name]) for name in loads.TWO_MINUTES) == run.events
+
+
+def test_the_recorded_requests_are_those_that_the_tracker_sends() -> None:
+    """If this fails, run scripts/record-requests and look at what changed."""
+    sent = record.record()
+
+    def shape(events: list[loads.Event]) -> list[dict[str, type]]:
+        return [{name: type(value) for name, value in event.items() if name != "properties"} for event in events]
+
+    recorded = {name: events for name, events in loads.REQUESTS.items() if name != "twenty loads"}
+    assert {name: shape(events) for name, events in sent.items()} == {
+        name: shape(events) for name, events in recorded.items()
+    }
 
 
 def test_processor_time_is_that_of_stored_requests(bench: Bench) -> None:
