@@ -5,6 +5,8 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -108,7 +110,7 @@ def test_a_browser_that_is_stopped(browser: Browser, tab: Tab, site: DemoSite, l
 def stopped() -> Iterator[None]:
     """Chromium's pages: what drives them waits."""
     pages = [
-        pid for pid in descendants_of(os.getpid()) if b"--type=renderer" in open(f"/proc/{pid}/cmdline", "rb").read()
+        pid for pid in descendants_of(os.getpid()) if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     for pid in pages:
         os.kill(pid, signal.SIGSTOP)
@@ -142,7 +144,7 @@ def test_a_clock_that_is_put_forward_while_the_start_waits(
 def test_a_clock_that_was_fast_and_is_right_on_the_next_page(
     tab: Tab, visitor: Visitor, connection: Connection, site: DemoSite, ledger: Ledger
 ) -> None:
-    """Nobody knows then how long ago the end was: never so late that the call grows by the time until the next visit."""
+    """Nobody knows then how long ago the end was: never so late that the call grows until the next visit."""
     site.pages["/shop"] = shop(ADJUSTABLE + "clockIsOffBy = 7200e3;")
     tab.goto(site.address("/shop"))
     start_call(tab, ledger)
@@ -174,7 +176,7 @@ def test_heartbeats_that_waited_offline_still_count(
     ledger.wait_until(lambda events: sum(event["event_type"] == "call_heartbeat" for event in events) >= 6)
 
     beats = [event["timestamp"] for event in ledger.events() if event["event_type"] == "call_heartbeat"]
-    gaps = [(later - earlier).total_seconds() for earlier, later in zip(beats, beats[1:], strict=False)]
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(beats)]
     assert max(gaps) < 1.4
     assert not any(event["event_type"] == "call_end" for event in ledger.events())
 
