@@ -94,7 +94,8 @@ def clean_up(db: Connection, stale_after: timedelta = timedelta(minutes=30)) -> 
 def listed_rights(db: Connection) -> dict[str, dict[str, set[str]]]:
     """Of each table, view and function, by its qualified name: which role may do what, as the list of rights says."""
     rights: dict[str, dict[str, set[str]]] = {}
-    for right in db.execute("select * from widget_internal.rights where object not like 'schema %'").fetchall():
+    listed = "select * from widget_internal.rights where object not like 'schema %' and privileges <> ''"
+    for right in db.execute(listed).fetchall():
         name = right["object"].split(" ", 1)[1].split("(")[0]
         if right["privileges"]:
             of_role = rights.setdefault(name, {}).setdefault(right["grantee"], set())

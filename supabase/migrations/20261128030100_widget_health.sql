@@ -16,8 +16,10 @@ create table widget_internal.health_state (
 );
 
 comment on table widget_internal.health_state is 'How far refresh_widget_health() has come: exactly one row.';
-comment on column widget_internal.health_state.counted_to is 'Every event received before this moment is counted, and none received after it.';
-comment on column widget_internal.health_state.counted_to_id is 'Of the events received at this very moment, those up to this id are counted.';
+comment on column widget_internal.health_state.counted_to is
+  'Every event received before this moment is counted, and none received after it.';
+comment on column widget_internal.health_state.counted_to_id is
+  'Of the events received at this very moment, those up to this id are counted.';
 
 insert into widget_internal.health_state default values;
 
@@ -40,7 +42,8 @@ create table widget_internal.health_hours (
   constraint health_hours_pkey primary key (widget_id, hour)
 );
 
-comment on table widget_internal.health_hours is 'Events and sessions by widget and hour; read them through the view widget_health.';
+comment on table widget_internal.health_hours is
+  'Events and sessions by widget and hour; read them through the view widget_health.';
 
 create index health_hours_hour_idx on widget_internal.health_hours
   using brin (hour) with (pages_per_range = 32, autosummarize = on);
@@ -70,9 +73,12 @@ create table widget_internal.health_sessions (
 comment on table widget_internal.health_sessions is
   'What each session of a browser has added to the counts of its hour and its page. Deleted seven days after its last '
   'event was received: a session that goes on after that counts as a new one.';
-comment on column widget_internal.health_sessions.first_at is 'Its earliest event; says in which hour and on which day it is counted.';
-comment on column widget_internal.health_sessions.seqs is 'Which of the sender''s running numbers have arrived; the gaps are lost events.';
-comment on column widget_internal.health_sessions.page_url is 'The page that its earliest event with a page names, the first 512 characters; empty where none does.';
+comment on column widget_internal.health_sessions.first_at is
+  'Its earliest event; says in which hour and on which day it is counted.';
+comment on column widget_internal.health_sessions.seqs is
+  'Which of the sender''s running numbers have arrived; the gaps are lost events.';
+comment on column widget_internal.health_sessions.page_url is
+  'The page that its earliest event with a page names, the first 512 characters; empty where none does.';
 
 alter table widget_internal.health_sessions enable row level security;
 
@@ -336,6 +342,8 @@ language plpgsql volatile
 -- definer because service_role has no right to write the counts
 security definer
 set search_path = pg_catalog, pg_temp
+-- A part of a large ledger is found by its index, however much of the ledger is still to count.
+set enable_seqscan = off
 as $$
 declare
   -- Half of what the statement may take: the rest is for the last part, and for committing.
@@ -382,7 +390,7 @@ begin
   from (
     select from public.widget_analytics e
     where e.received_at between v_at and v_cut_off and (e.received_at, e.id) > (v_at, v_id)
-    limit 1000000
+    limit 10000
   ) l;
 end
 $$;
@@ -390,7 +398,7 @@ $$;
 comment on function public.refresh_widget_health() is
   'Brings widget_health, widget_pages and widget_response_times up to now. Reads what was received since the last time, '
   'not the ledger; pg_cron runs it every five minutes. Answers up to when all is counted, and how many events were new. Does '
-  'what fits into half of statement_timeout, a minute at most: events_left says how many are the next call''s (1000000: so '
+  'what fits into half of statement_timeout, a minute at most: events_left says how many are the next call''s (10000: so '
   'many or more).';
 
 
@@ -463,7 +471,8 @@ end
 $$;
 
 comment on function widget_internal.computed_sessions(uuid, text[]) is
-  'The sessions that are counted, as the ledger has them: of a widget, or of all. One that was silent for over seven days is two.';
+  'The sessions that are counted, as the ledger has them: of a widget, or of all. One that was silent for over seven days '
+  'is two.';
 
 
 create function widget_internal.computed_health()
@@ -539,7 +548,8 @@ $$;
 
 comment on function widget_internal.health_differences() is
   'Where the counts behind widget_health and widget_pages are not what the ledger gives of the events counted so far. Good: '
-  'no rows. Reads the whole ledger, and leaves archived months out. If there are rows: select widget_internal.rebuild_health().';
+  'no rows. Reads the whole ledger, and leaves archived months out. If there are rows: '
+  'select widget_internal.rebuild_health().';
 
 
 -- What was erased from the ledger must not live on in the counts: a session that is erased is counted under no page.
@@ -629,7 +639,8 @@ create view public.widget_health with (security_invoker = true) as
     h.orphan_ends, h.refusals, t.response_ms_median, t.response_ms_p95, s.counted_to as as_of
   from (
     select
-      u.widget_id, u.hour, u.hour + interval '1 hour' as hour_end, sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
+      u.widget_id, u.hour, u.hour + interval '1 hour' as hour_end,
+      sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
       sum(u.events_numbered)::bigint as events_numbered, sum(u.events_expected)::bigint as events_expected,
       sum(u.loads)::bigint as loads, sum(u.opens)::bigint as opens, sum(u.orphan_ends)::bigint as orphan_ends,
       sum(u.refusals)::bigint as refusals
@@ -678,10 +689,13 @@ create view public.widget_health with (security_invoker = true) as
 comment on view public.widget_health is
   'How well tracking works, by widget and hour. Events and sessions are counted every five minutes, up to as_of; calls are '
   'read from widget_calls. An event sent twice is one event. To get a rate of several hours divide the sums.';
-comment on column public.widget_health.hour is 'Events by when they happened, calls by when they started, sessions by their first event.';
-comment on column public.widget_health.events_received is 'Events that happened in this hour. Good: as in the same hour of last week.';
+comment on column public.widget_health.hour is
+  'Events by when they happened, calls by when they started, sessions by their first event.';
+comment on column public.widget_health.events_received is
+  'Events that happened in this hour. Good: as in the same hour of last week.';
 comment on column public.widget_health.sessions is
-  'Sessions of browsers that began in this hour: one a page view with the widget. One that was silent for over seven days counts again.';
+  'Sessions of browsers that began in this hour: one a page view with the widget. One that was silent for over seven days '
+  'counts again.';
 comment on column public.widget_health.events_numbered is
   'Of the sessions that began in this hour: events that arrived with a running number (seq), each number once.';
 comment on column public.widget_health.events_expected is
@@ -693,14 +707,18 @@ comment on column public.widget_health.delivery_rate is
 comment on column public.widget_health.loads is 'widget_load events of this hour: the widget stood on a page.';
 comment on column public.widget_health.opens is 'widget_open events of this hour: somebody opened it.';
 comment on column public.widget_health.calls_started is 'Calls that started in this hour, as widget_calls has them.';
-comment on column public.widget_health.calls_open is 'Of these, calls with no end yet. Good: none that started hours ago; else the cleanup does not run.';
-comment on column public.widget_health.calls_observed is 'Of these, calls whose end the browser or your server reported. Good: nearly all.';
+comment on column public.widget_health.calls_open is
+  'Of these, calls with no end yet. Good: none that started hours ago; else the cleanup does not run.';
+comment on column public.widget_health.calls_observed is
+  'Of these, calls whose end the browser or your server reported. Good: nearly all.';
 comment on column public.widget_health.calls_provider is 'Of these, calls that end as the call provider''s record says.';
 comment on column public.widget_health.calls_operator is 'Of these, calls that end as a person corrected them. Good: few.';
-comment on column public.widget_health.calls_heartbeat is 'Of these, calls that broke off and end at their last sign of life. Good: below 5 in 100.';
+comment on column public.widget_health.calls_heartbeat is
+  'Of these, calls that broke off and end at their last sign of life. Good: below 5 in 100.';
 comment on column public.widget_health.calls_assumed is
   'Of these, calls that broke off without any sign of life and are taken to have lasted 30 minutes. Good: none.';
-comment on column public.widget_health.calls_failed is 'Of these, calls that ended by call_error; they have evidence like all others. Good: few.';
+comment on column public.widget_health.calls_failed is
+  'Of these, calls that ended by call_error; they have evidence like all others. Good: few.';
 comment on column public.widget_health.completion_rate is
   'Calls whose end somebody observed (browser, server, provider or operator) over calls started. Good: above 0.95; '
   'calls that are still open count as not completed, so the last hours are lower. Null: no calls.';
@@ -712,7 +730,8 @@ comment on column public.widget_health.refusals is
 comment on column public.widget_health.response_ms_median is
   'Half of the senders'' requests were answered within so many milliseconds, by their own clocks (properties.rtt_ms), '
   'within 5 %. Good: below 200. Null: no sender said.';
-comment on column public.widget_health.response_ms_p95 is 'Nineteen of twenty were answered within so many. Good: below 1000.';
+comment on column public.widget_health.response_ms_p95 is
+  'Nineteen of twenty were answered within so many. Good: below 1000.';
 comment on column public.widget_health.as_of is 'What was received by then is counted. Good: less than 10 minutes ago.';
 
 
@@ -865,7 +884,8 @@ comment on function widget_internal.track_call_times() is
 alter table widget_internal.settings add column jobs_elsewhere text[] not null default '{}';
 
 comment on column widget_internal.settings.jobs_elsewhere is
-  'Jobs that something other than pg_cron runs, by name, such as widget_complete_stale_sessions: no alarm where pg_cron has none.';
+  'Jobs that something other than pg_cron runs, by name, such as widget_complete_stale_sessions: no alarm where pg_cron '
+  'has none.';
 
 
 create function widget_internal.scheduled_jobs()
@@ -928,7 +948,8 @@ end
 $$;
 
 comment on function widget_internal.job_alarms() is
-  'Which jobs of the migrations are missing, disabled or failed when they last ran, and what to do. Nothing where there is no pg_cron.';
+  'Which jobs of the migrations are missing, disabled or failed when they last ran, and what to do. Nothing where there is '
+  'no pg_cron.';
 
 
 create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
@@ -946,7 +967,10 @@ begin
     'widget %s: about %s events were refused over quota since %s UTC: %s', r.widget_id, sum(r.refusals),
     to_char(min(r.hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
     case when bool_or(r.detail = 'widget')
-      then format('allow more with insert into widget_quotas (widget_id, events_per_day) values (%L, …), or find what sends so many', r.widget_id)
+      then format(
+        'allow more with insert into widget_quotas (widget_id, events_per_day) values (%L, …), or find what sends so many',
+        r.widget_id
+      )
       else 'one network address sent too many; if that is right, raise events_per_sender_per_minute in widget_internal.settings'
     end
   )
@@ -1158,10 +1182,37 @@ create table widget_internal.alert_settings (
 comment on table widget_internal.alert_settings is 'Where alerts go, and when; no row while they are off. The URL is a secret.';
 comment on column widget_internal.alert_settings.told is
   'The alarms that the webhook knows of: [{"alarm", "widget_id", "message", "told_at"}].';
-comment on column widget_internal.alert_settings.telling is 'What it will know of once it has taken the last post; null where it has.';
+comment on column widget_internal.alert_settings.telling is
+  'What it will know of once it has taken the last post; null where it has.';
 comment on column widget_internal.alert_settings.request_id is 'The last post, as pg_net numbers it.';
 
 alter table widget_internal.alert_settings enable row level security;
+
+
+create function widget_internal.alert_body(alarms jsonb, cleared jsonb)
+returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'text', string_agg(l.line, E'\n'),
+      'alarms', coalesce(alert_body.alarms, '[]'), 'cleared', coalesce(alert_body.cleared, '[]')
+    )
+    from (
+      (select 'Widget analytics: ' || (a.value ->> 'message') as line
+        from jsonb_array_elements(alert_body.alarms) a limit 20)
+      union all
+      (select 'Widget analytics: well again: ' || (c.value ->> 'message')
+        from jsonb_array_elements(alert_body.cleared) c limit 20)
+    ) l
+  );
+end
+$$;
+
+comment on function widget_internal.alert_body(jsonb, jsonb) is
+  'What the webhook gets: text, as Slack and its like show it, and the same for programs.';
 
 
 create function widget_internal.send_alerts()
@@ -1231,15 +1282,7 @@ begin
     return;
   end if;
 
-  select jsonb_build_object(
-    'text', string_agg(l.line, E'\n'), 'alarms', coalesce(v_new, '[]'), 'cleared', coalesce(v_cleared, '[]')
-  )
-  into v_body
-  from (
-    (select 'Widget analytics: ' || (a.value ->> 'message') as line from jsonb_array_elements(v_new) a limit 20)
-    union all
-    (select 'Widget analytics: well again: ' || (c.value ->> 'message') from jsonb_array_elements(v_cleared) c limit 20)
-  ) l;
+  v_body := widget_internal.alert_body(v_new, v_cleared);
   execute format('select %I.http_post(url := $1, body := $2, timeout_milliseconds := 5000)', v_schema)
   into v_settings.request_id using v_settings.url, v_body;
   update widget_internal.alert_settings s

@@ -14,8 +14,10 @@ create table widget_internal.health_state (
 );
 
 comment on table widget_internal.health_state is 'How far refresh_widget_health() has come: exactly one row.';
-comment on column widget_internal.health_state.counted_to is 'Every event received before this moment is counted, and none received after it.';
-comment on column widget_internal.health_state.counted_to_id is 'Of the events received at this very moment, those up to this id are counted.';
+comment on column widget_internal.health_state.counted_to is
+  'Every event received before this moment is counted, and none received after it.';
+comment on column widget_internal.health_state.counted_to_id is
+  'Of the events received at this very moment, those up to this id are counted.';
 
 insert into widget_internal.health_state default values;
 
@@ -38,7 +40,8 @@ create table widget_internal.health_hours (
   constraint health_hours_pkey primary key (widget_id, hour)
 );
 
-comment on table widget_internal.health_hours is 'Events and sessions by widget and hour; read them through the view widget_health.';
+comment on table widget_internal.health_hours is
+  'Events and sessions by widget and hour; read them through the view widget_health.';
 
 create index health_hours_hour_idx on widget_internal.health_hours
   using brin (hour) with (pages_per_range = 32, autosummarize = on);
@@ -68,9 +71,12 @@ create table widget_internal.health_sessions (
 comment on table widget_internal.health_sessions is
   'What each session of a browser has added to the counts of its hour and its page. Deleted seven days after its last '
   'event was received: a session that goes on after that counts as a new one.';
-comment on column widget_internal.health_sessions.first_at is 'Its earliest event; says in which hour and on which day it is counted.';
-comment on column widget_internal.health_sessions.seqs is 'Which of the sender''s running numbers have arrived; the gaps are lost events.';
-comment on column widget_internal.health_sessions.page_url is 'The page that its earliest event with a page names, the first 512 characters; empty where none does.';
+comment on column widget_internal.health_sessions.first_at is
+  'Its earliest event; says in which hour and on which day it is counted.';
+comment on column widget_internal.health_sessions.seqs is
+  'Which of the sender''s running numbers have arrived; the gaps are lost events.';
+comment on column widget_internal.health_sessions.page_url is
+  'The page that its earliest event with a page names, the first 512 characters; empty where none does.';
 
 alter table widget_internal.health_sessions enable row level security;
 

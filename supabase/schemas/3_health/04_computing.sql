@@ -40,7 +40,8 @@ end
 $$;
 
 comment on function widget_internal.computed_sessions(uuid, text[]) is
-  'The sessions that are counted, as the ledger has them: of a widget, or of all. One that was silent for over seven days is two.';
+  'The sessions that are counted, as the ledger has them: of a widget, or of all. One that was silent for over seven days '
+  'is two.';
 
 
 create function widget_internal.computed_health()
@@ -116,4 +117,5 @@ $$;
 
 comment on function widget_internal.health_differences() is
   'Where the counts behind widget_health and widget_pages are not what the ledger gives of the events counted so far. Good: '
-  'no rows. Reads the whole ledger, and leaves archived months out. If there are rows: select widget_internal.rebuild_health().';
+  'no rows. Reads the whole ledger, and leaves archived months out. If there are rows: '
+  'select widget_internal.rebuild_health().';

@@ -20,7 +20,8 @@ create view public.widget_health with (security_invoker = true) as
     h.orphan_ends, h.refusals, t.response_ms_median, t.response_ms_p95, s.counted_to as as_of
   from (
     select
-      u.widget_id, u.hour, u.hour + interval '1 hour' as hour_end, sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
+      u.widget_id, u.hour, u.hour + interval '1 hour' as hour_end,
+      sum(u.events_received)::bigint as events_received, sum(u.sessions)::bigint as sessions,
       sum(u.events_numbered)::bigint as events_numbered, sum(u.events_expected)::bigint as events_expected,
       sum(u.loads)::bigint as loads, sum(u.opens)::bigint as opens, sum(u.orphan_ends)::bigint as orphan_ends,
       sum(u.refusals)::bigint as refusals
@@ -69,10 +70,13 @@ create view public.widget_health with (security_invoker = true) as
 comment on view public.widget_health is
   'How well tracking works, by widget and hour. Events and sessions are counted every five minutes, up to as_of; calls are '
   'read from widget_calls. An event sent twice is one event. To get a rate of several hours divide the sums.';
-comment on column public.widget_health.hour is 'Events by when they happened, calls by when they started, sessions by their first event.';
-comment on column public.widget_health.events_received is 'Events that happened in this hour. Good: as in the same hour of last week.';
+comment on column public.widget_health.hour is
+  'Events by when they happened, calls by when they started, sessions by their first event.';
+comment on column public.widget_health.events_received is
+  'Events that happened in this hour. Good: as in the same hour of last week.';
 comment on column public.widget_health.sessions is
-  'Sessions of browsers that began in this hour: one a page view with the widget. One that was silent for over seven days counts again.';
+  'Sessions of browsers that began in this hour: one a page view with the widget. One that was silent for over seven days '
+  'counts again.';
 comment on column public.widget_health.events_numbered is
   'Of the sessions that began in this hour: events that arrived with a running number (seq), each number once.';
 comment on column public.widget_health.events_expected is
@@ -84,14 +88,18 @@ comment on column public.widget_health.delivery_rate is
 comment on column public.widget_health.loads is 'widget_load events of this hour: the widget stood on a page.';
 comment on column public.widget_health.opens is 'widget_open events of this hour: somebody opened it.';
 comment on column public.widget_health.calls_started is 'Calls that started in this hour, as widget_calls has them.';
-comment on column public.widget_health.calls_open is 'Of these, calls with no end yet. Good: none that started hours ago; else the cleanup does not run.';
-comment on column public.widget_health.calls_observed is 'Of these, calls whose end the browser or your server reported. Good: nearly all.';
+comment on column public.widget_health.calls_open is
+  'Of these, calls with no end yet. Good: none that started hours ago; else the cleanup does not run.';
+comment on column public.widget_health.calls_observed is
+  'Of these, calls whose end the browser or your server reported. Good: nearly all.';
 comment on column public.widget_health.calls_provider is 'Of these, calls that end as the call provider''s record says.';
 comment on column public.widget_health.calls_operator is 'Of these, calls that end as a person corrected them. Good: few.';
-comment on column public.widget_health.calls_heartbeat is 'Of these, calls that broke off and end at their last sign of life. Good: below 5 in 100.';
+comment on column public.widget_health.calls_heartbeat is
+  'Of these, calls that broke off and end at their last sign of life. Good: below 5 in 100.';
 comment on column public.widget_health.calls_assumed is
   'Of these, calls that broke off without any sign of life and are taken to have lasted 30 minutes. Good: none.';
-comment on column public.widget_health.calls_failed is 'Of these, calls that ended by call_error; they have evidence like all others. Good: few.';
+comment on column public.widget_health.calls_failed is
+  'Of these, calls that ended by call_error; they have evidence like all others. Good: few.';
 comment on column public.widget_health.completion_rate is
   'Calls whose end somebody observed (browser, server, provider or operator) over calls started. Good: above 0.95; '
   'calls that are still open count as not completed, so the last hours are lower. Null: no calls.';
@@ -103,7 +111,8 @@ comment on column public.widget_health.refusals is
 comment on column public.widget_health.response_ms_median is
   'Half of the senders'' requests were answered within so many milliseconds, by their own clocks (properties.rtt_ms), '
   'within 5 %. Good: below 200. Null: no sender said.';
-comment on column public.widget_health.response_ms_p95 is 'Nineteen of twenty were answered within so many. Good: below 1000.';
+comment on column public.widget_health.response_ms_p95 is
+  'Nineteen of twenty were answered within so many. Good: below 1000.';
 comment on column public.widget_health.as_of is 'What was received by then is counted. Good: less than 10 minutes ago.';
 
 

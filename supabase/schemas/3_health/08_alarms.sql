@@ -3,7 +3,8 @@
 alter table widget_internal.settings add column jobs_elsewhere text[] not null default '{}';
 
 comment on column widget_internal.settings.jobs_elsewhere is
-  'Jobs that something other than pg_cron runs, by name, such as widget_complete_stale_sessions: no alarm where pg_cron has none.';
+  'Jobs that something other than pg_cron runs, by name, such as widget_complete_stale_sessions: no alarm where pg_cron '
+  'has none.';
 
 
 create function widget_internal.scheduled_jobs()
@@ -66,7 +67,8 @@ end
 $$;
 
 comment on function widget_internal.job_alarms() is
-  'Which jobs of the migrations are missing, disabled or failed when they last ran, and what to do. Nothing where there is no pg_cron.';
+  'Which jobs of the migrations are missing, disabled or failed when they last ran, and what to do. Nothing where there is '
+  'no pg_cron.';
 
 
 create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
@@ -84,7 +86,10 @@ begin
     'widget %s: about %s events were refused over quota since %s UTC: %s', r.widget_id, sum(r.refusals),
     to_char(min(r.hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
     case when bool_or(r.detail = 'widget')
-      then format('allow more with insert into widget_quotas (widget_id, events_per_day) values (%L, …), or find what sends so many', r.widget_id)
+      then format(
+        'allow more with insert into widget_quotas (widget_id, events_per_day) values (%L, …), or find what sends so many',
+        r.widget_id
+      )
       else 'one network address sent too many; if that is right, raise events_per_sender_per_minute in widget_internal.settings'
     end
   )

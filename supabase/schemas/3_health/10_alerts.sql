@@ -21,10 +21,37 @@ create table widget_internal.alert_settings (
 comment on table widget_internal.alert_settings is 'Where alerts go, and when; no row while they are off. The URL is a secret.';
 comment on column widget_internal.alert_settings.told is
   'The alarms that the webhook knows of: [{"alarm", "widget_id", "message", "told_at"}].';
-comment on column widget_internal.alert_settings.telling is 'What it will know of once it has taken the last post; null where it has.';
+comment on column widget_internal.alert_settings.telling is
+  'What it will know of once it has taken the last post; null where it has.';
 comment on column widget_internal.alert_settings.request_id is 'The last post, as pg_net numbers it.';
 
 alter table widget_internal.alert_settings enable row level security;
+
+
+create function widget_internal.alert_body(alarms jsonb, cleared jsonb)
+returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select jsonb_build_object(
+      'text', string_agg(l.line, E'\n'),
+      'alarms', coalesce(alert_body.alarms, '[]'), 'cleared', coalesce(alert_body.cleared, '[]')
+    )
+    from (
+      (select 'Widget analytics: ' || (a.value ->> 'message') as line
+        from jsonb_array_elements(alert_body.alarms) a limit 20)
+      union all
+      (select 'Widget analytics: well again: ' || (c.value ->> 'message')
+        from jsonb_array_elements(alert_body.cleared) c limit 20)
+    ) l
+  );
+end
+$$;
+
+comment on function widget_internal.alert_body(jsonb, jsonb) is
+  'What the webhook gets: text, as Slack and its like show it, and the same for programs.';
 
 
 create function widget_internal.send_alerts()
@@ -94,15 +121,7 @@ begin
     return;
   end if;
 
-  select jsonb_build_object(
-    'text', string_agg(l.line, E'\n'), 'alarms', coalesce(v_new, '[]'), 'cleared', coalesce(v_cleared, '[]')
-  )
-  into v_body
-  from (
-    (select 'Widget analytics: ' || (a.value ->> 'message') as line from jsonb_array_elements(v_new) a limit 20)
-    union all
-    (select 'Widget analytics: well again: ' || (c.value ->> 'message') from jsonb_array_elements(v_cleared) c limit 20)
-  ) l;
+  v_body := widget_internal.alert_body(v_new, v_cleared);
   execute format('select %I.http_post(url := $1, body := $2, timeout_milliseconds := 5000)', v_schema)
   into v_settings.request_id using v_settings.url, v_body;
   update widget_internal.alert_settings s
