@@ -922,6 +922,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
 as $$
 begin
   return query
@@ -970,6 +972,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
 as $$
 begin
   return query
@@ -1082,6 +1086,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
 as $$
 declare
   v_unknown constant text := (
@@ -1270,6 +1276,8 @@ create function public.widget_statement_preview(period text)
 returns setof public.widget_statement_charges
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
 as $$
 declare
   v_month constant date := widget_internal.to_month(widget_statement_preview.period);
@@ -1441,6 +1449,8 @@ language plpgsql volatile
 -- definer because service_role has no right to write a statement
 security definer
 set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
 as $$
 #variable_conflict use_column
 declare

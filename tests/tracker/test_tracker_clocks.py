@@ -195,7 +195,7 @@ def test_a_prerendered_page_says_nothing_until_it_is_shown(
     site.pages["/before"] = SitePage(f'<!doctype html><script type="speculationrules">{rules}</script><a href="/shop">')
     asked: list[str] = []
     render = site.render
-    site.render = lambda path, query: (asked.append(path), render(path, query))[1]  # type: ignore[method-assign]
+    site.render = lambda path, query: (asked.append(path), render(path, query))[1]  # type: ignore[method-assign, func-returns-value]
     tab.goto(site.address("/before"))
     deadline = time.monotonic() + 30
     while "/shop" not in asked and time.monotonic() < deadline:

@@ -67,6 +67,8 @@ returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
 as $$
 declare
   v_unknown constant text := (

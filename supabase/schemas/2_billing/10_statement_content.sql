@@ -80,6 +80,8 @@ create function public.widget_statement_preview(period text)
 returns setof public.widget_statement_charges
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
 as $$
 declare
   v_month constant date := widget_internal.to_month(widget_statement_preview.period);

@@ -153,6 +153,8 @@ language plpgsql volatile
 -- definer because service_role has no right to write a statement
 security definer
 set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
 as $$
 #variable_conflict use_column
 declare
