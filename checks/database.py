@@ -31,7 +31,6 @@ OPEN_DEFINERS = {
     "widget_internal.record_events": "the door: checks host, widget and input, then stores a batch",
     "widget_internal.closed_months": "says which months are closed, the same for all widgets",
     "widget_internal.owned_widget_ids": "says which widgets are the caller's own; every policy asks it",
-    "widget_internal.last_archived_month": "says until when calls have left the database, one date for all widgets",
     "widget_internal.erase_session": "checks that the caller owns the widget, then erases one session of it",
 }
 

@@ -12,7 +12,7 @@ from widget_analytics._archive.place import Place
 
 
 def archive_and_die(url: str, place: str, seen: list[str], news: Pipe) -> None:
-    """Each step is met twice at most: by the victim that it kills, and by the next, which passes it."""
+    """Archive in small parts; say each step that is new, and be killed at it."""
     taken: list[str] = []
 
     def on_step(step: str) -> None:

@@ -4,14 +4,13 @@
 -- moved, in which parts, and the lock that keeps two runs apart.
 
 create table public.widget_archives (
-  month date not null,
+  month date primary key,
   place text not null,
   events_before timestamptz not null,
   as_of timestamptz not null,
   started_at timestamptz not null default clock_timestamp(),
   finished_at timestamptz,
   billed_to date,
-  constraint widget_archives_pkey primary key (month),
   constraint archived_months_are_closed foreign key (month) references public.widget_billing_periods (period)
 );
 
