@@ -19,7 +19,8 @@ Deno.test("events: the sender's headers are passed on, its cookies and keys are 
   const { headers } = api.received[0];
   assert.equal(headers.get("Origin"), PAGE);
   assert.equal(headers.get("Referer"), `${PAGE}/cart`);
-  assert.equal(headers.get("User-Agent"), "Mozilla/5.0 (Test)");
+  assert.equal(headers.get("X-Widget-Agent"), "Mozilla/5.0 (Test)");
+  assert.equal(headers.get("User-Agent"), "widget-analytics-events");
   assert.equal(headers.get("X-Widget-Visitor"), "198.51.100.7, 203.0.113.9");
   assert.equal(headers.get("apikey"), SERVICE_KEY);
   assert.equal(headers.get("Authorization"), `Bearer ${SERVICE_KEY}`);
@@ -39,7 +40,7 @@ Deno.test("events: what the sender did not say is not made up", async () => {
   assert.equal(headers.get("Origin"), null);
   assert.equal(headers.get("Referer"), null);
   assert.equal(headers.get("X-Widget-Visitor"), null);
-  assert.equal(headers.get("User-Agent"), "");
+  assert.equal(headers.get("X-Widget-Agent"), null);
 });
 
 const octets = (text: string) => Uint8Array.from(text, (letter) => letter.charCodeAt(0));
@@ -64,7 +65,7 @@ for (
 
     assert.match(head, /^HTTP\/1.1 200 /);
     const { headers } = api.received[0];
-    for (const name of ["Origin", "Referer", "User-Agent", "X-Widget-Visitor"]) {
+    for (const name of ["Origin", "Referer", "X-Widget-Agent", "X-Widget-Visitor"]) {
       assert.equal(headers.get(name), passed);
     }
   });

@@ -89,7 +89,7 @@ create function widget_internal.call_facts(
   start_claim bigint[], heartbeat_at timestamptz, end_claim bigint[], next_start_at timestamptz,
   out started_at timestamptz, out ended_at timestamptz, out outcome text, out evidence text
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -13,8 +13,8 @@ declare
   v_user_agent text :=
     nullif(split_part(split_part(current_setting('request.headers', true), '"user-agent":"', 2), '"', 1), '');
 begin
-  -- Not written as expected, with an escape in it, or long.
-  if v_user_agent is null or strpos(v_user_agent, '\') > 0 or octet_length(v_user_agent) > 512 then
+  -- Not written as expected, with an escape in it, long, or passed on by the relay.
+  if v_user_agent is null or current_setting('role') = 'service_role' or strpos(v_user_agent, '\') > 0 or octet_length(v_user_agent) > 512 then
     v_user_agent := widget_internal.bare_user_agent();
   end if;
   insert into public.widget_analytics (

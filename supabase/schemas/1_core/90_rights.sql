@@ -123,7 +123,7 @@ comment on function widget_internal.apply_rights() is
 
 create function widget_internal.rights_differences()
 returns table (object text, grantee text, privilege text, problem text)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
