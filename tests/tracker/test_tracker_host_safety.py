@@ -5,7 +5,6 @@ import pytest
 from local_stack.browsers import Tab
 from local_stack.demo_site import DemoSite
 from local_stack.demo_site import Page as SitePage
-from local_stack.stack import Stack
 from local_stack.unreliable_proxy import UnreliableProxy
 from tests.tracker.ledger import Ledger
 from tests.tracker.pages import WATCH, shop
