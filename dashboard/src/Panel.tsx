@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useId } from "preact/hooks";
+import { Boundary } from "./Boundary";
 import type { Loaded } from "./useLoaded";
 
 type Props<T> = {
@@ -36,8 +37,15 @@ export function Panel<T>({ title, note, loaded, isEmpty, empty, action, children
       ) : isEmpty?.(value) ? (
         <div class="state muted">{empty ?? "Nothing in this period."}</div>
       ) : (
-        children(value)
+        <Boundary>
+          <Content of={value} draw={children} />
+        </Boundary>
       )}
     </section>
   );
+}
+
+/** A component of its own, so that the boundary around it catches what drawing it throws. */
+function Content<T>({ of, draw }: { of: T; draw: (value: T) => ComponentChildren }) {
+  return <>{draw(of)}</>;
 }

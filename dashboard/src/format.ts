@@ -5,12 +5,24 @@ const oneDecimal = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maxim
 const exact = new Intl.NumberFormat("en", { maximumFractionDigits: 6 });
 const percent = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const change = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 0, signDisplay: "exceptZero" });
-const localTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
-const utcTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium", timeZone: "UTC" });
-const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
-const dayName = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
-const longDayName = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeZone: "UTC" });
-const monthName = new Intl.DateTimeFormat("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
+
+/** A date by a pattern of its parts' names: how a locale orders and separates them differs between engines. */
+function dateFormat(pattern: string, options: Intl.DateTimeFormatOptions): (instant: string) => string {
+  const formatter = new Intl.DateTimeFormat("en-GB", { hourCycle: "h23", ...options });
+  return (instant) => {
+    const parts = new Map(formatter.formatToParts(new Date(instant)).map(({ type, value }) => [type as string, value]));
+    return pattern.replace(/[a-z]+/gi, (name) => parts.get(name) ?? name);
+  };
+}
+
+const DATE = { year: "numeric", month: "short", day: "numeric" } as const;
+const TIME = { hour: "2-digit", minute: "2-digit", second: "2-digit" } as const;
+const localTime = dateFormat("day month year, hour:minute:second", { ...DATE, ...TIME });
+const utcTime = dateFormat("day month year, hour:minute:second", { ...DATE, ...TIME, timeZone: "UTC" });
+const clock = dateFormat("hour:minute:second", TIME);
+const dayName = dateFormat("day month", { day: "numeric", month: "short", timeZone: "UTC" });
+const longDayName = dateFormat("weekday, day month year", { ...DATE, month: "long", weekday: "long", timeZone: "UTC" });
+const monthName = dateFormat("month year", { month: "long", year: "numeric", timeZone: "UTC" });
 
 export const viewerZone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
 
@@ -21,15 +33,17 @@ export const share = (value: Numeric | null) => (value === null ? "–" : percen
 export const growth = (now: Numeric, before: Numeric) =>
   Number(before) === 0 ? null : change.format(Number(now) / Number(before) - 1);
 
-export const localInstant = (instant: string) => localTime.format(new Date(instant));
-export const utcInstant = (instant: string) => `${utcTime.format(new Date(instant))} UTC`;
-export const localClock = (instant: string) => clock.format(new Date(instant));
-export const day = (date: string) => dayName.format(new Date(`${date}T00:00:00Z`));
-export const longDay = (date: string) => longDayName.format(new Date(`${date}T00:00:00Z`));
-export const month = (date: string) => monthName.format(new Date(`${date}T00:00:00Z`));
+export const localInstant = (instant: string) => localTime(instant);
+export const utcInstant = (instant: string) => `${utcTime(instant)} UTC`;
+export const localClock = (instant: string) => clock(instant);
+export const day = (date: string) => dayName(`${date}T00:00:00Z`);
+export const longDay = (date: string) => longDayName(`${date}T00:00:00Z`);
+export const month = (date: string) => monthName(`${date}T00:00:00Z`);
 
 export function money(amount: Numeric, currency: string): string {
-  return new Intl.NumberFormat("en", { style: "currency", currency, currencyDisplay: "code" }).format(Number(amount));
+  const parts = new Intl.NumberFormat("en", { style: "currency", currency, currencyDisplay: "code" }).formatToParts(Number(amount));
+  const text = (isWanted: (type: string) => boolean) => parts.filter(({ type }) => isWanted(type)).map(({ value }) => value).join("");
+  return `${currency}\u00a0${text((type) => type !== "currency" && type !== "literal")}`;
 }
 
 /** 3725.5 → 1:02:05 */

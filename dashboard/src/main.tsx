@@ -1,7 +1,13 @@
 import { render } from "preact";
 import { connect } from "./api";
 import { App } from "./App";
+import { Boundary } from "./Boundary";
 
 const root = document.getElementById("app")!;
 root.replaceChildren();
-render(<App client={connect()} />, root);
+render(
+  <Boundary>
+    <App client={connect()} />
+  </Boundary>,
+  root,
+);

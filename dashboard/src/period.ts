@@ -17,7 +17,14 @@ export function isPreset(name: string): name is Preset {
 }
 
 export function today(zone: string, now = new Date()): string {
-  return new Intl.DateTimeFormat("en-CA", { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" }).format(now);
+  const part = partsOf(now, new Intl.DateTimeFormat("en-US", { timeZone: zone, year: "numeric", month: "numeric", day: "numeric" }));
+  return [part("year").padStart(4, "0"), part("month").padStart(2, "0"), part("day").padStart(2, "0")].join("-");
+}
+
+/** Parts by name: how a locale puts them together differs from engine to engine, and from year to year. */
+function partsOf(instant: Date | number, formatter: Intl.DateTimeFormat): (type: Intl.DateTimeFormatPartTypes) => string {
+  const parts = formatter.formatToParts(instant);
+  return (type) => parts.find((part) => part.type === type)?.value ?? "";
 }
 
 export function addDays(day: string, days: number): string {
@@ -73,10 +80,11 @@ function midnight(day: string, zone: string): string {
 }
 
 function offset(instant: number, zone: string): number {
-  const parts = new Intl.DateTimeFormat("en-US", {
+  const formatter = new Intl.DateTimeFormat("en-US", {
     timeZone: zone, hourCycle: "h23",
     year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric",
-  }).formatToParts(instant);
-  const part = (type: string) => Number(parts.find((p) => p.type === type)?.value);
+  });
+  const text = partsOf(instant, formatter);
+  const part = (type: Intl.DateTimeFormatPartTypes) => Number(text(type));
   return Date.UTC(part("year"), part("month") - 1, part("day"), part("hour"), part("minute"), part("second")) - instant;
 }

@@ -51,9 +51,9 @@ export const createQueue = (namespace: string) => {
     shed(waiting, 2e4, settle);
   };
 
-  /** Takes up what an earlier page, or another tab that has since closed, left behind. Names sort by time. */
+  /** Takes up what an earlier page, or another tab that has since closed, left behind. */
   const adopt = safely(() => {
-    for (const name of Object.keys(localStorage).sort())
+    for (const name of Object.keys(localStorage))
       if (
         name.startsWith(namespace) &&
         !waiting.has(name) &&

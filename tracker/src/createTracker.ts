@@ -13,7 +13,7 @@ const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag as string);
 
 const create = (given: Partial<TrackerOptions> = {}): Tracker => {
   const isActive =
-    !isOn(given.demo) && ((given.url && given.widgetId) || console.warn("widgetUsage: no url/widgetId"));
+    !isOn(given.demo) && ((given.url && given.widgetId) || void console.warn("widgetUsage: no url/widgetId"));
   const interval = Math.max(given.heartbeatSeconds as number * 1e3 || 3e4, 100);
   const sessionId = uuid7()!;
   const calls: Sign[] = [];

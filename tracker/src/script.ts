@@ -17,7 +17,7 @@ safely(() => {
   if (!before.callStart)
     (window.widgetUsage = createTracker({
       ...before,
-      ...safely(() => Object.fromEntries(new URLSearchParams(/\?.*/.exec(script.src!) as never) as Iterable<[string, string]>))(),
+      ...safely(() => Object.fromEntries(new URLSearchParams(script.src!.split("?")[1]) as Iterable<[string, string]>))(),
       ...script.dataset,
     } as TrackerOptions)).load();
 })();
