@@ -392,7 +392,7 @@ returns table (
   widget_id uuid, session_id text, call_id text, start_claim bigint[], heartbeat_at timestamptz, end_claim bigint[],
   next_start_at timestamptz, first_event_at timestamptz, last_event_at timestamptz
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 -- The plan is always the same; a new one for each array would take longer than its run.
 set plan_cache_mode = force_generic_plan
@@ -543,7 +543,7 @@ create function widget_internal.states_of_widget(
   as_of timestamptz default 'infinity'
 )
 returns setof widget_internal.call_states
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -610,7 +610,7 @@ create function widget_internal.states_as_of(
   widget_id uuid, period_start timestamptz, period_end timestamptz, as_of timestamptz
 )
 returns setof widget_internal.call_states
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -779,7 +779,7 @@ create trigger forget_calls_on_truncate
 
 create function widget_internal.widget_calls_differences()
 returns table (widget_id uuid, session_id text, call_id text, kept jsonb, computed jsonb)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -980,7 +980,7 @@ alter table widget_internal.sender_salts enable row level security;
 
 create function widget_internal.sender_network()
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -1193,7 +1193,7 @@ comment on function widget_internal.forget_senders() is
 
 create function widget_internal.request_header(name text)
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -1236,7 +1236,7 @@ comment on function widget_internal.url_host(text) is
 
 create function widget_internal.page_host()
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -1303,7 +1303,7 @@ comment on function widget_internal.bare_page_url(text) is
 
 create function widget_internal.bare_user_agent()
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -1322,7 +1322,7 @@ comment on function widget_internal.bare_user_agent() is
 
 create function widget_internal.ask_door(widget_id uuid)
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -1358,7 +1358,7 @@ comment on function widget_internal.door_problem() is
 
 create function widget_internal.door_refusal(verdict text, widget_id uuid)
 returns widget_internal.refusal
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -65,7 +65,9 @@ def direct_reader(url: str | None) -> Iterator[Reader]:
         is_standby = _await_replay(connection)
         connection.execute(_TRANSACTION)
         # Rows that are hidden from a role would be missing without a word.
-        (hides_rows,) = connection.execute("select row_security_active('public.widget_analytics')").fetchone() or (True,)
+        (hides_rows,) = connection.execute("select row_security_active('public.widget_analytics')").fetchone() or (
+            True,
+        )
         if hides_rows:
             raise WrongKey(f"{setting} must be of {role}")
         yield Reader(CopyTransport(connection, _SETTLING_ON_STANDBY if is_standby else _SETTLING))

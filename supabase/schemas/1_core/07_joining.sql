@@ -37,7 +37,7 @@ returns table (
   widget_id uuid, session_id text, call_id text, start_claim bigint[], heartbeat_at timestamptz, end_claim bigint[],
   next_start_at timestamptz, first_event_at timestamptz, last_event_at timestamptz
 )
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 -- The plan is always the same; a new one for each array would take longer than its run.
 set plan_cache_mode = force_generic_plan

@@ -5,7 +5,7 @@ create function widget_internal.states_of_widget(
   as_of timestamptz default 'infinity'
 )
 returns setof widget_internal.call_states
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -72,7 +72,7 @@ create function widget_internal.states_as_of(
   widget_id uuid, period_start timestamptz, period_end timestamptz, as_of timestamptz
 )
 returns setof widget_internal.call_states
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -241,7 +241,7 @@ create trigger forget_calls_on_truncate
 
 create function widget_internal.widget_calls_differences()
 returns table (widget_id uuid, session_id text, call_id text, kept jsonb, computed jsonb)
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -82,7 +82,7 @@ alter table widget_internal.sender_salts enable row level security;
 
 create function widget_internal.sender_network()
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -2,7 +2,7 @@
 
 create function widget_internal.request_header(name text)
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -45,7 +45,7 @@ comment on function widget_internal.url_host(text) is
 
 create function widget_internal.page_host()
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -112,7 +112,7 @@ comment on function widget_internal.bare_page_url(text) is
 
 create function widget_internal.bare_user_agent()
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -131,7 +131,7 @@ comment on function widget_internal.bare_user_agent() is
 
 create function widget_internal.ask_door(widget_id uuid)
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -167,7 +167,7 @@ comment on function widget_internal.door_problem() is
 
 create function widget_internal.door_refusal(verdict text, widget_id uuid)
 returns widget_internal.refusal
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
