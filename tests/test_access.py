@@ -312,17 +312,6 @@ def test_r10_shadowing_is_inert(connect: Connect, new_widget: NewWidget, db: Con
     assert stored == {"n": 1}
 
 
-def test_r10_without_temporary_objects_nothing_is_shadowed(db: Connection, connect: Connect) -> None:
-    """What docs/security.md offers: who may make nothing temporary has no type to put in front of ours."""
-    database = db.info.dbname
-    db.execute(f"revoke temporary on database {database} from public".encode())
-    try:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connect("anon").execute("create domain pg_temp.text as pg_catalog.text")
-    finally:
-        db.execute(f"grant temporary on database {database} to public".encode())
-
-
 @pytest.mark.parametrize("name", ["text", "uuid", "jsonb", "timestamptz"])
 def test_r10_shadowed_types_are_inert(connect: Connect, new_widget: NewWidget, name: str) -> None:
     """A temporary type with the name of a usual one, which runs code of the caller's, is not what our functions use."""
