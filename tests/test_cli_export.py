@@ -211,7 +211,15 @@ def test_an_export_that_is_killed_leaves_what_was_there(
     with UnreliableProxy(stack.api_url) as network, network.fault(hold := Hold(network, after=2)):
         env = environment(stack, SUPABASE_URL=network.url)
         arguments = ("export", "--month", month, "--detail", "calls", "--widget", str(many_calls), "--output", target)
-        process = subprocess.Popen(command(*arguments), env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command(*arguments),
+            env=env,
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell that starts the tests in the background has them, and what they start, ignore interrupts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         assert hold.holding.wait(60)
         assert list(tmp_path.glob(".bill.csv.*.part"))
 
