@@ -35,7 +35,7 @@ def rates(bench: Bench) -> Iterator[Finding]:
                 "–",
             )
             yield Finding(
-                f"the same: 95th percentile of a request, {figure(p95(pair.ours))} ms",
+                f"the same: 95th percentile of these requests together, {figure(p95(pair.ours))} ms",
                 f"the same ({figure(p95(pair.other))} ms)",
                 spread(pair.p95_ratios()),
                 "–",
