@@ -1,4 +1,4 @@
-"""How far from the truth a month's bill is: by the seed document's SQL, and by this project. `scripts/bench-accuracy`.
+"""How far from the truth a month's bill is: by the user's document, and by this project. `scripts/bench-accuracy`.
 
 Months of calls are made up, with the true length of each known, and with the trouble that real ones have. What would
 reach the server goes into a table of the seed's shape, billed by the seed's own query after its own cleanup, and into
@@ -120,7 +120,7 @@ class Sent:
     call_id: str
     event_type: str
     received_at: datetime
-    # By the server: receipt less the age that the sender gives (R3).
+    # By the server: receipt less the age that the sender gives.
     happened_at: datetime
     # By the sender's own clock: what a table of the seed's shape is told.
     claimed_at: datetime

@@ -1,6 +1,6 @@
-"""What it takes to archive a month and to bill it from its files, and what the check for archived sessions costs.
+"""What it takes to archive a month, what stays of it, and what its bill takes: from Postgres and from the files.
 
-scripts/bench-archive --events 5000000
+scripts/bench-archive --events 200000
 """
 
 import argparse
@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import psycopg
 from psutil import Process
@@ -26,75 +25,34 @@ AGENT = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36"
 )
 
-_SESSIONS = """
-    create temp table made as
-    select w.widget_id, n, t.at, overlay(
-      gen_random_uuid()::text placing lpad(to_hex((extract(epoch from t.at) * 1000)::bigint), 12, '0') || '7'
-      from 1 for 15
-    )::uuid::text as session_id
-    from generate_series(0, %s - 1) n
-    cross join lateral (select %s::timestamptz + n * (interval '31 days' / %s) as at) t
-    join (
-      select row_number() over () - 1 as place, gen_random_uuid() as widget_id from generate_series(1, %s)
-    ) w on w.place = n %% %s
-"""
+_WIDGETS = "insert into public.widgets (name) select n::text from generate_series(0, %s::integer - 1) n"
 
+# As the tracker sends them: a load, an opening, and a call of two minutes with a heartbeat; some seconds on their way.
 _EVENTS = """
     insert into public.widget_analytics
-      (id, widget_id, event_type, session_id, call_id, seq, timestamp, received_at, page_url, user_agent)
-    select widget_internal.uuid_v7(), m.widget_id, e.type, m.session_id, e.call_id, e.seq,
-      m.at + e.after, m.at + e.after, case when e.seq = 1 then 'https://shop.example/products/' || m.n %% 500 end,
-      case when e.seq = 1 then %s end
-    from made m, (values
+      (id, widget_id, event_type, session_id, call_id, seq, timestamp, received_at, page_url, user_agent, properties)
+    select
+      overlay(gen_random_uuid()::text placing lpad(to_hex((extract(epoch from s.at + e.after) * 1000)::bigint), 12, '0')
+        || '7' from 1 for 15)::uuid,
+      w.id, e.type, s.session_id, e.call_id, e.seq, s.at + e.after, s.at + e.after + e.seq * interval '1.234567 s',
+      case when e.seq = 1 then 'https://shop.example/products/' || s.n %% 500 end,
+      case when e.seq = 1 then %s end, jsonb_build_object('rtt_ms', 20 + s.n %% 80)
+    from (
+      select n, t.at, overlay(
+        gen_random_uuid()::text placing lpad(to_hex((extract(epoch from t.at) * 1000)::bigint), 12, '0') || '7'
+        from 1 for 15
+      ) as session_id
+      from generate_series(%s::integer, %s::integer) n
+      cross join lateral (select %s::timestamptz + n * (interval '30 days' / %s::integer) as at) t
+      offset 0
+    ) s
+    join public.widgets w on w.name = (s.n %% %s::integer)::text
+    cross join (values
       ('widget_load', null, 1, interval '0'), ('widget_open', null, 2, '3 s'), ('call_start', 'call', 3, '5 s'),
       ('call_heartbeat', 'call', 4, '65 s'), ('call_end', 'call', 5, '125 s')
     ) e (type, call_id, seq, after)
 """
-
-_CALLS = """
-    insert into public.widget_calls (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)
-    select widget_id, session_id, 'call', at + interval '5 s', at + interval '125 s',
-      'completed', 'observed'
-    from made
-"""
-
-_LINES = f"""
-    insert into public.widget_statement_lines (
-      period, usage_period, widget_id, session_id, call_id, started_at, ended_at, outcome, evidence, duration_seconds,
-      old_seconds, new_seconds, rule
-    )
-    select '{START}', '{START}', widget_id, session_id, call_id, started_at, ended_at, outcome, evidence,
-      duration_seconds, 0, duration_seconds, 'exact duration'
-    from public.widget_calls where started_at < '{END}'
-"""
-
-_TRACK = """
-    do $do$
-    declare
-      v_widget_id constant uuid := (select w.id from public.widgets w limit 1);
-      v_session_id text;
-      v_event record;
-    begin
-      perform set_config('request.headers', '{"origin":"https://shop.example","user-agent":"Mozilla/5.0"}', false);
-      for v_session in 1..SESSIONS loop
-        v_session_id := widget_internal.uuid_v7();
-        for v_event in select * from (values
-          (1, 'widget_load', null), (2, 'widget_open', null), (3, 'call_start', 'c'), (4, 'call_heartbeat', 'c'),
-          (5, 'call_end', 'c')
-        ) e (seq, type, call_id) loop
-          perform public.track_event(
-            v_widget_id, v_event.type, v_session_id, 'https://shop.example/', null, v_event.call_id, v_event.seq
-          );
-        end loop;
-      end loop;
-    end
-    $do$
-"""
-
-_PERIOD = f"""
-    insert into public.widget_billing_periods (period, period_start, period_end, as_of, closed_by, content_hash)
-    values ('{START}', '{START}', '{END}', now(), 'benchmark', '')
-"""
+_SESSIONS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -109,89 +67,68 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench-archive", description=__doc__)
-    parser.add_argument("--events", type=int, default=5_000_000)
+    parser.add_argument("--events", type=int, default=200_000)
     options = parser.parse_args(arguments)
     sessions = options.events // EVENTS_IN_SESSION
 
     with (
-        Stack(durable=True, gateway=False) as stack,
+        Stack(durable=True, gateway=False, jobs=False) as stack,
         tempfile.TemporaryDirectory() as folder,
         psycopg.connect(stack.database_url, autocommit=True) as db,
     ):
         fill(db, sessions)
-        size = number(db, "select pg_total_relation_size('public.widget_analytics')")
-        calls = sessions / 1e6
-        usage = f"select count(*) from public.widget_billing_usage('{START}', '{END}'%s)"
+        ledger = number(db, "select pg_total_relation_size('public.widget_analytics')")
         print(f"{options.events:,} events of {sessions:,} sessions with a call each, in one month", flush=True)
-        kept = server_seconds(db, usage % "")
-        print(f"bill, Postgres, calls as they are kept:     {kept / calls:8.1f} s a million calls", flush=True)
-        afresh = server_seconds(db, usage % ", now() - interval '1 second'")
-        print(f"bill, Postgres, as of a moment, from events:{afresh / calls:8.1f} s a million calls", flush=True)
+        usage = f"select count(*) from public.widget_billing_usage('{START}', '{END}')"
+        kept = server_seconds(db, usage)
 
         before = ended_servers_seconds(stack)
         moved = command(stack, "archive", "--month", MONTH, "--to", folder)
         worked = ended_servers_seconds(stack) - before
-        stored = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
-        print(moved.said.strip())
         print(
-            f"archive: {options.events / moved.seconds:,.0f} events/s; processor time for a million events: "
+            f"archived {options.events / moved.seconds:,.0f} events a second; processor time for a million events: "
             f"{worked / options.events * 1e6:.0f} s in Postgres, "
             f"{moved.processor_seconds / options.events * 1e6:.0f} s in the command; "
-            f"peak memory {moved.peak_megabytes:.0f} MB, "
-            f"{stored / options.events:.1f} bytes an event in Parquet, "
-            f"{size / options.events:.0f} in the ledger with its indexes",
-            flush=True,
+            f"peak memory {moved.peak_megabytes:.0f} MB"
         )
-        keys = number(db, "select pg_total_relation_size('widget_internal.archived_sessions')")
-        print(f"what stays: {keys / sessions:.0f} bytes a session, {keys / options.events:.1f} an event", flush=True)
-        billed = command(stack, "bill", "--archive", folder, "--month", MONTH)
+        db.execute("vacuum widget_internal.call_states")
+        states = number(db, "select pg_total_relation_size('widget_internal.call_states')")
+        lines = number(db, "select pg_total_relation_size('public.widget_statement_lines')")
+        for what, rows, size in (
+            ("an event in the ledger, with its indexes", options.events, ledger),
+            ("an event in Parquet", options.events, stored(folder, "events")),
+            ("a call in Parquet", sessions, stored(folder, "calls")),
+            ("a call that stays in Postgres, with its indexes", sessions, states),
+            ("its line on a statement, with its indexes", sessions, lines),
+        ):
+            print(f"{size / rows:8.1f} bytes: {what}")
+        left = number(db, "select count(*) from public.widget_analytics")
+        print(f"{left} events left in the ledger", flush=True)
+
+        billed = command(stack, "bill", "--archive", folder)
+        print(f"bill, Postgres:       {kept:.3f} s of processor time")
+        print(f"the same, archived:   {server_seconds(db, usage):.3f} s")
         print(
-            f"bill, archive, DuckDB, from events:         {billed.processor_seconds / calls:8.1f} s a million calls, "
-            f"peak memory {billed.peak_megabytes:.0f} MB",
-            flush=True,
+            f"bill, files, DuckDB:  {billed.processor_seconds:.3f} s with the command's start, "
+            f"peak memory {billed.peak_megabytes:.0f} MB"
         )
-        tracked = 1_000
-        seconds = server_seconds(db, _TRACK.replace("SESSIONS", str(tracked)))
-        print(
-            f"track_event: {seconds / tracked / EVENTS_IN_SESSION * 1e6:.0f} µs an event in Postgres, without network"
-        )
-        for what, name in (("UUIDv7", "widget_internal.uuid_v7()::text"), ("other", "'session-' || n")):
-            print(f"the check, session ids {what}: {check_costs(db, name):.2f} µs an event", flush=True)
     return 0
 
 
 def fill(db: psycopg.Connection[tuple[object, ...]], sessions: int) -> None:
-    """Make the month as it would be. The triggers rest: what they would write is written beside the ledger."""
+    """Make a month through the ledger's own triggers, and close it."""
     db.execute("set synchronous_commit = off")
-    db.execute(_SESSIONS, [sessions, START, sessions, WIDGETS, WIDGETS])
-    db.execute("insert into public.widgets (id, allowed_domains) select distinct widget_id, '{*}'::text[] from made")
-    db.execute("alter table public.widget_analytics disable trigger user")
-    db.execute(_EVENTS, [AGENT])
-    db.execute("alter table public.widget_analytics enable trigger user")
-    db.execute("alter table public.widget_analytics disable trigger divert_archived_events")
-    db.execute(_CALLS)
-    db.execute("vacuum analyze public.widget_analytics, public.widget_calls")
-    with db.transaction():
-        db.execute(_LINES)
-        db.execute(f"select widget_internal.write_charges('{START}')")
-        db.execute(_PERIOD)
+    db.execute(_WIDGETS, [WIDGETS])
+    for first in range(0, sessions, _SESSIONS_AT_ONCE):
+        last = min(first + _SESSIONS_AT_ONCE, sessions) - 1
+        db.execute(_EVENTS, [AGENT, first, last, START, sessions, WIDGETS])
+    db.execute("vacuum analyze public.widget_analytics, widget_internal.call_states")
+    db.execute("select * from public.close_widget_billing_period(%s)", [MONTH])
     db.execute("analyze")
 
 
-def check_costs(db: psycopg.Connection[tuple[object, ...]], session_id: str, events: int = 10_000) -> float:
-    """Microseconds that the trigger adds to an event, by the median of pairs, one after the other."""
-    (widget_id,) = db.execute("select id from public.widgets limit 1").fetchone() or (None,)
-    insert = (
-        "insert into public.widget_analytics (widget_id, event_type, session_id)"
-        f" select '{widget_id}', 'widget_load', {session_id} from generate_series(1, {events}) n"
-    )
-    costs = []
-    for _ in range(5):
-        db.execute("alter table public.widget_analytics disable trigger divert_archived_events")
-        without = server_seconds(db, insert)
-        db.execute("alter table public.widget_analytics enable trigger divert_archived_events")
-        costs.append(server_seconds(db, insert) - without)
-    return median(costs) / events * 1e6
+def stored(folder: str, content: str) -> int:
+    return sum(file.stat().st_size for file in Path(folder, content).rglob("*.parquet"))
 
 
 def number(db: psycopg.Connection[tuple[object, ...]], query: str) -> int:

@@ -14,7 +14,6 @@ from benchmarks.pgbench import Load, Pair, machine, side_by_side
 from local_stack.stack import Stack
 
 SEED_SCHEMA = Path(__file__).with_name("seed_baseline.sql")
-UNPROTECTED_SCHEMA = Path(__file__).with_name("unprotected.sql")
 # Every event is counted towards quotas that none of the loads fills.
 WIDE_QUOTAS = """
 update widget_internal.settings
@@ -45,7 +44,6 @@ class Bench:
     def __post_init__(self) -> None:
         self.execute("select cron.unschedule(jobid) from cron.job")  # nothing runs but what is measured
         self.execute(SEED_SCHEMA.read_text())
-        self.execute(UNPROTECTED_SCHEMA.read_text())
         self.execute(WIDE_QUOTAS)
         self.execute("insert into auth.users (id) values (%s)", [OWNER_ID])
         ids = "select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid from generate_series(1, %s) n"
@@ -69,7 +67,7 @@ class Bench:
         return float(str(self.execute(sql, parameters)[0][0]))
 
     def empty(self) -> None:
-        self.execute("truncate public.widget_analytics, public.widget_calls, seed_baseline.widget_analytics")
+        self.execute("truncate public.widget_analytics, widget_internal.call_states, seed_baseline.widget_analytics")
 
     def check_nothing_was_refused(self) -> None:
         """Raise otherwise: refusing is not what is to be measured."""

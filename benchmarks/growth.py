@@ -65,7 +65,7 @@ def _size_of_a_row(bench: Bench, at: str) -> Iterator[Finding]:
         return bench.number(f"select pg_total_relation_size('{table}')::float8 / count(*) from {table}")
 
     ours, seeds = bytes_per_row("public.widget_analytics"), bytes_per_row("seed_baseline.widget_analytics")
-    calls = bytes_per_row("public.widget_calls")
+    calls = bytes_per_row("widget_internal.call_states")
     ratios = [ours / seeds]
     yield Finding(
         f"bytes per event, heap and indexes, {at}: {figure(ours)} (and {figure(calls)} for each call)",
@@ -167,10 +167,12 @@ def _cleanup(bench: Bench, size: int, at_first: list[float] | None) -> Generator
 
 def _make_stale(bench: Bench, table: str) -> None:
     """Add calls in sessions of their own, on all widgets, that began within the last hour and never ended."""
+    names_calls = table == "public.widget_analytics"
     bench.execute(
-        f'insert into {table} (widget_id, event_type, session_id, "timestamp")'
+        f'insert into {table} (widget_id, event_type, session_id, "timestamp"{", call_id" if names_calls else ""})'
         " select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'call_start', gen_random_uuid()::text,"
         "   now() - interval '31 minutes' - n * interval '1 second'"
+        f"{', gen_random_uuid()::text' if names_calls else ''}"
         " from generate_series(1, %s) n",
         [NEWLY_STALE],
     )
@@ -216,12 +218,12 @@ def _waits_for_cleanup(bench: Bench) -> bool:
 def _inserts(bench: Bench, empty: Bench, size: int) -> Iterator[Finding]:
     at = millions(size)
     is_biggest_size = size == SIZES[-1]
-    ours, seeds = loads.track_load(), loads.seed_insert()
+    ours, seeds = loads.tracker("load"), loads.bare_insert()
     pair = side_by_side(
         (bench.stack, ours), (bench.stack, seeds), clients=16, seconds=bench.plan.seconds, rounds=bench.plan.rounds
     )
     yield Finding(
-        f"`track_event`, 16 connections, into {at}: {figure(events_per_second(pair.ours))}/s",
+        f"load, 16 connections, into {at}: {figure(events_per_second(pair.ours))}/s",
         f"bare insert of the seed's row into as many: {figure(events_per_second(pair.other))}/s",
         spread(pair.rate_ratios()),
         *(at_least(pair.rate_ratios(), 5) if is_biggest_size else ("–", None)),
@@ -242,7 +244,7 @@ def _inserts(bench: Bench, empty: Bench, size: int) -> Iterator[Finding]:
         before_each=empty.empty,
     )
     yield Finding(
-        f"`track_event`, 16 connections, into {at}",
+        f"load, 16 connections, into {at}",
         "itself on an empty table",
         spread(pair.rate_ratios()),
         *at_least(pair.rate_ratios(), 0.9),

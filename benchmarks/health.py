@@ -1,4 +1,4 @@
-"""How quick health is over a large ledger: reading it, keeping it up to date, and what its index costs inserts.
+"""How quick health is over a large ledger: reading it, keeping it up to date, and comparing it with the ledger.
 
 scripts/bench-health --events 1000000
 """
@@ -19,6 +19,7 @@ DAYS = 60
 WIDGETS = 20
 OWNED = 5
 NEW_EVENTS = 1000
+SESSIONS_AT_ONCE = 2500
 
 # What each session sends, and how many minutes after its first event.
 SESSION = [
@@ -38,7 +39,6 @@ Connection = psycopg.Connection[tuple[object, ...]]
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench-health", description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--pairs", type=int, default=9, help="how many pairs of inserts, with the index and without")
     options = parser.parse_args(arguments)
 
     with Stack(durable=True, gateway=False) as stack, psycopg.connect(stack.database_url, autocommit=True) as db:
@@ -53,23 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush=True,
         )
 
-        took = timed(lambda: db.execute("select public.refresh_widget_health()"))
-        print(f"first count of them all                        {took:10.1f} s", flush=True)
+        took, calls = first_count(db)
+        print(f"first count of them all, 8 s a call: {calls} calls  {took:10.1f} s", flush=True)
         db.execute("vacuum analyze")
 
         print(f"refresh after {NEW_EVENTS:,} new events, median of 5   {1000 * new_events_refresh(db):8.0f} ms")
         print(f"refresh after none, median of 5                {1000 * median_of(lambda: refresh(db)):8.0f} ms")
         read(stack, owner_id)
-        print(f"of the index on received_at: {index_cost(db, options.pairs)}")
+        took = timed(lambda: db.execute("select from widget_internal.health_differences()"))
+        print(f"health_differences()                           {took:10.1f} s", flush=True)
+        print(
+            f"widget_alarms(), median of 5                   {1000 * median_of(lambda: alarms(db)):8.0f} ms", flush=True
+        )
     return 0
 
 
 def make_events(db: Connection, events: int, owner_id: object) -> None:
-    """Make sessions with a call each, in the order of their receipt, spread evenly over the days up to now.
-
-    The triggers that keep widget_calls rest meanwhile, as they work session by session: what they would write is
-    written beside the ledger.
-    """
+    """Make sessions with a call each, in the order of their receipt, spread evenly over the days up to now."""
     db.execute("select setseed(0.5)")
     db.execute(
         "insert into public.widgets (owner_id, name, allowed_domains)"
@@ -77,42 +77,51 @@ def make_events(db: Connection, events: int, owner_id: object) -> None:
         [OWNED, owner_id, WIDGETS],
     )
     sessions = events // len(SESSION)
-    db.execute(
-        "create temp table made as"
-        " select w.id as widget_id, n, 'session-' || lpad(n::text, 9, '0') as session_id,"
-        "   now() - %s * interval '1 day' + n * %s * interval '1 second' as began_at"
-        " from generate_series(0, %s - 1) n"
-        " join (select row_number() over (order by name) - 1 as place, id from public.widgets) w on w.place = n %% %s",
-        [DAYS, (DAYS * 86400 - 600) / sessions, sessions, WIDGETS],
-    )
-    db.execute("alter table public.widget_analytics disable trigger user")
-    db.execute(
-        "insert into public.widget_analytics"
-        " (id, widget_id, event_type, session_id, page_url, call_id, seq, timestamp, received_at, properties)"
-        # Like UUIDs of version 7: in the order of time.
-        " select"
-        "   (lpad(to_hex((extract(epoch from e.at) * 1000)::bigint), 12, '0')"
-        "     || substr(md5(random()::text), 13))::uuid,"
-        "   e.widget_id, e.event_type, e.session_id,"
-        "   case when e.seq = 1 then 'https://shop.example/page/' || e.n %% 200 end,"
-        "   case when e.event_type like 'call%%' then 'call-' || e.n end, e.seq, e.at, e.at,"
-        "   case when e.seq > 1 then jsonb_build_object('rtt_ms', (20 + 200 * random() ^ 3)::int) end"
-        " from ("
-        "   select m.*, s.event_type, s.seq, m.began_at + s.after * interval '1 minute' as at"
-        "   from made m, unnest(%s::text[], %s::float[]) with ordinality s (event_type, after, seq)"
-        # One in a hundred is lost on its way.
-        "   where s.event_type = 'call_start' or (m.n * 8 + s.seq) %% 100 <> 17"
-        " ) e order by e.at",
-        [[event_type for event_type, _ in SESSION], [float(after) for _, after in SESSION]],
-    )
-    db.execute(
-        "insert into public.widget_calls (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)"
-        " select widget_id, session_id, 'call-' || n, began_at + interval '1 minute', began_at + interval '3 minutes',"
-        "   'completed', 'observed' from made"
-    )
-    db.execute("alter table public.widget_analytics enable trigger user")
-    db.execute("drop table made")
+    for first in range(0, sessions, SESSIONS_AT_ONCE):
+        db.execute(
+            "insert into public.widget_analytics"
+            " (id, widget_id, event_type, session_id, page_url, call_id, seq, timestamp, received_at, properties)"
+            # Like UUIDs of version 7: in the order of time.
+            " select"
+            "   (lpad(to_hex((extract(epoch from e.at) * 1000)::bigint), 12, '0')"
+            "     || substr(md5(random()::text), 13))::uuid,"
+            "   e.widget_id, e.event_type, 'session-' || lpad(e.n::text, 9, '0'),"
+            "   case when e.seq = 1 then 'https://shop.example/page/' || e.n %% 200 end,"
+            "   case when e.event_type like 'call%%' then 'call-' || e.n end, e.seq, e.at, e.at,"
+            "   case when e.seq > 1 then jsonb_build_object('rtt_ms', (20 + 200 * random() ^ 3)::int) end"
+            " from ("
+            "   select w.id as widget_id, n, s.event_type, s.seq,"
+            "     now() - %s * interval '1 day' + n * %s * interval '1 second' + s.after * interval '1 minute' as at"
+            "   from generate_series(%s::int, %s) n"
+            "   join (select row_number() over (order by name) - 1 as place, id from public.widgets) w"
+            "     on w.place = n %% %s"
+            "   cross join unnest(%s::text[], %s::float[]) with ordinality s (event_type, after, seq)"
+            # One in a hundred is lost on its way.
+            "   where s.event_type = 'call_start' or (n * 8 + s.seq) %% 100 <> 17"
+            " ) e order by e.at",
+            [
+                DAYS,
+                (DAYS * 86400 - 600) / sessions,
+                first,
+                min(first + SESSIONS_AT_ONCE, sessions) - 1,
+                WIDGETS,
+                [event_type for event_type, _ in SESSION],
+                [float(after) for _, after in SESSION],
+            ],
+        )
     db.execute("analyze")
+
+
+def first_count(db: Connection) -> tuple[float, int]:
+    """Count all events in calls of 8 seconds at most, as over REST: how long, and in how many calls."""
+    began, calls, left = time.monotonic(), 0, 1
+    db.execute("set statement_timeout = '8s'")
+    while left:
+        row = db.execute("select events_left from public.refresh_widget_health()").fetchone()
+        assert row is not None
+        calls, left = calls + 1, int(str(row[0]))
+    db.execute("reset statement_timeout")
+    return time.monotonic() - began, calls
 
 
 def new_events_refresh(db: Connection) -> float:
@@ -128,6 +137,7 @@ def new_events_refresh(db: Connection) -> float:
                 "widget_id": str(widgets[n % WIDGETS]),
                 "event_type": event_type,
                 "session_id": session_id,
+                "event_id": str(uuid4()),
                 "seq": seq,
                 "age_ms": round(60_000 * (3 - after)),
                 **({"call_id": "c"} if event_type.startswith("call") else {}),
@@ -141,6 +151,10 @@ def new_events_refresh(db: Connection) -> float:
         assert answer[0]["accepted"] == len(events), answer  # type: ignore[index]  # a JSON object
         took.append(timed(lambda: refresh(db)))
     return statistics.median(took)
+
+
+def alarms(db: Connection) -> None:
+    db.execute("select * from public.widget_alarms()")
 
 
 def refresh(db: Connection) -> None:
@@ -160,37 +174,13 @@ def read(stack: Stack, owner_id: object) -> None:
             "widget_health": "select * from public.widget_health where hour >= now() - interval '30 days'",
             "widget_rates()": "select * from public.widget_rates(now() - interval '30 days')",
             "widget_pages": "select * from public.widget_pages where day >= current_date - 30",
-            "widget_busiest_pages()": "select * from public.widget_busiest_pages(current_date - 30, current_date)",
+            "widget_busiest_places()": "select * from public.widget_busiest_places(current_date - 30, current_date)",
         }
         for name, query in queries.items():
             rows = len(owner.execute(query.encode()).fetchall())
             took = median_of(lambda query=query: owner.execute(query.encode()).fetchall())  # type: ignore[misc]  # query is bound
             what = f"{name}, 30 days of {OWNED} widgets, {rows:,} rows"
             print(f"{what:60} {1000 * took:5.0f} ms", flush=True)
-
-
-def index_cost(db: Connection, pairs: int) -> str:
-    """Insert the same events with the index and without, in turns, and compare."""
-    db.execute("alter table public.widget_analytics disable trigger user")
-    insert = (
-        "insert into public.widget_analytics (widget_id, event_type, session_id)"
-        " select w.id, 'widget_open', 'bench' from public.widgets w, generate_series(1, 2500)"
-    )
-    made = (
-        "create index widget_analytics_received_at_idx on public.widget_analytics using brin (received_at)"
-        " with (pages_per_range = 32, autosummarize = on)"
-    )
-    ratios = []
-    for turn in range(pairs):
-        took = {}
-        for with_index in (True, False) if turn % 2 else (False, True):
-            db.execute("drop index if exists public.widget_analytics_received_at_idx")
-            if with_index:
-                db.execute(made)
-            took[with_index] = timed(lambda: db.execute(insert))
-        ratios.append(took[True] / took[False])
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    return f"inserts take {statistics.median(ratios):.3f} times as long, median of {pairs} pairs ({spread})"
 
 
 def number(db: Connection, query: str) -> int:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 import psycopg
 
@@ -63,8 +62,16 @@ _EVENTS = f"""
   ) v
 """
 _OUR_CALLS = f"""
-insert into public.widget_calls (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)
-select v.widget_id, v.session_id, v.session_id, v.at, v.at + interval '{CALL_SECONDS} seconds', 'completed', 'observed'
+insert into widget_internal.call_states (
+  widget_id, session_id, call_id, start_claim, heartbeat_at, end_claim, first_event_at, last_event_at,
+  started_at, ended_at, outcome, evidence
+)
+select
+  v.widget_id, v.session_id, v.session_id, widget_internal.claim('call_start', 'browser', v.at, v.at),
+  v.at + interval '90 seconds',
+  widget_internal.claim('call_end', 'browser', v.at, v.at + interval '{CALL_SECONDS} seconds'),
+  v.at, v.at + interval '{CALL_SECONDS} seconds',
+  v.at, v.at + interval '{CALL_SECONDS} seconds', 'completed', 'observed'
 {_EVENTS}
 where e.event_type = 'call_start'
 """
@@ -73,7 +80,6 @@ insert into seed_baseline.widget_analytics (widget_id, event_type, session_id, p
 select v.widget_id, e.event_type, v.random_session_id, %(page_url)s, %(user_agent)s, v.at
 {_EVENTS}
 """
-Texts = Literal["first event", "every event", "side table"]
 
 
 def _ours(table: str, *, page_on: str, agent_on: str) -> str:
@@ -99,21 +105,6 @@ def _parameters(began: datetime, every: timedelta, first: int, calls: int) -> di
         "page_url": PAGE_URL,
         "user_agent": USER_AGENT,
     }
-
-
-def fill_table(stack: Stack, schema: str, rows: int, *, texts: Texts) -> None:
-    """Fill a ledger of another design, `schema`.ledger, with the events of the weeks up to now."""
-    on_rows = {"first event": "e.event_type = 'widget_load'", "every event": "true", "side table": "false"}[texts]
-    every = timedelta(days=30) / CALLS_A_MONTH
-    parameters = _parameters(datetime.now(UTC) - rows // 10 * every, every, 0, rows // 10)
-    with psycopg.connect(stack.superuser_url, autocommit=True) as connection:
-        connection.execute(_ours(f"{schema}.ledger", page_on=on_rows, agent_on=on_rows).encode(), parameters)
-        if texts == "side table":
-            connection.execute(
-                f"insert into {schema}.sessions select v.widget_id, v.session_id, %(page_url)s, %(user_agent)s"
-                f" {_EVENTS} where e.event_type = 'widget_load'".encode(),
-                parameters,
-            )
 
 
 def _month(moment: datetime, later: int) -> datetime:
@@ -179,7 +170,7 @@ class History:
     def _finish(self) -> Sequence[Sequence[str]]:
         fill = f" with (fillfactor = {_RANDOM_FILL})"
         return (
-            ("vacuum (freeze, analyze) public.widget_analytics, public.widget_calls",),
+            ("vacuum (freeze, analyze) public.widget_analytics, widget_internal.call_states",),
             (_SEED_KEY + fill, _SEED_INDEX + fill, "vacuum (freeze, analyze) seed_baseline.widget_analytics"),
         )
 

@@ -1,6 +1,6 @@
 // Sends the same request again and again over kept connections, each with ids of its own, and prints what came back.
-// Its settings are one JSON argument: url, headers, body, connections, seconds. In the body SESSION and EVENT are
-// replaced by new UUIDs.
+// Its settings are one JSON argument: url, headers, body, connections, seconds. In the body SESSION is replaced by a new
+// UUID, and each EVENT and number by one of its own.
 import http from "node:http";
 import { randomBytes } from "node:crypto";
 
@@ -16,7 +16,7 @@ function uuid7() {
 
 function send() {
   return new Promise((resolve, reject) => {
-    const sent = body.replaceAll("SESSION", uuid7).replaceAll("EVENT", uuid7);
+    const sent = body.replaceAll("SESSION", uuid7()).replaceAll(/EVENT\d+/g, uuid7);
     const asked = performance.now();
     const request = http.request(url, { method: "POST", agent, headers }, (response) => {
       response.resume();

@@ -1,7 +1,11 @@
-"""The loads: what browsers send, as pgbench scripts, and the same rows for the seed's table."""
+"""The requests that a tracker sends, as recorded, and the bare insert that they are measured against."""
 
 import json
-from collections.abc import Sequence
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from benchmarks.pgbench import Load, request_settings
 
@@ -34,126 +38,82 @@ FIRST_WIDGET = "00000000-0000-7000-8000-000000000001"
 ANY_WIDGET = f"random(1, {WIDGETS})"
 ONE_WIDGET = "1"
 
+Event = dict[str, Any]
+# scripts/record-requests writes this file; each event is as it was sent, with CALL for the call's id.
+_RECORDED: dict[str, list[Event]] = json.loads(Path(__file__).with_name("tracker_requests.json").read_text())
+REQUESTS: dict[str, list[Event]] = _RECORDED | {"twenty loads": _RECORDED["load"] * 20}
+OFFLINE = "return of an offline visitor"
+# A call of two minutes: its start, a heartbeat every 30 seconds, its end.
+TWO_MINUTES = ("start with heartbeat", *["heartbeat"] * 4, "end")
+
 # A UUIDv7 as the tracker makes them: the milliseconds, then at random. pgbench has no clock, so each connection counts
 # up from the start; the ids rise as real ones do. The random part is drawn so that its first bits say "a UUID".
 _RANDOM = "random(-9223372036854775807, -4611686018427387905)"
-_NEXT_MILLISECOND = "\\set ms :ms + random(1, 3)\n"
+_HEAD = f"\\set ms :ms + random(1, 3)\n\\set r {_RANDOM}\n\\set s {_RANDOM}\n"
+_SESSION = "format('0%s7000%s', to_hex(:ms::bigint), to_hex(:s::bigint))::uuid::text"
 
 
-def uuid_v7(random_part: str, number: int = 0) -> str:
-    """The SQL of a UUIDv7."""
-    return f"format('0%s7{number:03x}%s', to_hex(:ms::bigint), to_hex(:{random_part}::bigint))::uuid"
+def uuid_v7() -> str:
+    milliseconds = time.time_ns() // 1_000_000
+    return str(UUID(f"{milliseconds:012x}7{secrets.randbits(12):03x}8{secrets.randbits(60):015x}"))
 
 
-SESSION_ID = f"{uuid_v7('s')}::text"
-# As the seed's trackers would draw it, at random; made of as many function calls as ours.
-_RANDOM_SESSION_ID = "format('%s%s', to_hex(:r::bigint), to_hex(:s::bigint))::uuid::text"
+def body(request: str, *, session_id: str, call_id: str, widget_id: str = FIRST_WIDGET) -> str:
+    """The events of one request, in a session and a call, each with an id of its own."""
+    return json.dumps(
+        [
+            {"event_id": uuid_v7(), "widget_id": widget_id, "session_id": session_id}
+            | event
+            | ({"call_id": call_id} if "call_id" in event else {})
+            for event in REQUESTS[request]
+        ],
+        separators=(",", ":"),
+    )
 
 
-def widget() -> str:
-    """The SQL of the id of widget number :w."""
-    return "('00000000-0000-7000-8000-' || lpad(:w::text, 12, '0'))::uuid"
-
-
-def with_ids(widgets: str) -> str:
-    """A script's head: the widget :w, the time :ms, and the random parts :r of an id and :s of a session."""
-    return f"\\set w {widgets}\n{_NEXT_MILLISECOND}\\set r {_RANDOM}\n\\set s {_RANDOM}\n"
-
-
-def _ours(name: str, script: str, *, widgets: str, events: int = 1) -> Load:
+def tracker(*requests: str, widgets: str = ANY_WIDGET) -> Load:
+    """These requests one after the other, in a session of their own, as pgbench plays them."""
+    statements, events = [], 0
+    for request in requests:
+        templates = []
+        for event in REQUESTS[request]:
+            events += 1
+            templates.append(
+                {"event_id": f"TIME7{events:03x}RANDOM", "widget_id": FIRST_WIDGET[:-12] + "WIDGETNUMBER"}
+                | {"session_id": "SESSION"}
+                | event
+                | ({"call_id": "SESSION"} if "call_id" in event else {})
+            )
+        statements.append(
+            f"select public.track_events(replace(replace(replace(replace('{json.dumps(templates)}', "
+            "'TIME', '0' || to_hex(:ms::bigint)), 'RANDOM', to_hex(:r::bigint)), "
+            f"'SESSION', {_SESSION}), 'WIDGETNUMBER', lpad(:w::text, 12, '0'))::jsonb);\n"
+        )
     return Load(
-        name,
-        with_ids(widgets) + script,
+        ", ".join(dict.fromkeys(requests)),
+        f"\\set w {widgets}\n{_HEAD}" + "".join(statements),
         role="anon",
         settings=REQUEST,
         events=events,
     )
 
 
-def track_load(*, widgets: str = ANY_WIDGET, with_id: bool = True, schema: str = "public") -> Load:
-    """The first event of a session: the one with page and browser, the longest row."""
-    event_id = f", event_id => {uuid_v7('r')}, seq => 1" if with_id else ""
-    return _ours(
-        "track_event, widget_load",
-        f"select {schema}.track_event({widget()}, 'widget_load', {SESSION_ID}, '{PAGE_URL}'{event_id});\n",
-        widgets=widgets,
-    )
+# Into the table exactly as the document has it.
+BARE_INSERT = (
+    'insert into seed_baseline.bare (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp")'
+    f" values (%s, '{FIRST_WIDGET}', 'widget_load', %s, '{PAGE_URL}', '{USER_AGENT}', now())"
+)
 
 
-def seed_insert(*, widgets: str = ANY_WIDGET) -> Load:
-    """The same event as a bare insert into the seed's table, by the company's backend."""
+def bare_insert(*, widgets: str = ANY_WIDGET) -> Load:
+    """One row of the user's document, as the company's backend would insert it."""
+    widget = "('00000000-0000-7000-8000-' || lpad(:w::text, 12, '0'))::uuid"
+    # As a tracker that draws session ids at random would; made of as many function calls as ours.
+    session = "format('%s%s', to_hex(:r::bigint), to_hex(:s::bigint))::uuid::text"
     return Load(
-        "bare insert, the seed's table",
-        with_ids(widgets)
-        + "insert into seed_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent)\n"
-        f"values ({widget()}, 'widget_load', {_RANDOM_SESSION_ID}, '{PAGE_URL}', '{USER_AGENT}');\n",
+        "bare insert of the document's row",
+        f"\\set w {widgets}\n{_HEAD}insert into seed_baseline.widget_analytics"
+        " (widget_id, event_type, session_id, page_url, user_agent)"
+        f" values ({widget}, 'widget_load', {session}, '{PAGE_URL}', '{USER_AGENT}');\n",
         role="service_role",
-    )
-
-
-def track_call() -> Load:
-    """A call in a session of its own: start, heartbeat and end, as three requests."""
-    return _requests("track_event, call events", ("call_start", "call_heartbeat", "call_end"))
-
-
-def track_no_call() -> Load:
-    """As many requests as `track_call`, and as long rows, without a call."""
-    return _requests("track_event, other events", ("widget_open", "widget_open", "widget_open"))
-
-
-def _requests(name: str, events: Sequence[str]) -> Load:
-    return _ours(
-        name,
-        "".join(
-            f"select public.track_event({widget()}, '{event}', {SESSION_ID}, call_id => {SESSION_ID},"
-            f" event_id => {uuid_v7('r', number)}, seq => {number});\n"
-            for number, event in enumerate(events, start=1)
-        ),
-        widgets=ANY_WIDGET,
-        events=len(events),
-    )
-
-
-# One session in twenty events: a load, two opens, and a call of eight minutes with its heartbeats.
-_SESSION = ("widget_load", "widget_open", "widget_open", "call_start", *["call_heartbeat"] * 15, "call_end")
-
-
-def track_batch() -> Load:
-    """Twenty events of a session in one request."""
-    template = [
-        {
-            "widget_id": "00000000-0000-7000-8000-WIDGETNUMBER",
-            "event_type": event,
-            "session_id": "SESSION",
-            "event_id": f"TIME7{number:03x}RANDOM",
-            "seq": number,
-            "age_ms": 20 - number,
-            **({"page_url": PAGE_URL} if number == 1 else {}),
-            **({"call_id": "SESSION"} if event.startswith("call") else {}),
-        }
-        for number, event in enumerate(_SESSION, start=1)
-    ]
-    return _ours(
-        "track_events, 20 a call",
-        f"select public.track_events(replace(replace(replace(replace('{json.dumps(template)}', "
-        f"'TIME', '0' || to_hex(:ms::bigint)), 'RANDOM', to_hex(:s::bigint)), 'SESSION', {SESSION_ID}), "
-        "'WIDGETNUMBER', lpad(:w::text, 12, '0'))::jsonb);\n",
-        widgets=ANY_WIDGET,
-        events=len(_SESSION),
-    )
-
-
-def track_session() -> Load:
-    """The same twenty events in twenty requests."""
-    return _ours(
-        "track_event, 20 calls",
-        "".join(
-            f"select public.track_event({widget()}, '{event}', {SESSION_ID}, "
-            + (f"page_url => '{PAGE_URL}', " if number == 1 else "")
-            + (f"call_id => {SESSION_ID}, " if event.startswith("call") else "")
-            + f"event_id => {uuid_v7('s', number)}, seq => {number}, age_ms => {20 - number});\n"
-            for number, event in enumerate(_SESSION, start=1)
-        ),
-        widgets=ANY_WIDGET,
-        events=len(_SESSION),
     )

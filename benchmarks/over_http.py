@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import psycopg
 
 from benchmarks.bench import WIDE_QUOTAS
-from benchmarks.loads import FIRST_WIDGET, HEADERS, PAGE_URL
+from benchmarks.loads import FIRST_WIDGET, HEADERS, REQUESTS
 from benchmarks.pgbench import Run
 from local_stack.places import NODE, bare_environment
 from local_stack.stack import Stack
@@ -38,16 +38,16 @@ def stack_with_empty_rpc() -> Iterator[Stack]:
         yield stack
 
 
-def track_event(stack: Stack, *, connections: int, seconds: float) -> Run:
-    form = {
-        "widget_id": FIRST_WIDGET,
-        "event_type": "widget_load",
-        "session_id": "SESSION",
-        "event_id": "EVENT",
-        "page_url": PAGE_URL,
-        "seq": 1,
-    }
-    return _send(stack, "track_event", urlencode(form), connections=connections, seconds=seconds)
+def tracker(stack: Stack, request: str, *, connections: int, seconds: float) -> Run:
+    """One request of a tracker, form-encoded as the tracker sends it, in a session and a call of its own."""
+    events = [
+        {"event_id": f"EVENT{number}", "widget_id": FIRST_WIDGET, "session_id": "SESSION"}
+        | event
+        | ({"call_id": "SESSION"} if "call_id" in event else {})
+        for number, event in enumerate(REQUESTS[request])
+    ]
+    form = urlencode({"events": json.dumps(events, separators=(",", ":"))})
+    return _send(stack, "track_events", form, connections=connections, seconds=seconds)
 
 
 def nothing(stack: Stack, *, connections: int, seconds: float) -> Run:

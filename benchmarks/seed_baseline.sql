@@ -1,5 +1,6 @@
--- What everything is measured against: the seed document's table as a project would make it to keep the document's
--- promises. Ids are drawn at random by the database, rows are found by their session, widgets are known.
+-- What everything is measured against: the table of the document that this project started from, as a project would make
+-- it to keep the document's promises. Ids are drawn at random by the database, rows are found by their session, widgets
+-- are known.
 create schema seed_baseline;
 
 create table seed_baseline.widgets (
@@ -19,7 +20,20 @@ create table seed_baseline.widget_analytics (
 -- One index over both: two of one column each would cost the seed more at every insert, and find no row sooner.
 create index on seed_baseline.widget_analytics (widget_id, session_id);
 
+-- The table exactly as the document has it, without an index that any query of it would need: what a bare insert costs
+-- at the very least.
+create table seed_baseline.bare (
+  id uuid primary key,
+  widget_id uuid references seed_baseline.widgets (id),
+  event_type varchar(50),
+  session_id varchar(255),
+  page_url text,
+  user_agent text,
+  "timestamp" timestamptz
+);
+
 grant usage on schema seed_baseline to service_role;
+grant insert on seed_baseline.bare to service_role;
 grant select, insert on seed_baseline.widget_analytics to service_role;
 
 

@@ -1,4 +1,4 @@
-"""How fast, as ratios measured side by side: against the seed's way, the raw limit, and itself. `scripts/bench`.
+"""How fast, as ratios measured side by side: against bare inserts, the raw limit, and itself. `scripts/bench`.
 
 Everything runs on a private cluster with the server's default durability. Both sides of a ratio get the same payload,
 connections, and prepared statements through pgbench, in turns, each after a checkpoint and a third of its time to get
@@ -9,113 +9,104 @@ least and the most in brackets.
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 
-from benchmarks import export_memory, growth, loads, over_http
+from benchmarks import export_memory, growth, loads, over_http, requests
 from benchmarks.bench import Bench, Plan, conditions, running
-from benchmarks.findings import HEAD, Finding, at_least, at_most, figure, row, spread
-from benchmarks.pgbench import Pair, Run, cpu_per_event, events_per_second, p95, wal_per_event
+from benchmarks.findings import HEAD, Finding, at_least, figure, row, spread
+from benchmarks.pgbench import Pair, Run, events_per_second, p95, play, wal_per_event
 
 
-def single_events(bench: Bench) -> Iterator[Finding]:
+def requests_of_a_tracker(bench: Bench) -> Iterator[Finding]:
+    yield from requests.measure(bench)
+    requests.check(bench)
+
+
+def rates(bench: Bench) -> Iterator[Finding]:
+    """Requests a second: one after the other, and what they do to each other."""
     for clients in bench.plan.clients:
-        pair = bench.compare(loads.track_load(), loads.seed_insert(), clients=clients)
-        rates = pair.rate_ratios()
-        yield Finding(
-            f"`track_event`, {clients} connections: events per second",
-            f"bare insert of the seed's row ({figure(events_per_second(pair.other))}/s)",
-            f"{spread(rates)}, {figure(events_per_second(pair.ours))}/s",
-            *(at_least(rates, 1.0) if clients == 16 else ("–", None)),
-        )
-        yield Finding(
-            f"the same: 95th percentile of the time for one, {figure(p95(pair.ours))} ms",
-            f"the same ({figure(p95(pair.other))} ms)",
-            spread(pair.p95_ratios()),
-            *(at_most(pair.p95_ratios(), 1.0) if clients == 16 else ("–", None)),
-        )
-        if ratios := pair.cpu_ratios():
+        for names in (("load",), ("start with heartbeat", "heartbeat", "end")):
+            pair = bench.compare(loads.tracker(*names), loads.bare_insert(), clients=clients)
             yield Finding(
-                f"the same: {figure(cpu_per_event(pair.ours))} µs of the server's processors per event",
-                f"the same: {figure(cpu_per_event(pair.other))} µs",
-                spread(ratios),
+                f"{', '.join(names)}, {clients} connections: {figure(events_per_second(pair.ours))} events/s",
+                f"bare insert of the document's row ({figure(events_per_second(pair.other))}/s)",
+                spread(pair.rate_ratios()),
                 "–",
             )
-        wal = wal_per_event(pair.ours)
-        yield Finding(
-            "the same: bytes of WAL per event",
-            f"the same ({figure(wal_per_event(pair.other))})",
-            f"{figure(wal)} bytes, {spread(pair.wal_ratios())} less",
-            "≤ 900 bytes" if clients == 16 else "–",
-            wal <= 900 if clients == 16 else None,
-        )
-
-
-def ids_of_the_database(bench: Bench) -> Iterator[Finding]:
-    pair = bench.compare(loads.track_load(with_id=False), loads.track_load(), clients=16)
-    yield Finding(
-        "`track_event` without `event_id`", "with one, as the tracker sends it", spread(pair.rate_ratios()), "–"
-    )
+            yield Finding(
+                f"the same: 95th percentile of a request, {figure(p95(pair.ours))} ms",
+                f"the same ({figure(p95(pair.other))} ms)",
+                spread(pair.p95_ratios()),
+                "–",
+            )
+            yield Finding(
+                f"the same: {figure(wal_per_event(pair.ours))} bytes of WAL per event",
+                f"the same ({figure(wal_per_event(pair.other))})",
+                f"{spread(pair.wal_ratios())} less",
+                "–",
+            )
 
 
 def one_widget(bench: Bench) -> Iterator[Finding]:
-    pair = bench.compare(loads.track_load(widgets=loads.ONE_WIDGET), loads.track_load(), clients=16)
-    yield Finding(
-        "all traffic on one widget",
-        f"spread over {loads.WIDGETS:,}",
-        spread(pair.rate_ratios()),
-        *at_least(pair.rate_ratios(), 0.95),
+    for names in (("load",), ("start with heartbeat", "heartbeat", "end")):
+        pair = bench.compare(loads.tracker(*names, widgets=loads.ONE_WIDGET), loads.tracker(*names), clients=16)
+        yield Finding(
+            f"{', '.join(names)}: all traffic on one widget, 16 connections",
+            f"spread over {loads.WIDGETS:,}",
+            spread(pair.rate_ratios()),
+            *at_least(pair.rate_ratios(), 0.85),
+        )
+    pair = bench.compare(loads.bare_insert(widgets=loads.ONE_WIDGET), loads.bare_insert(), clients=16)
+    yield Finding("the bare insert on one widget", f"spread over {loads.WIDGETS:,}", spread(pair.rate_ratios()), "–")
+
+
+def foreign_key(bench: Bench) -> Iterator[Finding]:
+    """What the reference to widgets costs the writer where it costs most: one hot widget, 16 connections."""
+    load = loads.tracker("load", widgets=loads.ONE_WIDGET)
+    kept: list[Run] = []
+    dropped: list[Run] = []
+    drop = "alter table public.widget_analytics drop constraint events_belong_to_a_widget"
+    add = (
+        "alter table public.widget_analytics add constraint events_belong_to_a_widget"
+        " foreign key (widget_id) references public.widgets (id)"
     )
-    pair = bench.compare(loads.seed_insert(widgets=loads.ONE_WIDGET), loads.seed_insert(), clients=16)
-    yield Finding("the seed's insert on one widget", f"spread over {loads.WIDGETS:,}", spread(pair.rate_ratios()), "–")
-
-
-def protections(bench: Bench) -> Iterator[Finding]:
-    """All that is sent comes from one address, so one sender's counters take it all: the worst case."""
-    pair = bench.compare(loads.track_load(), loads.track_load(schema="unprotected"), clients=16)
+    for number in range(bench.plan.rounds):
+        for with_key in (True, False) if number % 2 == 0 else (False, True):
+            bench.empty()
+            if not with_key:
+                bench.execute(drop)
+            (kept if with_key else dropped).append(play(bench.stack, load, clients=16, seconds=bench.plan.seconds))
+            if not with_key:
+                bench.execute(add)
+    ratios = [a.events_per_second / b.events_per_second for a, b in zip(kept, dropped, strict=True)]
     yield Finding(
-        "`track_event` with every protection: door, refusal counts, quotas",
-        "the same function without any",
-        spread(pair.rate_ratios()),
-        *at_least(pair.rate_ratios(), 0.9),
-    )
-
-
-def batches(bench: Bench) -> Iterator[Finding]:
-    pair = bench.compare(loads.track_batch(), loads.track_session(), clients=16)
-    yield Finding(
-        f"`track_events`, 20 events a call: {figure(events_per_second(pair.ours))} events/s",
-        f"20 single calls ({figure(events_per_second(pair.other))}/s)",
-        spread(pair.rate_ratios()),
-        *at_least(pair.rate_ratios(), 6),
-    )
-
-
-def call_events(bench: Bench) -> Iterator[Finding]:
-    pair = bench.compare(loads.track_call(), loads.track_no_call(), clients=16)
-    yield Finding(
-        f"call events, which keep `widget_calls`: {figure(events_per_second(pair.ours))}/s",
-        f"other events ({figure(events_per_second(pair.other))}/s)",
-        spread(pair.rate_ratios()),
-        *at_least(pair.rate_ratios(), 0.5),
+        "load on one hot widget, 16 connections, with the foreign key to widgets",
+        "the same without it",
+        spread(ratios),
+        *at_least(ratios, 0.85),
     )
 
 
 def over_http_path(bench: Bench) -> Iterator[Finding]:
     """In a stack of its own, as the gateway reads the schema when it starts."""
     with over_http.stack_with_empty_rpc() as stack:
-        pair = Pair([], [])
-        for send in (over_http.track_event, over_http.nothing):  # the gateway's code gets compiled
-            send(stack, connections=16, seconds=bench.plan.seconds / 2)
-        for number in range(bench.plan.rounds):
-            turns = [(over_http.track_event, pair.ours), (over_http.nothing, pair.other)]
-            for send, runs in turns if number % 2 == 0 else reversed(turns):
-                runs.append(send(stack, connections=16, seconds=bench.plan.seconds))
-    yield Finding(
-        f"`track_event` over HTTP, 16 connections: {http_figures(pair.ours)}",
-        f"an RPC that does nothing: {http_figures(pair.other)}",
-        spread(pair.rate_ratios()),
-        *at_least(pair.rate_ratios(), 0.8),
-    )
+        for request in ("load", "start with heartbeat", "heartbeat"):
+            pair = Pair([], [])
+            send = partial(over_http.tracker, stack, request, connections=16)
+            do_nothing = partial(over_http.nothing, stack, connections=16)
+            for warm_up in (send, do_nothing):  # the gateway's code gets compiled
+                warm_up(seconds=bench.plan.seconds / 2)
+            for number in range(bench.plan.rounds):
+                turns = [(send, pair.ours), (do_nothing, pair.other)]
+                for play_one, runs in turns if number % 2 == 0 else reversed(turns):
+                    runs.append(play_one(seconds=bench.plan.seconds))
+            yield Finding(
+                f"{request} over HTTP, 16 connections: {http_figures(pair.ours)}",
+                f"an RPC that does nothing: {http_figures(pair.other)}",
+                spread(pair.rate_ratios()),
+                "–",
+            )
 
 
 def http_figures(runs: list[Run]) -> str:
@@ -141,12 +132,10 @@ def growth_of_history(bench: Bench) -> Iterator[Finding]:
 
 
 ROWS: dict[str, Callable[[Bench], Iterator[Finding]]] = {
-    "track": single_events,
-    "own-ids": ids_of_the_database,
+    "requests": requests_of_a_tracker,
+    "rates": rates,
     "one-widget": one_widget,
-    "protections": protections,
-    "batch": batches,
-    "calls": call_events,
+    "foreign-key": foreign_key,
     "http": over_http_path,
     "export": exports,
     "history": growth_of_history,
@@ -160,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=lambda names: names.split(","), help=f"some of {','.join(ROWS)}")
     parser.add_argument("--seconds", type=float, default=10, help="how long each load plays in each round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64], help="connections of the row `track`")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64], help="connections of the row `rates`")
     parser.add_argument("--events", type=int, default=1_000_000, help="how long the row `history` goes on to fill")
     parser.add_argument("--calls", type=int, default=100_000, help="how many the row `export` exports")
     options = parser.parse_args(arguments)

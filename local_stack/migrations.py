@@ -1,6 +1,5 @@
 """Applies supabase/migrations with the Supabase CLI."""
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,15 +39,12 @@ def push(database_url: str, *, home: Path, workdir: Path = ROOT, seed: bool = Fa
     return supabase(*arguments, *(["--include-seed"] if seed else []), home=home, workdir=workdir)
 
 
-_SCHEDULE = re.compile(r"^select cron\.schedule\([^;]*;$", re.MULTILINE)
-
-
 def without_schedules(workdir: Path) -> Path:
     """A copy of the migrations in `workdir`, less what a project without pg_cron leaves out."""
     folder = workdir / "supabase" / "migrations"
     folder.mkdir(parents=True)
     for migration in (SUPABASE / "migrations").glob("*.sql"):
         if not migration.stem.endswith("_schedule"):
-            (folder / migration.name).write_text(_SCHEDULE.sub("", migration.read_text()))
+            shutil.copy(migration, folder)
     shutil.copy(SUPABASE / "config.toml", workdir / "supabase")
     return workdir

@@ -1,6 +1,7 @@
 """The whole stack as one object, for the demo and the tests alike."""
 
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,7 +30,9 @@ class Stack:
     Ports left out are free ones. `durable=False` trades the database's crash safety for speed,
     `gateway=False` leaves out everything but the database, `migrate=False` leaves it as the
     platform makes it, `scheduler=False` does without pg_cron, `jobs=False` never runs what it
-    schedules, and `server` is the PostgreSQL to run, if not the usual.
+    schedules, `server` is the PostgreSQL to run, if not the usual, and `max_rows` is the number at
+    which REST cuts a list. With GATEWAY_DEAD_CONNECTION_EVERY=N in the environment every Nth REST
+    request is answered as by a PostgREST whose pooled connection died.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class Stack:
         gateway: bool = True,
         logs: Path | None = None,
         server: PostgresServer | None = None,
+        max_rows: int = MAX_ROWS,
     ) -> None:
+        self._max_rows = max_rows
         self.keys = Keys()
         self._functions: dict[str, int] = {}
         self._gateway: Child | None = None
@@ -192,10 +197,10 @@ class Stack:
             "api_url": self.api_url,
             "database_url": self.database.url_of(GATEWAY_LOGIN),
             "schema_url": self.database_url,
-            "owner_url": self.database.url,
             "pool_size": POOL_SIZE,
             "acquisition_seconds": ACQUISITION_SECONDS,
-            "max_rows": MAX_ROWS,
+            "max_rows": self._max_rows,
+            "dead_connection_every": int(os.environ.get("GATEWAY_DEAD_CONNECTION_EVERY", "0")),
             "jwt_secret": self.keys.jwt_secret,
             "publishable_key": self.keys.publishable_key,
             "anon_key": self.keys.anon_key,

@@ -1,5 +1,6 @@
 """The network between a sender and the gateway, failing on demand: it refuses, drops, delays and cuts short."""
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +41,13 @@ class Answer(NamedTuple):
     """The connection breaks in the middle of the body."""
 
 
+DEAD_CONNECTION = Answer(
+    400,
+    '{"code":"","details":null,"hint":null,"message":""}',
+    MappingProxyType({"content-type": "application/json; charset=utf-8"}),
+)
+"""PostgREST's answer to a request that takes a pooled connection whose server has died."""
+
 Fault = Callable[[Seen], Answer | None]
 """What happens to a request; without an answer the connection breaks without a word."""
 
@@ -48,8 +56,8 @@ class UnreliableProxy:
     """Passes requests on to the gateway and notes them.
 
     `fault`, `instead` and `losing_answers` make it fail for a while; `next_faults` says what becomes of the next
-    requests, one each. `pass_on`, `lose_answer`, `cut_answer`, `cut_request` and `after(…)` are faults to choose from.
-    For a gateway that says nothing for `patience` seconds it answers 504, for one that breaks off 502.
+    requests, one each. `pass_on`, `lose_answer`, `cut_answer`, `cut_request`, `after(…)` and `every(…)` are faults to
+    choose from. For a gateway that says nothing for `patience` seconds it answers 504, for one that breaks off 502.
     """
 
     def __init__(self, upstream: str, *, patience: float = 30) -> None:
@@ -161,6 +169,15 @@ class UnreliableProxy:
         with create_connection((self.upstream.hostname or "", self.upstream.port or 80), timeout=30) as gateway:
             gateway.sendall("\r\n".join([*head, "", ""]).encode("latin-1"))
             gateway.sendall(request.body[: len(request.body) // 2])
+
+    def every(self, count: int, fault: Fault) -> Fault:
+        """One request in `count` meets the fault, as in `every(3, lambda _: DEAD_CONNECTION)`; the rest passes."""
+        turns = itertools.count(1)
+
+        def sometimes(request: Seen) -> Answer | None:
+            return fault(request) if next(turns) % count == 0 else self.pass_on(request)
+
+        return sometimes
 
     def after(self, seconds: float) -> Fault:
         """Passed on, but late."""

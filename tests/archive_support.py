@@ -15,6 +15,9 @@ from psycopg.rows import dict_row
 from local_stack.stack import Stack
 from tests.client_support import run
 from tests.support import Connection, Row, record
+from widget_analytics._archive.move import Archived, archive_month
+from widget_analytics._archive.place import Place
+from widget_analytics.models import Call, Usage
 
 JANUARY = datetime(2026, 1, 10, 12, tzinfo=UTC)
 FEBRUARY = datetime(2026, 2, 10, 12, tzinfo=UTC)
@@ -86,6 +89,33 @@ def session(
 def close_months(db: Connection, *months: str) -> None:
     for month in months:
         db.execute("select * from public.close_widget_billing_period(%s)", [month])
+
+
+def move(url: str, place: Path | str, month: str, **options: Any) -> Archived:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return archive_month(connection, Place(str(place)), month, **options)
+
+
+def usage(db: Connection, *months: str) -> list[Row]:
+    """What Postgres says of months, in the columns of the client's model."""
+    return rows(
+        db,
+        f"select {', '.join(Usage.columns())} from public.widget_billing_usage("
+        " (select period_start from public.widget_billing_period(%s)),"
+        " (select period_end from public.widget_billing_period(%s))) order by widget_id",
+        months[0],
+        months[-1],
+    )
+
+
+def calls(db: Connection, month: str) -> list[Row]:
+    return rows(
+        db,
+        f"select {', '.join(f'c.{name}' for name in Call.columns())} from public.widget_billing_period(%s) p,"
+        " public.widget_billing_calls(p.period_start, p.period_end) c"
+        " order by started_at, c.widget_id::text, session_id, call_id",
+        month,
+    )
 
 
 def rows(db: Connection, query: str, *parameters: Any) -> list[Row]:

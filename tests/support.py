@@ -89,3 +89,15 @@ def clean_up(db: Connection, stale_after: timedelta = timedelta(minutes=30)) -> 
     row = db.execute("select * from public.complete_stale_sessions(%s)", [stale_after]).fetchone()
     assert row is not None
     return row
+
+
+def listed_rights(db: Connection) -> dict[str, dict[str, set[str]]]:
+    """Of each table, view and function, by its qualified name: which role may do what, as the list of rights says."""
+    rights: dict[str, dict[str, set[str]]] = {}
+    listed = "select * from widget_internal.rights where object not like 'schema %' and privileges <> ''"
+    for right in db.execute(listed).fetchall():
+        name = right["object"].split(" ", 1)[1].split("(")[0]
+        if right["privileges"]:
+            of_role = rights.setdefault(name, {}).setdefault(right["grantee"], set())
+            of_role.update(right["privileges"].upper().split(", "))
+    return rights

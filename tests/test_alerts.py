@@ -1,4 +1,4 @@
-"""Alerts: what is not well is posted to a webhook once, again after a while, and when it is well again.
+"""Alerts: what is wrong is posted to a webhook once, again after a while, and when it is well again.
 
 pg_net is in no package registry, so `net.http_post()` is made here, with pg_net's signature and tables; the test does
 what pg_net's worker does: it sends what is queued, here to a receiver that runs, and writes the answer down.
@@ -88,7 +88,6 @@ def own_stack() -> Iterator[Stack]:
 def lone_db(own_stack: Stack) -> Iterator[Connection]:
     """A database in which nothing else happens: alarms are the whole project's."""
     with psycopg.connect(own_stack.database_url, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("select cron.unschedule(jobid) from cron.job")
         yield connection
 
 
@@ -117,9 +116,15 @@ def send(db: Connection) -> None:
 
 def pass_time(db: Connection, **time: float) -> None:
     """As if the last messages had been sent so much longer ago."""
-    earlier = timedelta(**time)
-    db.execute("update widget_internal.standing_alarms set told_at = told_at - %s", [earlier])
-    db.execute("update widget_internal.alert_posts set posted_at = posted_at - %s", [earlier])
+    earlier = """
+      (select coalesce(jsonb_agg(a || jsonb_build_object('told_at', (a ->> 'told_at')::timestamptz - %(time)s)), '[]')
+       from jsonb_array_elements({}) a)
+    """
+    db.execute(
+        f"update widget_internal.alert_settings set told = {earlier.format('told')}, posted_at = posted_at - %(time)s,"
+        f" telling = case when telling is not null then {earlier.format('telling')} end".encode(),
+        {"time": timedelta(**time)},
+    )
 
 
 def delay_cleanup(db: Connection, **time: float) -> None:
@@ -128,6 +133,11 @@ def delay_cleanup(db: Connection, **time: float) -> None:
 
 def alarms(body: Row, what: str = "alarms") -> list[str]:
     return [alarm["alarm"] for alarm in body[what]]
+
+
+def alert_jobs(db: Connection) -> list[str]:
+    jobs = db.execute("select command from cron.job where jobname = 'widget_send_alerts'").fetchall()
+    return [job["command"] for job in jobs]
 
 
 def new_lone_widget(db: Connection) -> Any:
@@ -224,6 +234,24 @@ def test_what_the_webhook_does_not_take_is_posted_again(lone_db: Connection, web
     assert webhook.taken() == []
 
 
+def test_a_webhook_that_does_not_answer_gets_it_again(lone_db: Connection, webhook: Webhook) -> None:
+    """Not while the post is on its way; then at each run, as long as it holds."""
+    delay_cleanup(lone_db, minutes=40)
+
+    def queued() -> int:
+        lone_db.execute("select widget_internal.send_alerts()")
+        requests = lone_db.execute("delete from net.http_request_queue returning body").fetchall()
+        return sum("cleanup_late" in alarms(json.loads(request["body"])) for request in requests)
+
+    first, at_once = queued(), queued()
+    pass_time(lone_db, minutes=5)
+    later = queued()
+    clean_up(lone_db)
+    pass_time(lone_db, minutes=5)
+
+    assert (first, at_once, later, queued()) == (1, 0, 1, 0)
+
+
 def test_alerts_need_pg_net_and_a_url(lone_db: Connection) -> None:
     """Each error says what to do, and nothing is enabled."""
     with pytest.raises(psycopg.errors.UndefinedFunction, match="alerts need the extension pg_net"):
@@ -231,18 +259,18 @@ def test_alerts_need_pg_net_and_a_url(lone_db: Connection) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="url: must be an http or https URL"):
         lone_db.execute("select public.enable_widget_alerts('hooks.example')")
 
-    assert lone_db.execute("select * from cron.job").fetchall() == []
+    assert alert_jobs(lone_db) == []
 
 
 def test_the_job_is_there_while_alerts_are_enabled(lone_db: Connection, webhook: Webhook) -> None:
     """Once, however often they are enabled."""
     lone_db.execute("select public.enable_widget_alerts(%s)", [webhook.url])
-    scheduled = lone_db.execute("select jobname, command from cron.job").fetchall()
+    scheduled = alert_jobs(lone_db)
 
     lone_db.execute("select public.disable_widget_alerts()")
 
-    assert scheduled == [{"jobname": "widget_send_alerts", "command": "select widget_internal.send_alerts()"}]
-    assert lone_db.execute("select * from cron.job").fetchall() == []
+    assert scheduled == ["select widget_internal.send_alerts()"]
+    assert alert_jobs(lone_db) == []
     assert lone_db.execute("select * from widget_internal.alert_settings").fetchall() == []
 
 
@@ -253,7 +281,7 @@ def test_the_job_is_there_while_alerts_are_enabled(lone_db: Connection, webhook:
         "select public.enable_widget_alerts('https://hooks.example/x')",
         "select public.disable_widget_alerts()",
         "select url from widget_internal.alert_settings",
-        "select * from widget_internal.alert_posts",
+        "update widget_internal.alert_settings set url = 'https://hooks.example/x'",
     ],
 )
 def test_the_webhook_is_a_secret(connect: Connect, role: str, statement: str) -> None:

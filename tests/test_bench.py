@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import decisions, growth, loads
+from benchmarks import growth, loads, record, requests
 from benchmarks.bench import Bench, Plan, running
 from benchmarks.findings import Finding, table
 from benchmarks.pgbench import Load, play
@@ -19,14 +19,9 @@ def bench() -> Iterator[Bench]:
 @pytest.mark.parametrize(
     ("load", "stored_in"),
     [
-        (loads.track_load(), "public.widget_analytics"),
-        (loads.track_load(widgets=loads.ONE_WIDGET, with_id=False), "public.widget_analytics"),
-        (loads.track_load(schema="unprotected"), "public.widget_analytics"),
-        (loads.track_call(), "public.widget_analytics"),
-        (loads.track_no_call(), "public.widget_analytics"),
-        (loads.track_batch(), "public.widget_analytics"),
-        (loads.track_session(), "public.widget_analytics"),
-        (loads.seed_insert(), "seed_baseline.widget_analytics"),
+        *[(loads.tracker(name), "public.widget_analytics") for name in loads.REQUESTS],
+        (loads.tracker(*loads.TWO_MINUTES, widgets=loads.ONE_WIDGET), "public.widget_analytics"),
+        (loads.bare_insert(), "seed_baseline.widget_analytics"),
     ],
     ids=lambda value: value.name if isinstance(value, Load) else "",
 )
@@ -42,12 +37,34 @@ def test_each_load_stores_every_event_that_it_counts(bench: Bench, load: Load, s
 
 
 def test_calls_of_the_loads_are_kept(bench: Bench) -> None:
-    """The load of call events makes calls that end, so that the trigger has its whole work."""
+    """The load of a call of two minutes makes calls that end."""
     bench.empty()
 
-    run = play(bench.stack, loads.track_call(), clients=2, seconds=1)
+    run = play(bench.stack, loads.tracker(*loads.TWO_MINUTES), clients=2, seconds=1)
 
-    assert bench.number("select count(*) from public.widget_calls where outcome = 'completed'") == run.events / 3
+    calls = bench.number("select count(*) from public.widget_calls where outcome = 'completed'")
+    assert calls * sum(len(loads.REQUESTS[name]) for name in loads.TWO_MINUTES) == run.events
+
+
+def test_the_recorded_requests_are_those_that_the_tracker_sends() -> None:
+    """If this fails, run scripts/record-requests and look at what changed."""
+    sent = record.record()
+
+    def shape(events: list[loads.Event]) -> list[dict[str, type]]:
+        return [{name: type(value) for name, value in event.items() if name != "properties"} for event in events]
+
+    recorded = {name: events for name, events in loads.REQUESTS.items() if name != "twenty loads"}
+    assert {name: shape(events) for name, events in sent.items()} == {
+        name: shape(events) for name, events in recorded.items()
+    }
+
+
+def test_processor_time_is_that_of_stored_requests(bench: Bench) -> None:
+    """Each request is measured with its target, and what it sent is in the ledger."""
+    findings = list(requests.measure(bench))
+
+    requests.check(bench)
+    assert [finding.what.split(":")[0] for finding in findings] == [*loads.REQUESTS, "a call of two minutes"]
 
 
 def test_a_history_is_one_that_the_ledger_could_have_had(bench: Bench) -> None:
@@ -62,21 +79,11 @@ def test_a_history_is_one_that_the_ledger_could_have_had(bench: Bench) -> None:
     bench.check_nothing_was_refused()
 
 
-def test_other_designs_are_made_and_measured(bench: Bench) -> None:
-    """Each design of the ledger takes the same events, and gives one line of figures."""
-    chosen = [variant for variant in decisions.VARIANTS if variant.schema in ("partitions", "side_table")]
-
-    lines = list(decisions.measure(bench, chosen, 1000))
-
-    assert [line.count(" | ") for line in lines] == [6, 6, 6]
-    assert not bench.execute("select from pg_namespace where nspname in ('partitions', 'side_table')")
-
-
 def test_a_refused_load_is_not_measured(bench: Bench) -> None:
     """The bench stops where the door refused events."""
     bench.execute("update public.widgets set is_active = false")
 
-    play(bench.stack, loads.track_load(), clients=1, seconds=1)
+    play(bench.stack, loads.tracker("load"), clients=1, seconds=1)
 
     with pytest.raises(RuntimeError, match="widget_inactive"):
         bench.check_nothing_was_refused()

@@ -1,20 +1,15 @@
-"""What a call costs: the seed's wrong bills put right, plans, evidence, corrections, and bills as of the past."""
+"""What a call costs: the seed's wrong bills put right, plans, and bills as of the past."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
-from uuid import UUID
 
-import httpx
 import psycopg
 import pytest
 
 from local_stack.stack import Stack
+from tests.billing_support import NOON, add_plan, after, bill, call, usage
 from tests.conftest import Connect, NewOwner, NewWidget
-from tests.support import Connection, Row, differences, record
-
-NOON = datetime(2024, 5, 10, 12, tzinfo=UTC)
-MAY = (datetime(2024, 5, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC))
+from tests.support import Connection, Row, record
 
 SEED_QUERY = """
     SELECT EXTRACT(EPOCH FROM (
@@ -25,39 +20,6 @@ SEED_QUERY = """
     WHERE event_type IN ('call_start', 'call_end') AND widget_id = %s
     GROUP BY widget_id, session_id
 """
-
-
-def after(**past: float) -> datetime:
-    return NOON + timedelta(**past)
-
-
-def bill(db: Connection, widget_id: UUID, as_of: datetime | None = None) -> list[Row]:
-    return db.execute(
-        "select * from public.widget_billing_calls(%s, %s, %s) where widget_id = %s"
-        " order by started_at, call_id, session_id",
-        [*MAY, as_of, widget_id],
-    ).fetchall()
-
-
-def usage(db: Connection, widget_id: UUID, as_of: datetime | None = None) -> Row:
-    row = db.execute(
-        "select * from public.widget_billing_usage(%s, %s, %s) where widget_id = %s", [*MAY, as_of, widget_id]
-    ).fetchone()
-    assert row is not None
-    return row
-
-
-def add_plan(db: Connection, widget_id: UUID, **terms: Any) -> None:
-    plan = {"valid_from": "2024-05-01", "name": "Pro", "price_per_minute": Decimal("0.10"), "currency": "EUR"} | terms
-    db.execute(
-        f"insert into public.widget_plans (widget_id, {', '.join(plan)}) values (%s{', %s' * len(plan)})",
-        [widget_id, *plan.values()],
-    )
-
-
-def call(db: Connection, widget_id: UUID, seconds: float, session: str = "s", **end: Any) -> None:
-    record(db, widget_id, session, "call_start", NOON, call_id="c")
-    record(db, widget_id, session, end.pop("event_type", "call_end"), after(seconds=seconds), call_id="c", **end)
 
 
 def test_the_seed_bills_two_calls_and_the_pause_between_them(db: Connection, new_widget: NewWidget) -> None:
@@ -128,16 +90,34 @@ def test_minimum_and_increment(
         assert row["rule"] == f'{rule} (plan "Pro" from 2024-05)'
 
 
-@pytest.mark.parametrize(("assumed_calls", "billable"), [("full", 1800), ("none", 0)])
-def test_calls_with_an_assumed_end(db: Connection, new_widget: NewWidget, assumed_calls: str, billable: int) -> None:
-    """Whether a call of which nothing tells the end is billed, its plan says; a heartbeat is no assumption."""
+@pytest.mark.parametrize(
+    ("terms", "billable", "rule"),
+    [
+        ({"assumed_calls": "full"}, 1800, "exact duration"),
+        ({"assumed_calls": "none", "minimum_seconds": 30}, 0, "assumed ends are not billed"),
+        ({"assumed_calls": "300"}, 300, "an assumed end, at most 300 s"),
+        ({"assumed_calls": "7200"}, 1800, "an assumed end, at most 7200 s"),
+        (
+            {"assumed_calls": "10", "minimum_seconds": 30, "increment_seconds": 60},
+            60,
+            "an assumed end, at most 10 s, at least 30 s, in steps of 60 s",
+        ),
+    ],
+)
+def test_calls_with_an_assumed_end(db: Connection, new_widget: NewWidget, terms: Row, billable: int, rule: str) -> None:
+    """How much of a call is billed of which nothing tells the end, its plan says; a heartbeat is no assumption."""
     widget_id = new_widget()
-    add_plan(db, widget_id, assumed_calls=assumed_calls)
+    add_plan(db, widget_id, **terms)
     call(db, widget_id, 1800, source="inferred")
     call(db, widget_id, 1800, session="alive", source="inferred")
-    record(db, widget_id, "alive", "call_heartbeat", after(seconds=50), call_id="c")
+    record(db, widget_id, "alive", "call_heartbeat", after(seconds=60), call_id="c")
 
-    assert {c["evidence"]: c["billable_seconds"] for c in bill(db, widget_id)} == {"assumed": billable, "heartbeat": 50}
+    rows = {row["evidence"]: row for row in bill(db, widget_id)}
+    sums = usage(db, widget_id)
+
+    assert rows["assumed"]["billable_seconds"] == sums["assumed_seconds"] == billable
+    assert rows["heartbeat"]["billable_seconds"] == 60
+    assert rows["assumed"]["rule"] == f'{rule} (plan "Pro" from 2024-05)'
 
 
 @pytest.mark.parametrize(
@@ -224,7 +204,9 @@ def test_two_currencies_have_no_sum(db: Connection, new_widget: NewWidget) -> No
         ({"valid_from": "2024-05-02"}, "plans_start_with_a_month"),
         ({"price_per_minute": Decimal("NaN")}, "price_is_a_number_of_zero_or_more"),
         ({"currency": "eur"}, "currency_has_three_letters"),
-        ({"assumed_calls": "half"}, "assumed_calls_are_billed_in_full_or_not"),
+        ({"assumed_calls": "half"}, "assumed_calls_are_full_none_or_seconds"),
+        ({"assumed_calls": "0"}, "assumed_calls_are_full_none_or_seconds"),
+        ({"monthly_fee": Decimal("-1")}, "fee_is_a_number_of_zero_or_more"),
         ({"increment_seconds": -1}, "increment_is_not_negative"),
     ],
 )
@@ -262,10 +244,11 @@ def test_as_of_counts_what_was_received_by_then(db: Connection, new_widget: NewW
     record(db, widget_id, "s", "call_start", NOON, call_id="c", received_at=received[0])
     record(db, widget_id, "s", "call_end", after(minutes=30), call_id="c", source="inferred", received_at=received[1])
     record(db, widget_id, "s", "call_end", after(minutes=5), call_id="c", received_at=received[2])
-    record(
-        db, widget_id, "s", "call_end", received[3], call_id="c", source="operator", received_at=received[3],
-        properties={"duration_seconds": 60, "reason": "agreed", "corrected_by": "bob"},
-    )  # fmt: skip
+    for event_type, at in (("call_start", NOON), ("call_end", after(minutes=1))):
+        record(
+            db, widget_id, "s", event_type, at, call_id="c", source="operator", received_at=received[3],
+            properties={"reason": "agreed", "corrected_by": "bob"},
+        )  # fmt: skip
 
     bills = [bill(db, widget_id, at) for at in [NOON, *received]]
 
@@ -309,7 +292,7 @@ def test_a_cut_off_waits_for_who_writes(stack: Stack, db: Connection, new_widget
 
 
 def test_a_batch_is_received_at_one_moment(db: Connection, connect: Connect, new_widget: NewWidget) -> None:
-    """The ages in a batch count from one receipt, whatever their order; age and timestamp add up to it (R3)."""
+    """The ages in a batch count from one receipt, whatever their order; age and timestamp add up to it."""
     widget_id = new_widget()
     sender = connect("anon", request__headers='{"origin": "https://shop.example"}')
     sender.execute(
@@ -329,236 +312,35 @@ def test_a_batch_is_received_at_one_moment(db: Connection, connect: Connect, new
     assert row == {"receipts": 1, "ages": [timedelta(milliseconds=i) for i in range(1, 201)]}
 
 
-def correct(db: Connection, widget_id: UUID, seconds: float, reason: str = "agreed", by: str = "bob") -> Row:
-    row = db.execute(
-        "select public.correct_widget_call(%s, 's', 'c', %s::numeric, %s, %s) as call", [widget_id, seconds, reason, by]
-    ).fetchone()
-    assert row is not None
-    call: Row = row["call"]
-    return call
+def test_a_bill_of_one_widget_is_its_part_of_all(db: Connection, new_widget: NewWidget) -> None:
+    """`only_widget` leaves the others out, kept and as of a moment."""
+    widgets = [new_widget(), new_widget()]
+    for widget_id in widgets:
+        add_plan(db, widget_id, minimum_seconds=30)
+        call(db, widget_id, 10)
+
+    for what in ("calls", "usage"):
+        for as_of in (None, datetime.now(UTC)):
+            query = f"select * from public.widget_billing_{what}('2024-05-01', '2024-06-01', %s, %s)".encode()
+            everything = db.execute(query, [as_of, None]).fetchall()
+            of_one = db.execute(query, [as_of, widgets[0]]).fetchall()
+            assert of_one == [row for row in everything if row["widget_id"] == widgets[0]]
+            assert len(of_one) == 1
 
 
-def test_the_latest_correction_counts(db: Connection, new_widget: NewWidget) -> None:
-    """An operator outranks all others, a later decision an earlier one, shorter or longer; all stay in the ledger."""
-    widget_id = new_widget()
-    call(db, widget_id, 600, source="provider")
-
-    billed = []
-    for seconds in (300, 60, 120.5, 0, 90):
-        assert correct(db, widget_id, seconds)["duration_seconds"] == seconds
-        billed.append(bill(db, widget_id)[0])
-    record(db, widget_id, "s", "call_end", after(seconds=5), call_id="c", source="provider")
-
-    assert [b["billable_seconds"] for b in billed] == [300, 60, Decimal("120.5"), 0, 90]
-    assert bill(db, widget_id) == billed[-1:]
-    assert {b["evidence"] for b in billed} == {"operator"}
-    assert differences(db, widget_id) == []
-    events = db.execute(
-        "select properties from public.widget_analytics where widget_id = %s and source = 'operator'", [widget_id]
-    ).fetchall()
-    assert len(events) == 5
-
-
-def test_a_void_call_costs_nothing_under_any_plan(db: Connection, new_widget: NewWidget) -> None:
-    """Set to 0 s, a call is void, whatever minimum there is, and stays void when an earlier start turns up."""
-    widget_id = new_widget()
-    add_plan(db, widget_id, minimum_seconds=60)
-    call(db, widget_id, 600)
-
-    correct(db, widget_id, 0, reason="test call", by="alice")
-    record(db, widget_id, "s", "call_start", after(minutes=-5), call_id="c")
-
-    (row,) = bill(db, widget_id)
-    assert (row["outcome"], row["evidence"], row["duration_seconds"], row["billable_seconds"], row["amount"]) == (
-        "completed",
-        "operator",
-        0,
-        0,
-        0,
-    )
-    assert row["rule"] == 'void (plan "Pro" from 2024-05); set by alice: test call'
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"),
-    [
-        (("s", "c", -1, "why", "who"), "duration_seconds"),
-        (("s", "c", 14401, "why", "who"), "duration_seconds"),
-        (("s", "c", None, "why", "who"), "duration_seconds"),
-        (("s", "c", 10, " ", "who"), "reason"),
-        (("s", "c", 10, "why", None), "corrected_by"),
-        (("s", "other", 10, "why", "who"), "call_id"),
-    ],
-)
-def test_corrections_that_cannot_be(
-    db: Connection, new_widget: NewWidget, arguments: tuple[Any, ...], field: str
+def test_a_widget_names_its_customer(
+    db: Connection, connect: Connect, new_owner: NewOwner, new_widget: NewWidget
 ) -> None:
-    """A correction without a reason, a name, a call or a possible duration is refused by that field's name."""
-    widget_id = new_widget()
-    call(db, widget_id, 60)
+    """The company's own number for whom it bills: several widgets may share it, owners see that of theirs."""
+    owner_id = new_owner()
+    widgets = [new_widget(owner_id), new_widget(owner_id), new_widget()]
+    company = connect("service_role")
+    for widget_id in widgets:
+        company.execute("insert into public.widget_customers values (%s, 'C-1042')", [widget_id])
 
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"^{field}: "):
-        db.execute("select public.correct_widget_call(%s, %s, %s, %s::numeric, %s, %s)", [widget_id, *arguments])
+    seen = connect("authenticated", user_id=owner_id).execute("select * from public.widget_customers").fetchall()
 
-
-def test_nobody_else_states_a_duration(db: Connection, connect: Connect, new_widget: NewWidget) -> None:
-    """What a browser claims in its properties does not shorten its call; no number is too wild for the session."""
-    widget_id = new_widget()
-    call(db, widget_id, 60, properties={"duration_seconds": 1})
-    for session, stated in (("wild", 1e300), ("negative", -1e300), ("text", "x")):
-        call(db, widget_id, 60, session=session, source="server", properties={"duration_seconds": stated})
-
-    assert sorted(c["duration_seconds"] for c in bill(db, widget_id)) == [0, 60, 60, 14400]
-
-
-def evidence(stack: Stack, http: httpx.Client, widget_id: UUID, /, **fields: Any) -> httpx.Response:
-    record = {"widget_id": str(widget_id), "session_id": "s", "call_id": "c", "source": "provider", "record_id": "r1"}
-    return http.post(
-        "/rest/v1/rpc/record_widget_call_evidence", headers={"apikey": stack.secret_key}, json=record | fields
-    )
-
-
-def test_the_provider_outranks_the_browser(
-    stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget
-) -> None:
-    """A provider's record says how long the call was; it began when first heard of (R4). A repeat is a success."""
-    widget_id = new_widget()
-    call(db, widget_id, 300)
-    times = {"started_at": after(seconds=10).isoformat(), "ended_at": after(seconds=250).isoformat()}
-
-    first = evidence(stack, http, widget_id, **times)
-    again = evidence(stack, http, widget_id, **times | {"ended_at": after(seconds=260).isoformat()})
-
-    assert (first.status_code, first.json()["accepted"], first.json()["duplicates"]) == (200, 2, 0)
-    assert (again.status_code, again.json()["accepted"], again.json()["duplicates"]) == (200, 0, 2)
-    (row,) = bill(db, widget_id)
-    assert (row["started_at"], row["evidence"], row["duration_seconds"]) == (NOON, "provider", 240)
-    assert first.json()["call"]["duration_seconds"] == 240
-
-
-def test_a_record_makes_a_call_that_nobody_reported(
-    stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget
-) -> None:
-    """An unknown call begins with its record; an end alone waits for its start, in any order."""
-    widget_id = new_widget()
-
-    waiting = evidence(stack, http, widget_id, source="server", ended_at=after(seconds=70).isoformat())
-    failed = evidence(
-        stack, http, widget_id, call_id="d", outcome="failed",
-        started_at=after(minutes=1).isoformat(), ended_at=after(minutes=2).isoformat(),
-    )  # fmt: skip
-    started = evidence(stack, http, widget_id, source="server", started_at=NOON.isoformat())
-
-    assert waiting.json() == {"accepted": 1, "duplicates": 0, "call": None}
-    assert failed.json()["call"]["outcome"] == "failed"
-    assert started.json()["call"]["duration_seconds"] == 70
-    assert [(c["call_id"], c["evidence"], c["billable_seconds"]) for c in bill(db, widget_id)] == [
-        ("c", "observed", 70),
-        ("d", "provider", 0),
-    ]
-
-
-def test_no_sender_keeps_a_record_out(stack: Stack, http: httpx.Client, db: Connection, new_widget: NewWidget) -> None:
-    """A browser's event that claims the record's name does not stand in its way."""
-    widget_id = new_widget()
-    call(db, widget_id, 30, properties={"record_id": "r1"})
-
-    answer = evidence(stack, http, widget_id, started_at=NOON.isoformat(), ended_at=after(seconds=100).isoformat())
-
-    assert answer.json()["accepted"] == 2
-    assert bill(db, widget_id)[0]["duration_seconds"] == 100
-
-
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"source": "operator", "started_at": NOON.isoformat()}, "source"),
-        ({"source": "browser", "started_at": NOON.isoformat()}, "source"),
-        ({}, "started_at"),
-        ({"started_at": "infinity"}, "started_at"),
-        ({"ended_at": "2999-01-01T00:00:00Z"}, "ended_at"),
-        ({"started_at": NOON.isoformat(), "ended_at": after(seconds=-1).isoformat()}, "ended_at"),
-        ({"started_at": NOON.isoformat(), "outcome": "open"}, "outcome"),
-        ({"started_at": NOON.isoformat(), "record_id": ""}, "record_id"),
-        ({"started_at": NOON.isoformat(), "call_id": ""}, "call_id"),
-        ({"started_at": NOON.isoformat(), "session_id": "x" * 256}, "session_id"),
-        ({"started_at": NOON.isoformat(), "widget_id": str(UUID(int=1))}, "widget_id"),
-    ],
-)
-def test_records_that_cannot_be(
-    stack: Stack, http: httpx.Client, new_widget: NewWidget, fields: Row, field: str
-) -> None:
-    """A record that makes no sense is refused as 400, by the name of the field."""
-    answer = evidence(stack, http, new_widget(), **fields)
-
-    assert answer.status_code == 400
-    assert answer.json()["code"] == "22023"
-    assert answer.json()["message"].startswith(f"{field}: ")
-
-
-@pytest.mark.parametrize(
-    "function", ["record_widget_call_evidence", "correct_widget_call", "close_widget_billing_period"]
-)
-def test_who_pays_writes_no_evidence(stack: Stack, http: httpx.Client, new_owner: NewOwner, function: str) -> None:
-    """Neither a visitor nor a signed-in owner may add evidence, correct a call or close a month."""
-    bodies = {
-        "record_widget_call_evidence": {"widget_id": str(UUID(int=1)), "session_id": "s", "call_id": "c",
-                                        "source": "server", "record_id": "r"},
-        "correct_widget_call": {"widget_id": str(UUID(int=1)), "session_id": "s", "call_id": "c",
-                                "duration_seconds": 0, "reason": "x", "corrected_by": "me"},
-        "close_widget_billing_period": {"period": "2024-01"},
-    }  # fmt: skip
-    visitor = {"apikey": stack.publishable_key}
-
-    for headers in (visitor, visitor | {"authorization": f"Bearer {stack.token_for(new_owner())}"}):
-        answer = http.post(f"/rest/v1/rpc/{function}", headers=headers, json=bodies[function])
-        assert answer.status_code in (401, 403)
-        assert answer.json()["code"] == "42501"
-
-
-@pytest.mark.parametrize("period", ["2999-01", "soon"])
-def test_what_cannot_be_closed_is_a_400(stack: Stack, http: httpx.Client, period: str) -> None:
-    """Over REST, a closing that is refused says why."""
-    answer = http.post(
-        "/rest/v1/rpc/close_widget_billing_period", headers={"apikey": stack.secret_key}, json={"period": period}
-    )
-
-    assert answer.status_code == 400
-    assert answer.json()["code"] == "22023"
-    assert answer.json()["message"].startswith("period: ")
-
-
-@pytest.mark.parametrize(
-    ("zone", "month", "start", "end"),
-    [
-        ("UTC", "2025-03", "2025-03-01T00:00:00+00:00", "2025-04-01T00:00:00+00:00"),
-        ("Europe/Vienna", "2025-03", "2025-02-28T23:00:00+00:00", "2025-03-31T22:00:00+00:00"),
-        ("America/New_York", "2025-11-01", "2025-11-01T04:00:00+00:00", "2025-12-01T05:00:00+00:00"),
-        ("Asia/Kathmandu", "2025-12", "2025-11-30T18:15:00+00:00", "2025-12-31T18:15:00+00:00"),
-    ],
-)
-def test_months_in_the_billing_time_zone(db: Connection, zone: str, month: str, start: str, end: str) -> None:
-    """A month runs from local midnight to local midnight, an hour shorter or longer where the clocks change."""
-    with db.transaction(force_rollback=True):
-        db.execute("update widget_internal.settings set billing_time_zone = %s", [zone])
-        row = db.execute("select * from public.widget_billing_period(%s)", [month]).fetchone()
-
-    assert row is not None
-    assert (row["period_start"].isoformat(), row["period_end"].isoformat(), row["time_zone"]) == (start, end, zone)
-
-
-def test_a_call_belongs_to_the_month_in_which_it_started(db: Connection, new_widget: NewWidget) -> None:
-    """Around midnight in the billing time zone, the plan of the month of the call's start holds."""
-    widget_id = new_widget()
-    add_plan(db, widget_id, valid_from="2024-05-01", name="May")
-    record(db, widget_id, "s", "call_start", datetime(2024, 4, 30, 22, 30, tzinfo=UTC))
-    record(db, widget_id, "s", "call_end", datetime(2024, 4, 30, 22, 31, tzinfo=UTC))
-    query = "select rule from public.widget_billing_calls('2024-04-01', '2024-06-01') where widget_id = %s"
-
-    utc = db.execute(query, [widget_id]).fetchall()
-    with db.transaction(force_rollback=True):
-        db.execute("update widget_internal.settings set billing_time_zone = 'Europe/Vienna'")
-        vienna = db.execute(query, [widget_id]).fetchall()
-
-    assert utc == [{"rule": "exact duration"}]
-    assert vienna == [{"rule": 'exact duration (plan "May" from 2024-05)'}]
+    assert {row["widget_id"] for row in seen} == set(widgets[:2])
+    assert {row["reference"] for row in seen} == {"C-1042"}
+    with pytest.raises(psycopg.errors.CheckViolation, match="references_are_one_line"):
+        company.execute("update public.widget_customers set reference = '' where widget_id = %s", [widgets[0]])

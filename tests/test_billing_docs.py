@@ -30,6 +30,8 @@ def plan(terms: str) -> dict[str, object]:
             columns["bills_failed_calls"] = True
         elif name == "assumed":
             columns["assumed_calls"] = value
+        elif name == "fee":
+            columns["monthly_fee"] = value
         else:
             columns[COLUMNS[name]] = int(value)
     return columns
@@ -60,11 +62,12 @@ def test_worked_example(
     """Each row of the table: plan and calls in, seconds and amount out."""
     widget_id = new_widget()
     if terms != "(none)":
-        columns = {"widget_id": widget_id, "valid_from": "2024-05-01", "name": "Example"} | plan(terms)
-        db.execute(
-            f"insert into public.widget_plans ({', '.join(columns)}) values (%s{', %s' * (len(columns) - 1)})",
-            list(columns.values()),
-        )
+        ended = {"widget_id": widget_id, "valid_from": "2024-06-01", "name": "Ended"} | plan("0 EUR")
+        for columns in (ended, {"widget_id": widget_id, "valid_from": "2024-05-01", "name": "Example"} | plan(terms)):
+            db.execute(
+                f"insert into public.widget_plans ({', '.join(columns)}) values (%s{', %s' * (len(columns) - 1)})",
+                list(columns.values()),
+            )
     for session, (seconds, mark) in enumerate(re.findall(r"([0-9.]+)([!?=]?)", calls)):
         add_call(db, widget_id, str(session), float(seconds), mark)
 

@@ -1,117 +1,22 @@
-"""Closed months: what a statement holds, that nothing changes it, and how what comes late is billed.
+"""Closed months: what a statement holds, that nothing changes it, and how what comes late is billed."""
 
-On a database of its own, as a closed month stays closed. Each test has a year of its own, the next one an earlier
-one, so that none leaves earlier months open to the others.
-"""
-
-import hashlib
-import itertools
 import json
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
 
-from local_stack.stack import Stack
-from tests.support import Connection, Row, record
+from tests.billing_books import add_plan, call, charges, close, correct, lines, new_widget, noon, pending
+from tests.support import Connection, record
 
-_years = itertools.count(2019, -1)
-
-Open = Callable[[], Connection]
-
-
-@pytest.fixture(scope="module")
-def books() -> Iterator[Stack]:
-    """A database with closed months."""
-    with Stack(durable=False, jobs=False, gateway=False) as stack:
-        yield stack
+pytest_plugins = ["tests.billing_plugin"]
 
 
 @pytest.fixture
-def open_db(books: Stack) -> Iterator[Open]:
-    opened: list[Connection] = []
-
-    def open_one() -> Connection:
-        opened.append(psycopg.connect(books.database_url, autocommit=True, row_factory=dict_row))
-        return opened[-1]
-
-    yield open_one
-    for connection in opened:
-        connection.close()
-
-
-@pytest.fixture
-def db(open_db: Open) -> Connection:
-    return open_db()
-
-
-@pytest.fixture
-def year() -> int:
-    return next(_years)
-
-
-def new_widget(db: Connection, owner_id: UUID | None = None) -> UUID:
-    if owner_id is not None:
-        db.execute("insert into auth.users (id, email) values (%s, %s)", [owner_id, f"{owner_id}@owner.example"])
-    row = db.execute("insert into public.widgets (owner_id) values (%s) returning id", [owner_id]).fetchone()
-    assert row is not None
-    widget_id: UUID = row["id"]
-    return widget_id
-
-
-def add_plan(db: Connection, widget_id: UUID, valid_from: date, **terms: Any) -> None:
-    plan = {"name": "Pro", "price_per_minute": Decimal("0.10"), "currency": "EUR"} | terms
-    db.execute(
-        f"insert into public.widget_plans (widget_id, valid_from, {', '.join(plan)})"
-        f" values (%s, %s{', %s' * len(plan)})",
-        [widget_id, valid_from, *plan.values()],
-    )
-
-
-def call(db: Connection, widget_id: UUID, at: datetime, seconds: float, session: str = "s") -> None:
-    record(db, widget_id, session, "call_start", at, call_id="c")
-    record(db, widget_id, session, "call_end", at + timedelta(seconds=seconds), call_id="c")
-
-
-def correct(db: Connection, widget_id: UUID, seconds: float, session: str = "s") -> None:
-    db.execute(
-        "select public.correct_widget_call(%s, %s, 'c', %s::numeric, 'agreed', 'bob')", [widget_id, session, seconds]
-    )
-
-
-def close(db: Connection, month: date | str) -> Row:
-    row = db.execute("select * from public.close_widget_billing_period(%s)", [str(month)]).fetchone()
-    assert row is not None
-    return row
-
-
-def lines(db: Connection, month: date) -> list[Row]:
-    return db.execute(
-        "select * from public.widget_statement_lines where period = %s"
-        " order by usage_period, widget_id, session_id, call_id",
-        [month],
-    ).fetchall()
-
-
-def charges(db: Connection, month: date) -> list[Row]:
-    return db.execute(
-        "select * from public.widget_statement_charges where period = %s order by widget_id, usage_period", [month]
-    ).fetchall()
-
-
-def pending(db: Connection, widget_id: UUID) -> list[Row]:
-    return db.execute("select * from public.widget_pending_adjustments() where widget_id = %s", [widget_id]).fetchall()
-
-
-def noon(month: date) -> datetime:
-    return datetime(month.year, month.month, 10, 12, tzinfo=UTC)
+def db(books_db: Connection) -> Connection:
+    return books_db
 
 
 def test_a_statement_holds_the_months_calls_and_their_price(db: Connection, year: int) -> None:
@@ -245,63 +150,6 @@ def test_a_call_that_moves_to_another_month_moves_on_the_bill(db: Connection, ye
     assert pending(db, widget_id) == []
 
 
-def test_closing_twice_changes_nothing_and_says_so(db: Connection, year: int) -> None:
-    """The second closing answers with the first one's statement."""
-    march = date(year, 3, 1)
-    widget_id = new_widget(db)
-    call(db, widget_id, noon(march), 100)
-    first = close(db, march)
-    call(db, widget_id, noon(march), 100, session="late")
-
-    second = close(db, f"{march:%Y-%m}")
-
-    assert second.pop("answer") == "was closed already; nothing was changed"
-    assert first.pop("answer") == "closed now"
-    assert first == second
-
-
-@pytest.mark.parametrize("text", ["", "2026", "2026-13", "2026-10-02", "infinity", "0000-01", "2026-10 ", None])
-def test_what_is_no_month_is_refused(db: Connection, text: str | None) -> None:
-    """A period without an end, or that is no month, is refused by name."""
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"^period: must be a month"):
-        db.execute("select * from public.close_widget_billing_period(%s)", [text])
-
-
-@pytest.mark.parametrize("days", [0, 40, 4000])
-def test_a_month_that_is_not_over_is_refused(db: Connection, days: int) -> None:
-    """The running month and those to come cannot be closed."""
-    month = (datetime.now(UTC) + timedelta(days=days)).date().replace(day=1)
-
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"^period: {month:%Y-%m} is not over before "):
-        close(db, month)
-
-
-def test_months_are_closed_in_order(db: Connection, year: int) -> None:
-    """A month waits for the earlier ones that have calls; one without calls may be left out, and closed later."""
-    january, march, april = (date(year, month, 1) for month in (1, 3, 4))
-    widget_id = new_widget(db)
-    call(db, widget_id, noon(march), 100)
-
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"^period: {year}-03 has calls and is not closed"):
-        close(db, april)
-    assert close(db, march)["calls"] == 1
-    call(db, widget_id, noon(january), 100, session="forgotten")
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"^period: {year}-01 "):
-        close(db, april)
-
-    assert close(db, january)["calls"] == 1
-    assert close(db, april)["answer"] == "closed now"
-    assert pending(db, widget_id) == []
-
-
-def test_only_read_committed_closes(db: Connection, year: int) -> None:
-    """A transaction that cannot see what was committed meanwhile may not close a month."""
-    with db.transaction():
-        db.execute("set transaction isolation level repeatable read")
-        with pytest.raises(psycopg.errors.FeatureNotSupported), db.transaction():
-            close(db, date(year, 3, 1))
-
-
 @pytest.mark.parametrize(
     "statement",
     [
@@ -391,76 +239,6 @@ def test_a_changed_setting_is_an_adjustment_without_events(db: Connection, year:
     assert [(row["old_seconds"], row["new_seconds"], row["event_ids"]) for row in waiting] == [(7200, 3600, [])]
 
 
-def iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def number(value: Decimal | int | None) -> str | None:
-    text = None if value is None else f"{Decimal(value):f}"
-    return text.rstrip("0").rstrip(".") if text and "." in text else text
-
-
-def sha256(rows: list[list[Any]]) -> str:
-    return hashlib.sha256("\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()).hexdigest()
-
-
-def test_the_hashes_can_be_computed_from_the_rows(db: Connection, year: int) -> None:
-    """A charge's hash is that of its row and lines, a month's that of its charges, as docs/billing.md says."""
-    march, april = date(year, 3, 1), date(year, 4, 1)
-    widget_id = new_widget(db)
-    add_plan(db, widget_id, march, name='"Größe" \\ 1', price_per_minute=Decimal("0.1250"))
-    call(db, widget_id, noon(march), 61.5)
-    call(db, widget_id, noon(march), 100, session='tab\t"\x01é\U0001f600')
-    call(db, new_widget(db), noon(march), 0.25)
-    record(db, widget_id, "open", "call_start", noon(march), call_id="c")
-    close(db, march)
-    correct(db, widget_id, 10)
-    close(db, april)
-
-    for month in (march, april):
-        hashes = []
-        for charge in charges(db, month):
-            rows: list[list[Any]] = [[
-                str(charge["period"]), str(charge["widget_id"]), str(charge["usage_period"]),
-                charge["plan_valid_from"] and str(charge["plan_valid_from"]), str(charge["included_seconds"]),
-                number(charge["price_per_minute"]), charge["currency"], number(charge["old_seconds"]),
-                number(charge["new_seconds"]), number(charge["old_amount"]), number(charge["new_amount"]),
-            ]]  # fmt: skip
-            own = [line for line in lines(db, month) if line["widget_id"] == charge["widget_id"]]
-            own.sort(key=lambda line: (line["session_id"].encode(), line["call_id"].encode()))
-            rows += [
-                [
-                    line["session_id"], line["call_id"], iso(line["started_at"]), iso(line["ended_at"]),
-                    line["outcome"], line["evidence"], number(line["duration_seconds"]), number(line["old_seconds"]),
-                    number(line["new_seconds"]), line["rule"], [str(event_id) for event_id in line["event_ids"]],
-                ]
-                for line in own
-            ]  # fmt: skip
-            assert sha256(rows) == charge["content_hash"]
-            hashes.append(charge["content_hash"])
-        period = db.execute("select * from public.widget_billing_periods where period = %s", [month]).fetchone()
-        assert period is not None
-        head = [str(month), iso(period["period_start"]), iso(period["period_end"]), iso(period["as_of"])]
-        content = "\n".join([json.dumps(head), *hashes])
-        assert hashlib.sha256(content.encode()).hexdigest() == period["content_hash"]
-
-
-def test_a_forged_statement_is_found(db: Connection, year: int) -> None:
-    """Whoever switches the guards off and changes a line leaves a hash that does not fit."""
-    march = date(year, 3, 1)
-    widget_id = new_widget(db)
-    call(db, widget_id, noon(march), 100)
-    close(db, march)
-    assert db.execute("select * from public.broken_widget_statements()").fetchall() == []
-
-    with db.transaction(force_rollback=True):
-        db.execute("alter table public.widget_statement_lines disable trigger user")
-        db.execute("update public.widget_statement_lines set new_seconds = 1 where widget_id = %s", [widget_id])
-        broken = db.execute("select * from public.broken_widget_statements()").fetchall()
-
-    assert broken == [{"period": march, "widget_id": widget_id, "usage_period": march}]
-
-
 def test_owners_see_their_own_statements(db: Connection, year: int) -> None:
     """An owner reads plans, charges, lines, months and pending adjustments of its own widgets, and no others."""
     march = date(year, 3, 1)
@@ -483,7 +261,8 @@ def test_owners_see_their_own_statements(db: Connection, year: int) -> None:
             db.execute("set local role authenticated")
             for relation in (
                 "public.widget_plans",
-                "widget_internal.plan_validity",
+                "widget_internal.plans_in(current_date)",
+                "widget_internal.compared_calls",
                 "public.widget_statement_charges",
                 "public.widget_statement_lines",
                 "public.widget_pending_adjustments()",
@@ -492,97 +271,3 @@ def test_owners_see_their_own_statements(db: Connection, year: int) -> None:
                 assert seen == [{"widget_id": widgets[owner_id]}], relation
             months = db.execute("select period from public.widget_billing_periods").fetchall()
             assert months == [{"period": march}]
-
-
-def test_who_closed_is_who_asked(db: Connection, year: int) -> None:
-    """Over the API, the statement names the role and the user of the request."""
-    with db.transaction():
-        db.execute("""select set_config('request.jwt.claims', '{"role": "service_role", "sub": "finance"}', true)""")
-        db.execute("set local role service_role")
-        answer = close(db, date(year, 3, 1))
-
-    assert answer["closed_by"] == "postgres service_role finance"
-
-
-def test_two_closings_at_once(open_db: Open, year: int) -> None:
-    """The second waits for the first, and then finds the month closed."""
-    march = date(year, 3, 1)
-    connections = [open_db() for _ in range(4)]
-    call(connections[0], new_widget(connections[0]), noon(march), 100)
-
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda connection: close(connection, march), connections))
-
-    assert sorted(answer["answer"] for answer in answers) == [
-        "closed now",
-        *["was closed already; nothing was changed"] * 3,
-    ]
-    assert len({answer["content_hash"] for answer in answers}) == 1
-
-
-def test_closing_while_a_transaction_writes(open_db: Open, year: int) -> None:
-    """An uncommitted event makes the closing give up, not guess; one written afterwards is late, whenever it began."""
-    march, april = date(year, 3, 1), date(year, 4, 1)
-    db, writer, sleeper = open_db(), open_db(), open_db()
-    widget_id = new_widget(db)
-
-    with sleeper.transaction():
-        sleeper.execute("select now()")
-        with writer.transaction():
-            call(writer, widget_id, noon(march), 100)
-            with pytest.raises(psycopg.errors.LockNotAvailable, match="nothing was changed"):
-                close(db, march)
-        answer = close(db, march)
-        call(sleeper, widget_id, noon(march), 50, session="late")
-
-    assert answer["calls"] == 1
-    assert [row["session_id"] for row in pending(db, widget_id)] == ["late"]
-    as_of = db.execute(
-        "select session_id from public.widget_billing_calls(%s, %s, %s)", [march, april, answer["as_of"]]
-    ).fetchall()
-    assert as_of == [{"session_id": "s"}]
-
-
-def test_closing_while_events_pour_in(open_db: Open, year: int) -> None:
-    """Every call is on one statement: in the month where it was received by the closing, else as an adjustment."""
-    march, april = date(year, 3, 1), date(year, 4, 1)
-    db = open_db()
-    widget_id = new_widget(db)
-    stop = threading.Event()
-    sent = [0, 0, 0]
-
-    def pour(writer: int) -> None:
-        connection = open_db()
-        while not stop.is_set():
-            call(connection, widget_id, noon(march), 10, session=f"{writer}-{sent[writer]}")
-            sent[writer] += 1
-
-    with ThreadPoolExecutor(3) as pool:
-        writers = [pool.submit(pour, writer) for writer in range(3)]
-        try:
-            while min(sent) < 30:
-                stop.wait(0.01)
-            first = close(db, march)
-            at_closing = sum(sent)
-            while sum(sent) < at_closing + 60:
-                stop.wait(0.01)
-        finally:
-            stop.set()
-        for result in writers:
-            result.result()
-    again = db.execute(
-        "select session_id, outcome, billable_seconds from public.widget_billing_calls(%s, %s, %s) order by session_id",
-        [march, april, first["as_of"]],
-    ).fetchall()
-    second = close(db, april)
-
-    assert 90 <= first["calls"] < sum(sent)
-    assert second["adjustments"] >= 60
-    key = ("session_id", "outcome", "new_seconds")
-    assert sorted(tuple(row.values()) for row in again) == sorted(tuple(x[k] for k in key) for x in lines(db, march))
-    total = db.execute(
-        "select sum(difference_seconds) as seconds from public.widget_statement_lines where widget_id = %s", [widget_id]
-    ).fetchone()
-    assert total == {"seconds": 10 * sum(sent)}
-    assert all(len(line["event_ids"]) in (1, 2) for line in lines(db, april))
-    assert pending(db, widget_id) == []

@@ -13,9 +13,17 @@ FIRST = datetime(2022, 2, 1, tzinfo=UTC)
 PERIOD = (FIRST, datetime(2022, 6, 1, tzinfo=UTC))
 CALLS = 400
 
-# The sums as they are defined: over rated_calls(), which says of each call what it costs and why.
+# The sums as they are defined: over widget_billing_calls(), which says of each call what it costs and why.
 DEFINITION = """
-with rated as (select * from widget_internal.rated_calls(%(from)s, %(to)s, %(as_of)s)),
+with rated as (
+  select c.*, p.plan, date_trunc('month', c.started_at at time zone 'UTC') as month
+  from public.widget_billing_calls(%(from)s, %(to)s, %(as_of)s) c
+  left join lateral (
+    select l as plan from public.widget_plans l
+    where l.widget_id = c.widget_id and l.valid_from <= c.started_at at time zone 'UTC'
+    order by l.valid_from desc limit 1
+  ) p on true
+),
 months as (
   select r.widget_id, r.plan, sum(r.billable_seconds) as seconds from rated r group by r.widget_id, r.month, r.plan
 ),
@@ -46,7 +54,13 @@ from rated r
 join charges c on c.widget_id = r.widget_id
 group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.has_amount
 """
-USAGE = "select * from public.widget_billing_usage(%(from)s, %(to)s, %(as_of)s)"
+USAGE = """
+select
+  widget_id, calls, billable_seconds, observed_calls, observed_seconds, provider_calls, provider_seconds,
+  operator_calls, operator_seconds, heartbeat_calls, heartbeat_seconds, assumed_calls, assumed_seconds,
+  open_calls, failed_calls, charged_seconds, amount, currency
+from public.widget_billing_usage(%(from)s, %(to)s, %(as_of)s)
+"""
 
 
 def as_text(db: Connection, query: str, as_of: str | None) -> list[Row]:
@@ -69,7 +83,7 @@ def add_plans(db: Connection, dice: random.Random, widget_id: UUID) -> None:
                     dice.choice(["0.10", "0.0333", "12.5"]),
                     dice.choice(["EUR", "EUR", "JPY"]),
                     dice.random() < 0.5,
-                    dice.choice(["full", "none"]),
+                    dice.choice(["full", "none", "45"]),
                 ],
             )
 

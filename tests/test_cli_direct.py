@@ -93,8 +93,8 @@ def test_the_database_gives_what_the_api_gives(
 def test_parts_and_groups_of_rows_do_not_show(calls: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However a period is parted to be read, and rows to be written, the file is the same."""
     monkeypatch.setattr("widget_analytics._parquet.ROWS_IN_GROUP", 50)
-    monkeypatch.setattr("widget_analytics._copied.ROWS_IN_GROUP", 50)
-    monkeypatch.setattr("widget_analytics._direct._CALLS_IN_PART", 30)
+    monkeypatch.setattr("widget_analytics._copy._LINES_IN_BATCH", 50)
+    monkeypatch.setattr("widget_analytics._copy._CALLS_IN_PART", 30)
 
     for file_format in ("csv", "parquet"):
         for name, way in (("direct", ("--direct",)), ("api", ())):

@@ -12,10 +12,16 @@ from psycopg.rows import DictRow, dict_row
 
 from local_stack.stack import Stack
 from tests.client_support import LedgerCall, environment, insert_calls, run
-from tests.support import record
+from tests.support import clean_up, record
 from tests.test_rules_of_cleanup import ago
 
 Connection = psycopg.Connection[DictRow]
+
+
+# Nothing runs in the midst of these tests, and none of it is missed.
+JOBS_ELSEWHERE = (
+    "update widget_internal.settings set jobs_elsewhere = array(select j.name from widget_internal.scheduled_jobs() j)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,9 @@ def test_a_project_whose_cleanup_never_ran_is_late(own_stack: Stack, own_db: Con
     own_stack.push_migrations()
     own_stack.restart_gateway()
     own_db.execute("select cron.unschedule(jobid) from cron.job")
+    own_db.execute(JOBS_ELSEWHERE)
+    # What was installed just now is not late yet.
+    own_db.execute("update widget_internal.health_state set installed_at = installed_at - interval '1 day'")
 
     done = run(environment(own_stack), tmp_path, "status")
 
@@ -173,3 +182,19 @@ def test_a_failed_cleanup_is_told(own_stack: Stack, own_db: Connection, tmp_path
     assert "the cleanup failed" in failed.stderr
     assert status.returncode == 1
     assert status.stderr.startswith("widget-analytics: the last cleanup failed: 23514")
+
+
+def test_any_other_alarm_has_a_code_too(own_stack: Stack, own_db: Connection, tmp_path: Path) -> None:
+    """A job that nobody runs is told with the statement that brings it back, and with exit code 14."""
+    clean_up(own_db)
+    own_db.execute("select public.refresh_widget_health()")
+    own_db.execute("update widget_internal.settings set jobs_elsewhere = '{}'")
+    try:
+        done = run(
+            environment(own_stack, WIDGET_ANALYTICS_MIN_DELIVERY="0"), tmp_path, "status", "--min-completion", "0"
+        )
+    finally:
+        own_db.execute(JOBS_ELSEWHERE)
+
+    assert done.returncode == 14
+    assert "select cron.schedule('widget_complete_stale_sessions'" in done.stderr

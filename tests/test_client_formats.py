@@ -7,13 +7,15 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from widget_analytics import Call, Evidence, Outcome
-from widget_analytics._formats import write_csv, write_jsonl
+from widget_analytics._formats import FORMATS
+from widget_analytics._lines import batches, texts, to_lines
 from widget_analytics._spreadsheet import safe_text
 
 WIDGET = UUID("0195f2a0-0000-7000-8000-000000000001")
@@ -37,16 +39,19 @@ def a_call(**changes: object) -> Call:
     return Call(**(fields | changes))  # type: ignore[arg-type]  # tests change what they mean to
 
 
-def as_csv(*calls: Call) -> str:
+def written(name: str, calls: tuple[Call, ...]) -> str:
     file = io.BytesIO()
-    write_csv(Call, calls, file)
+    lines = to_lines(Call, map(texts, map(attrgetter(*Call.columns()), calls)))
+    FORMATS[name].write(Call, batches(lines, 1_000), file)
     return file.getvalue().decode()
+
+
+def as_csv(*calls: Call) -> str:
+    return written("csv", calls)
 
 
 def as_jsonl(*calls: Call) -> str:
-    file = io.BytesIO()
-    write_jsonl(Call, calls, file)
-    return file.getvalue().decode()
+    return written("jsonl", calls)
 
 
 def test_csv_is_rfc_4180_in_a_stable_order() -> None:
@@ -155,8 +160,10 @@ def test_many_rows_are_written_in_little_memory(tmp_path: Path, file_format: str
     program = """
 import sys
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from widget_analytics import Call
 from widget_analytics._formats import FORMATS
+from widget_analytics._lines import batches, to_lines
 
 def rows():
     for n in range(50_000):
@@ -170,7 +177,8 @@ def rows():
         }
 
 with open(sys.argv[2], "wb") as file:
-    FORMATS[sys.argv[1]].write(Call, Call.read(rows()), file)
+    lines = to_lines(Call, map(itemgetter(*Call.columns()), rows()))
+    FORMATS[sys.argv[1]].write(Call, batches(lines, 1_000), file)
 """
     command = [sys.executable, "-c", program + PRINT_PEAK, file_format, str(tmp_path / "calls")]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -1,6 +1,5 @@
 """Calls and usage, read through the real API past its row limit."""
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -270,19 +269,27 @@ def test_an_owner_reads_their_own_widgets_only(
 
 
 def test_enums_are_the_databases(db: Connection) -> None:
-    """The outcomes, evidences and event types that Python knows are those that the constraints admit."""
-    rows = db.execute(
+    """The event types that Python knows are those of the database, as are the outcomes and evidences of its calls."""
+    types = db.execute("select unnest(widget_internal.event_types()) as name").fetchall()
+    sources = db.execute("select unnest(widget_internal.event_sources()) as name").fetchall()
+    facts = db.execute(
         """
-        select conname, pg_get_constraintdef(oid) as definition
-        from pg_constraint
-        where contype = 'c' and conname in ('event_type_is_known', 'outcome_is_known', 'evidence_is_known')
+        select f.outcome, f.evidence
+        from unnest(widget_internal.event_sources()) source
+        cross join unnest(array['call_end', 'call_error']) kind
+        cross join unnest(array[null, now()]) heartbeat
+        cross join lateral widget_internal.call_facts(
+          widget_internal.claim('call_start', 'browser', now(), now()), heartbeat,
+          widget_internal.claim(kind, source, now(), now()), null
+        ) f
+        union select f.outcome, f.evidence
+        from widget_internal.call_facts(
+          widget_internal.claim('call_start', 'browser', now(), now()), null, null, null
+        ) f
         """
     ).fetchall()
-    definitions = {row["conname"]: row["definition"] for row in rows}
 
-    def admitted(column: str) -> set[str]:
-        return set(re.findall(r"'([a-z_]+)'::", definitions[f"{column}_is_known"]))
-
-    assert admitted("event_type") == set(EventType)
-    assert admitted("outcome") == set(Outcome)
-    assert admitted("evidence") == set(Evidence)
+    assert {row["name"] for row in types} == set(EventType)
+    assert {row["name"] for row in sources} == {"inferred", "browser", "server", "provider", "operator"}
+    assert {row["outcome"] for row in facts} == set(Outcome)
+    assert {row["evidence"] for row in facts} - {None} == set(Evidence)

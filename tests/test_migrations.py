@@ -1,8 +1,7 @@
 """How the migrations enter a project: an empty one, one that lives, and again."""
 
-import random
+import re
 import shutil
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from local_stack import schema
+from local_stack import baseline, new_migration
+from local_stack.migrations import supabase
 from local_stack.places import SUPABASE
-from local_stack.postgres_server import complete_server
 from local_stack.stack import Stack
 from tests.conftest import FreshDatabase
-from tests.support import Connection, record
+from tests.support import Connection
 
 MIGRATIONS = SUPABASE / "migrations"
 
@@ -102,7 +101,7 @@ def living(fresh_database: FreshDatabase, tmp_path: Path) -> tuple[Stack, Path]:
     shutil.copytree(MIGRATIONS, folder)
     shutil.copy(SUPABASE / "config.toml", tmp_path / "supabase")
     next(folder.glob("*_widgets.sql")).unlink()
-    ownership = next(folder.glob("*_widget_ownership.sql"))
+    ownership = next(folder.glob("*_widget_helpers.sql"))
     text = ownership.read_text()
     for ours, theirs in ADAPTED_OWNERSHIP.items():
         assert ours in text
@@ -171,123 +170,94 @@ def test_a_widgets_table_that_is_there_is_not_touched(fresh_database: FreshDatab
         assert columns.fetchall() == [("id",), ("mine",)]
 
 
-# What a project had before the migrations that came after the first release.
-FIRST_RELEASE = "20261101*.sql"
-EVENT_TYPES = ("widget_load", "widget_open", "call_start", "call_heartbeat", "call_end", "call_error")
-SOURCES = ("browser", "server", "provider", "operator", "inferred")
-JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
-
-# Whatever the first release keeps or computes: it must read the same afterwards.
-KEPT = {
-    "events": "select * from public.widget_analytics order by id",
-    "calls": "select * from public.widget_calls order by widget_id, session_id, call_id",
-    "bill by call": "select * from public.widget_billing_calls('2026-01-01', '2026-03-01') order by 1, 2, 3",
-    "bill": "select * from public.widget_billing_usage('2026-01-01', '2026-03-01') order by widget_id",
-    "bill as of a past moment": """
-        select * from public.widget_billing_usage('2026-01-01', '2026-03-01', '2026-02-10') order by widget_id
-    """,
-    "statements": "select * from public.widget_billing_periods order by 1",
-    "charges": "select * from public.widget_statement_charges order by period, widget_id, usage_period",
-    "lines": """
-        select * from public.widget_statement_lines order by period, usage_period, widget_id, session_id, call_id
-    """,
-    "adjustments": "select * from public.widget_pending_adjustments() order by 1, 2, 3, 4",
-    "plans": "select * from public.widget_plans order by widget_id, valid_from",
-    "widgets": "select * from public.widgets order by id",
-    "refusals": "select * from public.widget_refusals order by hour, reason",
-    "cleanups": "select * from public.widget_cleanup_runs order by id",
-}
+def test_the_baseline_is_what_the_schemas_say() -> None:
+    """If this fails, run scripts/baseline and look at what changed."""
+    assert baseline.stale(baseline.baseline()) == []
 
 
-def live_for_two_months(db: Connection) -> None:
-    """Events of every type and source, with gaps and without ids, a plan, a correction, a closed month, a late end."""
-    dice = random.Random(6)  # noqa: S311 a simulation, not a secret
-    widget_ids = [
-        row["id"]
-        for row in db.execute("insert into public.widgets (name) values ('Voice'), ('Chat') returning id").fetchall()
-    ]
-    db.execute(
-        "insert into public.widget_plans (widget_id, valid_from, name, minimum_seconds, increment_seconds,"
-        " included_seconds, price_per_minute, currency) values (%s, '2026-01-01', 'Pro', 30, 6, 60, 0.10, 'EUR')",
-        [widget_ids[0]],
-    )
-    for number in range(600):
-        happened_at = JANUARY + timedelta(seconds=dice.randrange(58 * 86_400))
-        kind, source = EVENT_TYPES[number % 6], SOURCES[number // 6 % 5]
-        told: Any = {"duration_seconds": dice.randrange(500), "reason": "agreed", "corrected_by": "bob", "login": "x"}
-        record(
-            db,
-            dice.choice(widget_ids),
-            f"s{dice.randrange(60)}",
-            kind,
-            happened_at,
-            source=source,
-            call_id=dice.choice(["a", "b", None]) if kind.startswith("call") else None,
-            seq=dice.choice([None, number + 1]),
-            page_url=dice.choice([None, "https://shop.example/cart"]),
-            user_agent=dice.choice([None, "agent"]),
-            properties=told if source in ("operator", "provider") else dice.choice([None, {"rtt_ms": 7}]),
-            received_at=happened_at + timedelta(hours=dice.choice([0, 0, 0, 30])),
-        )
-    record(db, widget_ids[0], "kept", "call_start", JANUARY + timedelta(days=3), call_id="c")
-    db.execute("select public.correct_widget_call(%s, 'kept', 'c', 77, 'agreed', 'bob')", [widget_ids[0]])
-    db.execute("select public.track_event(gen_random_uuid(), 'widget_load', 's')")
-    db.execute("select public.complete_stale_sessions()")
-    db.execute("select public.close_widget_billing_period('2026-01')")
-    late = JANUARY + timedelta(days=3, minutes=9)
-    record(db, widget_ids[1], "late", "call_start", late, call_id="c")
-    record(db, widget_ids[1], "late", "call_end", late + timedelta(seconds=99), call_id="c", source="provider")
+def test_schemas_and_migrations_make_the_same_database(fresh_database: FreshDatabase, tmp_path: Path) -> None:
+    """Neither the CLI's own comparison nor the catalog finds a difference."""
+    by_migrations, by_schemas = fresh_database(), fresh_database(migrate=False)
+    found = {}
+    with psycopg.connect(by_schemas.database_url, autocommit=True) as db:
+        for path in sorted(baseline.SCHEMAS.rglob("*.sql")):
+            db.execute(path.read_bytes())
+    for name, stack in (("schemas", by_schemas), ("migrations", by_migrations)):
+        with psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as db:
+            found[name] = snapshot(db)
+
+    difference = tmp_path / "difference.sql"
+    supabase(
+        "db", "diff", f"--from={by_schemas.database_url}", f"--to={by_migrations.database_url}", "--use-pg-delta",
+        "-o", str(difference), home=tmp_path,
+    )  # fmt: skip
+
+    assert not difference.exists() or difference.read_text().strip() == ""
+    for what, rows in found["schemas"].items():
+        theirs = {name: row for name, row in found["migrations"][what].items() if "supabase_migrations" not in name}
+        assert theirs == rows, what
 
 
-def test_a_project_of_the_first_release_takes_what_came_after(fresh_database: FreshDatabase, tmp_path: Path) -> None:
-    """With two months of data and a closed one: every event, call, bill and statement reads the same afterwards."""
+@pytest.mark.parametrize("sets", [names for n in range(1, 5) if (names := tuple(baseline.set_names()[:n]))])
+def test_a_project_may_stop_after_any_set(fresh_database: FreshDatabase, tmp_path: Path, sets: tuple[str, ...]) -> None:
+    """Without the sets above it functions name nothing that is missing, events make calls, rights are as listed."""
     folder = tmp_path / "supabase" / "migrations"
     folder.mkdir(parents=True)
-    for migration in MIGRATIONS.glob(FIRST_RELEASE):
-        shutil.copy(migration, folder)
     shutil.copy(SUPABASE / "config.toml", tmp_path / "supabase")
+    for migration in baseline.baseline(list(sets)):
+        shutil.copy(migration.path, folder)
     stack = fresh_database(migrate=False)
     stack.push_migrations(workdir=tmp_path)
 
     with psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as db:
-        live_for_two_months(db)
-        before = {what: db.execute(query.encode()).fetchall() for what, query in KEPT.items()}
-        stack.push_migrations()
-        after = {what: db.execute(query.encode()).fetchall() for what, query in KEPT.items()}
-        wrong = {
-            function: db.execute(f"select * from {function}()".encode()).fetchall()
-            for function in ("public.broken_widget_statements", "widget_internal.widget_calls_differences")
-        }
-        db.execute("select public.refresh_widget_health()")
-        wrong["health"] = db.execute("select * from widget_internal.health_differences()").fetchall()
-        closed = db.execute("select * from public.close_widget_billing_period('2026-02')").fetchone()
+        widget = db.execute("insert into widgets (allowed_domains) values ('{*}') returning id").fetchone()
+        assert widget is not None
+        db.execute("select track_event(%s, 'call_start', 's', age_ms => 7200000)", [widget["id"]])
+        db.execute("select * from complete_stale_sessions()")
+        calls = db.execute("select duration_seconds, evidence from widget_calls").fetchall()
+        differences = db.execute("select * from widget_internal.rights_differences()").fetchall()
+    with psycopg.connect(stack.superuser_url, autocommit=True) as superuser:
+        faults = superuser.execute(CHECKED_FUNCTIONS).fetchall()
 
-    assert {(row["event_type"], row["source"]) for row in before["events"]} == {
-        (kind, source) for kind in EVENT_TYPES for source in SOURCES
-    }
-    assert all(before.values()), "there is something of everything"
-    for what, rows in before.items():
-        # A later release may add a column.
-        known = [{name: row.get(name) for name in rows[0]} for row in after[what]]
-        assert known == rows, what
-    assert not any(wrong.values()), wrong
-    assert closed is not None
+    assert calls == [{"duration_seconds": 1800, "evidence": "assumed"}]
+    assert differences == []
+    assert faults == []
 
 
-def test_schema_sql_is_what_the_migrations_make(stack: Stack) -> None:
-    """supabase/schema.sql is current; if this fails, run scripts/schema and look at what changed."""
-    server = complete_server()
-    assert server is not None
-    if server.major_version != 15:
-        pytest.skip("the dump is made by PostgreSQL 15, and other versions write the same schema differently")
+CHECKED_FUNCTIONS = """
+    select p.oid::regprocedure::text, c.*
+    from pg_proc p
+    join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql'
+    left join pg_trigger t on t.tgfoid = p.oid
+    cross join lateral extensions.plpgsql_check_function(
+      p.oid, coalesce(t.tgrelid, 0), oldtable => t.tgoldtable, newtable => t.tgnewtable, performance_warnings => false,
+      extra_warnings => false
+    ) c
+    where p.pronamespace in ('public'::regnamespace, 'widget_internal'::regnamespace)
+      and (p.prorettype <> 'trigger'::regtype or t.oid is not null) and c like 'error%'
+"""
 
-    assert schema.PATH.read_text() == schema.dump(stack)
+
+def test_a_migration_carries_what_the_schemas_say() -> None:
+    """A function's text is copied, never written twice."""
+    text = new_migration.function_text("widget_internal.event_types")
+
+    assert text.startswith("create or replace function widget_internal.event_types()")
+    assert "comment on function widget_internal.event_types() is" in text
+    with pytest.raises(SystemExit, match="found 0 times"):
+        new_migration.function_text("widget_internal.event")
 
 
-def test_each_migration_says_why(stack: Stack) -> None:
-    """A migration opens with one sentence of why, and is one concern long."""
-    for migration in MIGRATIONS.glob("*.sql"):
-        lines = migration.read_text().splitlines()
-        assert lines[0].startswith("-- "), migration.name
-        assert lines[0].endswith(".") or lines[1].startswith("-- "), migration.name
-        assert len(lines) <= 400, migration.name
+def test_schema_files_are_small_and_say_what_they_hold() -> None:
+    """A file opens with a sentence of what it holds, and is one concern long; no function is defined twice."""
+    defined: list[str] = []
+    for path in sorted(baseline.SCHEMAS.rglob("*.sql")):
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("-- "), path.name
+        defined += re.findall(
+            r"^create (?:or replace )?(?:function|table|view) ([a-z_.]+)", path.read_text(), re.MULTILINE
+        )
+        code = [line for line in lines if line.strip() and not line.lstrip().startswith("--")]
+        assert len(code) <= 250, path.name
+
+    assert sorted(defined) == sorted(set(defined))

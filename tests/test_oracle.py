@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.oracle.histories import (
     History,
     Insert,
+    archived_histories,
     door_histories,
     from_json,
     ledger_histories,
@@ -30,7 +31,9 @@ def database() -> Iterator[Database]:
         yield database
 
 
-@pytest.mark.parametrize(("family", "count"), [("ledger", 150), ("ties", 50), ("rated", 60), ("door", 50)])
+@pytest.mark.parametrize(
+    ("family", "count"), [("ledger", 150), ("ties", 50), ("rated", 60), ("archived", 60), ("door", 50)]
+)
 def test_calls_and_bills_are_what_the_model_says(database: Database, family: str, count: int) -> None:
     """Calls after every step, bills as of several moments, and the ledger itself equal the model's."""
     seen = run(database, family, count=count, seed=4)
@@ -61,7 +64,7 @@ def test_every_order_of_arrival_gives_the_same_calls(database: Database) -> None
 
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(st.one_of(ledger_histories(), rated_histories(), door_histories()))
+@given(st.one_of(ledger_histories(), rated_histories(), archived_histories(), door_histories()))
 def test_a_printed_history_is_the_same_history(history: History) -> None:
     """What a failure prints plays the very history that failed."""
     assert from_json(json.loads(json.dumps(to_json(history)))) == history

@@ -58,7 +58,7 @@ def test_r4_an_unnamed_call_has_its_start_events_id(db: Connection, widget_id: U
     """Where the sender names no call its id is the call_start's, and events may name it by that."""
     first = record(db, widget_id, "s", "call_start", at(0))
     second = record(db, widget_id, "s", "call_start", at(600))
-    record(db, widget_id, "s", "call_end", at(60), call_id=str(first), source="inferred")
+    record(db, widget_id, "s", "call_end", at(60), call_id=str(first))
     record(db, widget_id, "s", "call_end", at(660))
 
     assert [(call["call_id"], call["duration_seconds"]) for call in calls_of(db, widget_id)] == [
@@ -88,6 +88,17 @@ def test_r4_an_end_without_a_start_makes_no_call(db: Connection, widget_id: UUID
     assert only_call(db, widget_id)["outcome"] == "open"
 
 
+@pytest.mark.parametrize("year", [1950, 1970, 2026, 2617, 9998])
+def test_r5_times_are_exact_to_the_microsecond_in_any_century(db: Connection, widget_id: UUID, year: int) -> None:
+    """What a call lasted is what its events say, whenever that was."""
+    started_at = datetime(year, 11, 12, 13, 14, 15, 123457, tzinfo=UTC)
+    record(db, widget_id, "s", "call_start", started_at, call_id="a")
+    record(db, widget_id, "s", "call_end", started_at + timedelta(seconds=120, microseconds=1), call_id="a")
+
+    call = only_call(db, widget_id)
+    assert (call["started_at"], str(call["duration_seconds"])) == (started_at, "120.000001")
+
+
 def test_r4_sessions_and_widgets_are_apart(db: Connection, widget_id: UUID, new_widget: NewWidget) -> None:
     """An end in another session, or of another widget, ends no call here."""
     record(db, widget_id, "s", "call_start", at(0), call_id="a")
@@ -112,6 +123,67 @@ def test_r5_the_higher_source_wins(
         record(db, widget_id, "s", "call_end", ended_at, call_id="a", source=source)
 
     assert durations(db, widget_id) == [100]
+
+
+@pytest.mark.parametrize("browser_first", [True, False])
+def test_r5_a_providers_legs_are_one_call(db: Connection, widget_id: UUID, browser_first: bool) -> None:
+    """A call that a provider reports in two legs lasts from the first start to the last end."""
+    said = [("browser", 12, 280), ("provider", 0, 300), ("provider", 300, 1200)]
+    for source, start, end in said if browser_first else reversed(said):
+        record(db, widget_id, "s", "call_start", at(start), call_id="a", source=source)
+        record(db, widget_id, "s", "call_end", at(end), call_id="a", source=source)
+
+    call = only_call(db, widget_id)
+    assert (call["started_at"], call["duration_seconds"], call["evidence"]) == (at(0), 1200, "provider")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_r5_an_operators_latest_decision_counts(db: Connection, widget_id: UUID, order: tuple[int, ...]) -> None:
+    """Of two corrections the one received later holds, even where it says shorter, whichever is stored first."""
+    events: list[dict[str, Any]] = [
+        {"source": "browser", "length": 500, "received_at": at(500)},
+        {"source": "operator", "length": 400, "received_at": at(1000)},
+        {"source": "operator", "length": 50, "received_at": at(2000)},
+    ]
+    for index in order:
+        said = events[index]
+        columns = {"call_id": "a", "source": said["source"], "received_at": said["received_at"]}
+        record(db, widget_id, "s", "call_start", at(0), **columns)
+        record(db, widget_id, "s", "call_end", at(said["length"]), **columns)
+
+    assert durations(db, widget_id) == [50]
+    assert only_call(db, widget_id)["evidence"] == "operator"
+
+
+@pytest.mark.parametrize(("end_type", "outlives"), [("call_end", 61), ("call_error", 61), ("call_end", 59)])
+def test_r5_an_end_that_heartbeats_outlive_was_none(
+    db: Connection, widget_id: UUID, end_type: str, outlives: int
+) -> None:
+    """A page that came back from the cache went on with its call: it is completed at its last heartbeat."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    record(db, widget_id, "s", end_type, at(60), call_id="a")
+    record(db, widget_id, "s", "call_heartbeat", at(60 + outlives), call_id="a")
+
+    call = only_call(db, widget_id)
+    expected = (121, "completed", "heartbeat") if outlives > 60 else (60, "completed", "observed")
+    assert (call["duration_seconds"], call["outcome"], call["evidence"]) == expected
+
+
+def test_r5_no_event_states_a_length(db: Connection, widget_id: UUID) -> None:
+    """duration_seconds among the properties means nothing, whoever sends it."""
+    record(db, widget_id, "s", "call_start", at(0), call_id="a")
+    record(db, widget_id, "s", "call_end", at(60), call_id="a", source="provider", properties={"duration_seconds": 10})
+
+    assert durations(db, widget_id) == [60]
+
+
+@pytest.mark.parametrize("source", ["server", "provider", "operator"])
+def test_r4_only_a_browser_leaves_its_call_unnamed(db: Connection, widget_id: UUID, source: str) -> None:
+    """An event of a trusted source that names no call is refused with what to give, and nothing is stored."""
+    with pytest.raises(psycopg.errors.CheckViolation, match="must name its call"):
+        record(db, widget_id, "s", "call_end", at(0), source=source)
+
+    assert calls_of(db, widget_id) == []
 
 
 def test_r5_an_end_beats_an_error_and_the_latest_wins(db: Connection, widget_id: UUID) -> None:
@@ -255,9 +327,33 @@ def test_calls_are_kept_however_events_come_in(db: Connection, widget_id: UUID) 
         assert calls_of(db, widget_id) == []
 
 
-def test_repeatable_read_is_refused(db: Connection, widget_id: UUID) -> None:
-    """A transaction that cannot see what others have just added may not add call events."""
+def test_repeatable_read_takes_events_that_name_their_call(db: Connection, widget_id: UUID) -> None:
+    """A join needs no look at what others have just added; matching unnamed events does, and is refused."""
     with db.transaction():
         db.execute("set transaction isolation level repeatable read")
+        record(db, widget_id, "s", "call_start", at(0), call_id="a")
         with pytest.raises(psycopg.errors.FeatureNotSupported, match="repeatable read"), db.transaction():
             record(db, widget_id, session_name(), "call_start", at(0))
+
+    assert only_call(db, widget_id)["call_id"] == "a"
+
+
+def test_an_archived_call_listens_to_the_trusted_alone(db: Connection, widget_id: UUID) -> None:
+    """Once the archive took its events no browser event changes a call; a provider's and an operator's still do."""
+    for call_id in ("a", "b"):
+        record(db, widget_id, "s", "call_start", at(0), call_id=call_id)
+        record(db, widget_id, "s", "call_end", at(60), call_id=call_id)
+    unnamed = record(db, widget_id, "u", "call_start", at(0))
+    record(db, widget_id, "u", "call_end", at(30))
+    db.execute("update widget_internal.call_states set archived_at = now() where widget_id = %s", [widget_id])
+    db.execute("delete from public.widget_analytics where widget_id = %s", [widget_id])
+
+    record(db, widget_id, "s", "call_end", at(90), call_id="a")
+    record(db, widget_id, "u", "call_end", at(45))
+    record(db, widget_id, "s", "call_start", at(0), call_id="b", source="provider")
+    record(db, widget_id, "s", "call_end", at(600), call_id="b", source="provider")
+
+    assert {call["call_id"]: call["duration_seconds"] for call in calls_of(db, widget_id)} == {
+        "a": 60, "b": 600, str(unnamed): 30,
+    }  # fmt: skip
+    assert differences(db, widget_id) == []

@@ -39,8 +39,8 @@ def inferred_ends(db: Connection, widget_id: UUID) -> list[Row]:
     return [row for row in events_of(db, widget_id) if row["source"] == "inferred"]
 
 
-def test_r7_a_silent_call_ends_at_start_plus_stale_after(db: Connection, widget_id: UUID) -> None:
-    """A call without a heartbeat is assumed to have lasted stale_after."""
+def test_r7_a_silent_call_is_assumed_to_last_half_an_hour(db: Connection, widget_id: UUID) -> None:
+    """A call without a heartbeat is assumed to have lasted assumed_call_duration."""
     started_at = ago(hours=2)
     record(db, widget_id, "s", "call_start", started_at, call_id="a")
 
@@ -99,16 +99,94 @@ def test_r7_running_again_changes_nothing(db: Connection, widget_id: UUID) -> No
     assert differences(db, widget_id) == []
 
 
-def test_r7_stale_after_is_a_choice(db: Connection, widget_id: UUID) -> None:
-    """A shorter stale_after is used for the age and for the assumed end; a negative one is refused by name."""
-    started_at = ago(minutes=10)
+@pytest.mark.parametrize(
+    ("age", "stale_after"),
+    [(timedelta(minutes=10), timedelta(minutes=1)), (timedelta(hours=9), timedelta(hours=4))],
+)
+def test_r7_no_bill_depends_on_stale_after(
+    db: Connection, widget_id: UUID, age: timedelta, stale_after: timedelta
+) -> None:
+    """stale_after says only when a call is looked at: it is assumed to have lasted half an hour all the same."""
+    started_at = datetime.now(UTC) - age
     record(db, widget_id, "s", "call_start", started_at)
 
-    clean_up(db, timedelta(minutes=5))
+    clean_up(db, stale_after)
 
-    assert inferred_ends(db, widget_id)[0]["timestamp"] == started_at + timedelta(minutes=5)
+    assert inferred_ends(db, widget_id)[0]["timestamp"] == started_at + timedelta(minutes=30)
+    (call,) = calls_of(db, widget_id)
+    assert (call["duration_seconds"], call["evidence"]) == (1800, "assumed")
+
+
+def test_r7_a_negative_stale_after_is_refused_by_name(db: Connection) -> None:
+    """The error says what is wrong, and nothing ran."""
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="stale_after"):
         clean_up(db, timedelta(minutes=-1))
+
+
+def test_r7_an_assumed_length_ends_before_the_next_call(db: Connection, widget_id: UUID) -> None:
+    """One sender does not hold two calls at once: an unnamed call that was lost ended when the next one began."""
+    for session, starts_and_end in {"lost": (0, 90, 150), "twice": (0, 2, 60)}.items():
+        first, second, end = (ago(hours=3) + timedelta(seconds=offset) for offset in starts_and_end)
+        record(db, widget_id, session, "call_start", first)
+        record(db, widget_id, session, "call_start", second)
+        record(db, widget_id, session, "call_end", end)
+
+    clean_up(db)
+
+    assert sorted(round(call["duration_seconds"]) for call in calls_of(db, widget_id)) == [2, 58, 60, 90]
+
+
+def test_r7_the_assumed_length_is_a_setting(db: Connection, widget_id: UUID) -> None:
+    """A changed assumed_call_duration settles assumed calls anew, and no other."""
+    record(db, widget_id, "s", "call_start", ago(hours=2), call_id="assumed")
+    record(db, widget_id, "s", "call_start", ago(hours=3), call_id="ended")
+    record(db, widget_id, "s", "call_end", ago(hours=2), call_id="ended")
+    clean_up(db)
+
+    found = []
+    try:
+        for minutes in (5, 30):
+            db.execute(
+                "update widget_internal.settings set assumed_call_duration = make_interval(mins => %s)", [minutes]
+            )
+            found.append({call["call_id"]: round(call["duration_seconds"]) for call in calls_of(db, widget_id)})
+    finally:
+        db.execute("update widget_internal.settings set assumed_call_duration = default")
+
+    assert found == [{"assumed": 300, "ended": 3600}, {"assumed": 1800, "ended": 3600}]
+    assert differences(db, widget_id) == []
+
+
+def test_r7_a_second_run_at_once_says_so(stack: Stack, db: Connection, widget_id: UUID) -> None:
+    """While one cleanup is at work another does nothing, at once, and leaves no row."""
+    record(db, widget_id, "s", "call_start", ago(hours=2), call_id="a")
+    runs = "select count(*) as n from public.widget_cleanup_runs"
+    with psycopg.connect(stack.database_url, row_factory=dict_row) as first:
+        clean_up(first)
+        before = db.execute(runs).fetchone()
+        second = clean_up(db)
+        after = db.execute(runs).fetchone()
+
+    assert second == {"calls_checked": 0, "calls_completed": 0, "calls_still_active": 0, "calls_left": None}
+    assert before == after
+    assert len(inferred_ends(db, widget_id)) == 1
+
+
+def test_r7_what_does_not_fit_is_left_for_the_next_run(db: Connection, connect: Connect, widget_id: UUID) -> None:
+    """A run that has no time left keeps the part that it did and says how many calls are left."""
+    db.execute(
+        """
+        insert into public.widget_analytics (widget_id, session_id, call_id, event_type, timestamp)
+        select %s, 's', 'c' || n, 'call_start', now() - interval '2 hours' from generate_series(1, 2500) n
+        """,
+        [widget_id],
+    )
+    part = "select * from widget_internal.complete_stale_calls('30 minutes', clock_timestamp())"
+
+    runs = [db.execute(part).fetchone() for _ in range(3)]
+
+    assert [(run["calls_completed"], run["calls_left"]) for run in runs if run] == [(1000, 1500), (1000, 500), (500, 0)]
+    assert {call["evidence"] for call in calls_of(db, widget_id)} == {"assumed"}
 
 
 def test_r7_a_late_real_end_outranks(db: Connection, widget_id: UUID) -> None:
@@ -247,7 +325,7 @@ def test_r7_its_work_follows_the_open_calls(db: Connection) -> None:
             "explain select * from public.widget_calls where ended_at is null and started_at < now()"
         ).fetchall()
 
-    assert "widget_calls_open_idx" in str(plan)
+    assert "call_states_open_idx" in str(plan)
 
 
 @pytest.mark.pg_cron

@@ -193,9 +193,7 @@ def test_r8_a_large_quota_is_kept_by_sampling(quotas: Connection, new_widget: Ne
         """
         select count(*) as events
         from generate_series(1, %s) event
-        where widget_internal.over_quota(
-          %s, 1, random() * (select s.events_per_count from widget_internal.settings s) < 1
-        ) is null
+        where widget_internal.over_quota(%s, 1) is null
         """,
         [quota * 2, widget_id],
     ).fetchone()
@@ -210,7 +208,7 @@ def test_r8_counts_that_no_quota_needs_are_deleted(quotas: Connection, new_widge
     quotas.execute(
         """
         insert into widget_internal.event_counts
-        select distinct %s::uuid, moment, 0, 1
+        select distinct %s::uuid, moment, 1
         from unnest(array[
           date_trunc('day', now(), 'UTC'), date_trunc('day', now(), 'UTC') - interval '1 day',
           date_trunc('minute', now()) - interval '2 hours 1 minute', date_trunc('minute', now())

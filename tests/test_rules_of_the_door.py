@@ -284,6 +284,29 @@ def test_r8_a_flood_of_hosts_does_not_fill_the_counts(browser: Browser, db: Conn
     assert max(counted, key=lambda row: row["refusals"])["detail"] == "(others)"
 
 
+@pytest.mark.parametrize("field", ["widget_id", "event_type", "session_id"])
+def test_r8_a_missing_field_is_a_400_that_names_it(browser: Browser, new_widget: NewWidget, field: str) -> None:
+    """Not PostgREST's 404 for a function that it cannot find, on which a sender would keep and repeat the event."""
+    sent = event(new_widget(), "widget_load", "s")
+    del sent[field]
+
+    answer = browser.post("track_event", json=sent)
+
+    assert answer.status_code == 400
+    assert answer.json()["message"].startswith(f"{field}: ")
+
+
+def test_r8_properties_keep_their_nulls(browser: Browser, db: Connection, new_widget: NewWidget) -> None:
+    """What is inside properties is stored as it was sent, alone and in a batch."""
+    widget_id = new_widget()
+    properties = {"a": None, "b": {"c": None}}
+
+    browser.track(widget_id, "widget_load", "s", properties=properties)
+    browser.track_many([event(widget_id, "widget_load", "s", properties=properties)])
+
+    assert [row["properties"] for row in events_of(db, widget_id)] == [properties] * 2
+
+
 @pytest.mark.parametrize("role", ["anon", "authenticated", "service_role"])
 def test_r8_every_api_role_may_send(connect: Connect, new_widget: NewWidget, role: str) -> None:
     """Signed-in visitors and the company's backend use the same door as anonymous ones."""

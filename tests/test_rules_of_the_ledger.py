@@ -42,6 +42,20 @@ def test_r1_holds_within_one_batch(browser: Browser, db: Connection, new_widget:
     assert len(events_of(db, widget_id)) == 1
 
 
+def test_r1_an_event_without_an_id_is_stored_once_beside_a_repeated_one(
+    browser: Browser, db: Connection, new_widget: NewWidget
+) -> None:
+    """What is looked at a second time, as the batch holds a duplicate or a bad event, is not stored a second time."""
+    widget_id, event_id = new_widget(), str(uuid4())
+    browser.track(widget_id, "widget_load", "s", event_id=event_id)
+    repeated, bad = event(widget_id, "widget_load", "s", event_id=event_id), event(widget_id, "nonsense", "s")
+
+    answers = [browser.track_many([event(widget_id, "widget_open", "s"), other]).json() for other in (repeated, bad)]
+
+    assert [(answer["accepted"], answer["duplicates"]) for answer in answers] == [(1, 1), (1, 0)]
+    assert [row["event_type"] for row in events_of(db, widget_id)] == ["widget_load", "widget_open", "widget_open"]
+
+
 def test_r1_no_widget_suppresses_another(browser: Browser, db: Connection, new_widget: NewWidget) -> None:
     """The same event_id for two widgets is two events."""
     widget_ids, event_id = (new_widget(), new_widget()), str(uuid4())

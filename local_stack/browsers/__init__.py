@@ -1,7 +1,7 @@
 """Chromium, Firefox and WebKit behind one small interface, for the browser tests and the delivery benchmark."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor
 
@@ -14,15 +14,22 @@ ENGINES = ("chromium", "firefox", "webkit")
 def launch(engine: str) -> Iterator[Browser]:
     """Start a browser; it ends with the block."""
     # Imported when asked for: each engine needs programs of its own.
-    if engine == "chromium":
-        from local_stack.browsers.chromium import launch_chromium as start
-    elif engine == "firefox":
-        from local_stack.browsers.firefox import launch_firefox as start
-    elif engine == "webkit":
-        from local_stack.browsers.webkit import launch_webkit as start
-    else:
+    if engine not in ENGINES:
         raise ValueError(f"{engine}: must be one of {', '.join(ENGINES)}")
-    with start() as browser:
+    started: AbstractContextManager[Browser]
+    if engine == "chromium":
+        from local_stack.browsers.chromium import launch_chromium
+
+        started = launch_chromium()
+    elif engine == "firefox":
+        from local_stack.browsers.firefox import launch_firefox
+
+        started = launch_firefox()
+    else:
+        from local_stack.browsers.webkit import launch_webkit
+
+        started = launch_webkit()
+    with started as browser:
         yield browser
 
 

@@ -41,7 +41,10 @@ class ChromiumVisitor(Visitor):
         return ChromiumTab(self.context.new_page())
 
     def set_offline(self, is_offline: bool) -> None:
-        self.context.set_offline(is_offline)
+        try:
+            self.context.set_offline(is_offline)
+        except PlaywrightError:  # a tab was just closing, and is gone now
+            self.context.set_offline(is_offline)
 
     def close(self) -> None:
         self.context.close()

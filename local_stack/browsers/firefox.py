@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called, descendants_of
 from local_stack.places import bare_environment
@@ -84,7 +85,7 @@ def launch_firefox() -> Iterator["Firefox"]:
 class Firefox(Browser):
     engine = "firefox"
 
-    def __init__(self, socket: ClientConnection, child: Child) -> None:
+    def __init__(self, socket: Connection, child: Child) -> None:
         self._socket = socket
         self._child = child
         self._last_id = 0

@@ -1,4 +1,5 @@
 import postgres from "postgres";
+import { postgrestRows } from "./postgrest.mjs";
 
 // The words and codes are PostgREST's.
 export const NO_CONNECTION_FREE = "Timed out acquiring connection from connection pool.";
@@ -92,10 +93,10 @@ class Connection {
     const sql = this.#sql;
     return {
       // On a new connection the rest of a transaction would run without its beginning, and in another role.
-      unsafe: async (...query) => {
+      unsafe: postgrestRows(async (...query) => {
         if (sql === null || this.#sql !== sql) throw new Error("CONNECTION_CLOSED");
         return await sql.unsafe(...query);
-      },
+      }),
       release,
     };
   }

@@ -1,13 +1,16 @@
 // One local URL in front of REST, Auth and the Edge Functions, as on the hosted platform.
 // Settings arrive in the environment; the listening socket is inherited from the parent, so that
 // the URL is known before this process runs and stays the same over a restart.
+import { isUtf8 } from "node:buffer";
 import http from "node:http";
 import { getRequestListener } from "@hono/node-server";
 import { App } from "@supabase/lite";
 import { createPostgresConnection } from "@supabase/lite/postgres";
 import { answerPreflight } from "./cors.mjs";
 import { functionProxy } from "./functions.mjs";
+import { withParameters } from "./parameters.mjs";
 import { boundedReserve, connectionFailure } from "./pool.mjs";
+import { headersAsUtf8, jsonAsText } from "./postgrest.mjs";
 
 const settings = JSON.parse(process.env.GATEWAY_SETTINGS ?? "");
 
@@ -30,12 +33,13 @@ const roleOfKey = new Map([
 function open() {
   const connection = createPostgresConnection({
     url: settings.database_url,
-    postgresOptions: { onnotice: () => {} },
+    postgresOptions: { onnotice: () => {}, types: jsonAsText },
   });
   connection.driver.reserve = boundedReserve(connection.driver.options, {
     size: settings.pool_size,
     seconds: settings.acquisition_seconds,
   });
+  headersAsUtf8(connection);
   // Otherwise the first request would grant everything to anon: this says that it is done already.
   connection.rlsState = "active";
   connection.introspect = async () => schema;
@@ -87,11 +91,26 @@ async function told(response) {
   return Response.json(refusal, { status: 400 });
 }
 
-async function answer(request, env) {
-  const response = await told(
-    await app.fetch(request, { peerAddress: env.incoming.socket.remoteAddress ?? null }),
-  );
-  // A page may read any answer, an error as well: without this it sees only "failed to fetch".
+let requests = 0;
+
+// PostgREST's answer to a request that took a pooled connection whose server had died.
+function isOnDeadConnection(request) {
+  const every = settings.dead_connection_every;
+  return every > 0 && /\/rest\/v1\//.test(request.url) && ++requests % every === 0;
+}
+
+async function answer(received, env) {
+  const isReadable = env.incoming.rawHeaders.every((each) => isUtf8(Buffer.from(each, "latin1")));
+  const request = isReadable ? await withParameters(received, schema.functions) : null;
+  // PostgREST's answer to bytes that are no UTF-8, in a header or a form. No page can read it: it says nothing of CORS.
+  if (request === null) return new Response("Something went wrong", { status: 500 });
+
+  const response = isOnDeadConnection(request)
+    ? Response.json({ code: "", details: null, hint: null, message: "" }, { status: 400 })
+    : request instanceof Response
+    ? request
+    : await told(await app.fetch(request, { peerAddress: env.incoming.socket.remoteAddress ?? null }));
+  // A page may read any other answer, an error as well: without this it sees only "failed to fetch".
   if (response.headers.has("Access-Control-Allow-Origin")) return response;
   const headers = new Headers(response.headers);
   headers.set("Access-Control-Allow-Origin", "*");

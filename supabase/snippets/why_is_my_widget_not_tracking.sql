@@ -20,18 +20,24 @@ widgets as (
 verdicts as (
   select
     widget_id::text,
-    -- Where only some of its pages are refused.
-    concat(case when last_event_at > now() - interval '1 day' and refusals > 0 then 'it tracks, but ' end, case
+    case
       when is_demo then 'it is a demo widget, whose events are not stored: set is_demo to false'
       when not is_active then 'it is not active: set is_active to true'
       when allowed_domains = '{}' then 'no domain may use it: add the page''s host to allowed_domains'
-      when reason = 'domain_not_allowed' and detail <> '' then format('its pages are on another domain: add %s to allowed_domains', detail)
-      when reason = 'domain_not_allowed' then 'its page names no host: open it from a web server, not from a file'
-      when reason = 'over_quota' then 'it sends more than its quota: see who_is_over_quota.sql'
-      when reason = 'invalid_input' then format('its events are malformed: correct %s', detail)
+      when refusals > 0 then
+        -- Some of its pages may track while others are refused.
+        case when last_event_at > now() - interval '1 day' then 'it tracks, and some events are refused: ' else '' end
+        || case
+          when reason = 'domain_not_allowed' and detail <> '' then
+            format('a page on %s uses it; if this is your page, add %s to allowed_domains', detail, detail)
+          when reason = 'domain_not_allowed' then 'a page names no host; open it from a web server, not from a file'
+          when reason = 'over_quota' then 'it sends more than its quota; see who_is_over_quota.sql'
+          when reason = 'invalid_input' then format('its events are malformed; correct %s', detail)
+          else 'it was not active, or had no allowed domain, at the time'
+        end
       when last_event_at > now() - interval '1 day' then 'it tracks'
       else 'nothing arrives: look at the page, and at the browser''s console and network tabs'
-    end) as verdict,
+    end as verdict,
     last_event_at, refusals as refused_in_24_hours, reason, detail
   from widgets
   union all

@@ -99,20 +99,24 @@ def test_months_are_those_of_the_bill(ask: Any) -> None:
     assert before["period_end"] == now["period_start"] <= datetime.now(UTC) < now["period_end"]
 
 
-def test_archived_calls_are_refused_not_left_out(db: Connection, ask: Any) -> None:
-    """Days and lists that would lack what is in the archive say so, as the bill does."""
-    month_ago = days_ago(40, 0)
-    try:
+def test_archived_calls_are_listed_and_billed(db: Connection, ask: Any) -> None:
+    """Their calls stay; what the archive took are the events of their stories."""
+    [call] = ask("select * from widget_billing_calls(%s, %s) order by started_at limit 1", START, END)
+    before = ask("select * from widget_daily_usage(%s, %s)", START, END)
+    with db.transaction():
         db.execute(
-            "insert into public.widget_archives (month, place, as_of, manifest_hash)"
-            " values (date_trunc('month', %s::timestamptz at time zone 'UTC'), 'x', now(), 'x')",
-            [month_ago],
+            "update widget_internal.call_states set archived_at = now() where session_id = %s", [call["session_id"]]
         )
-        for function in ("widget_billing_usage", "widget_daily_usage", "widget_call_list"):
-            with pytest.raises(psycopg.errors.InvalidParameterValue, match="in the archive"):
-                ask(f"select * from {function}(%s, %s)", month_ago, END)
-    finally:
-        db.execute("delete from public.widget_archives")
+        db.execute("delete from public.widget_analytics where session_id = %s", [call["session_id"]])
+
+    [story] = ask("select widget_call_story(%s, %s, 'c') as story", call["widget_id"], call["session_id"])
+
+    assert ask("select * from widget_daily_usage(%s, %s)", START, END) == before
+    assert call["session_id"] in {
+        row["session_id"] for row in ask("select * from widget_call_list(%s, %s)", START, END)
+    }
+    assert (story["story"]["events"], story["story"]["ended_by"]) == ([], None)
+    assert story["story"]["duration_seconds"] == float(call["duration_seconds"])
 
 
 @pytest.mark.parametrize("only", [None, "failed", "open", "assumed", "provider"])
@@ -130,6 +134,71 @@ def test_pages_of_calls_make_the_whole_list(ask: Any, only: str | None) -> None:
     assert expected
     assert sorted(got, key=str) == sorted(expected, key=str)
     assert [row["started_at"] for row in got] == sorted((row["started_at"] for row in got), reverse=True)
+
+
+def test_closed_months_are_listed_as_they_were_billed(
+    db: Connection, connect: Connect, new_owner: NewOwner, new_widget: NewWidget
+) -> None:
+    """Days, list and story have what was charged; what came after the closing waits for the next statement."""
+    owner_id = new_owner()
+    widget = new_widget(owner_id)
+    with db.transaction(force_rollback=True):
+        at = days_ago(40)
+        billed, changed = (play_call(db, widget, at + timedelta(minutes=n), 60) for n in range(2))
+        months = db.execute("select to_char(month, 'YYYY-MM') as month from widget_months_to_close()").fetchall()
+        for month in months:
+            db.execute("select close_widget_billing_period(%s)", [month["month"]])
+        late = play_call(db, widget, at + timedelta(minutes=2), 60)
+        # Its start, too, is another one now.
+        record(db, widget, changed, "call_start", at, call_id="c", source="provider")
+        record(db, widget, changed, "call_end", at + timedelta(minutes=9), call_id="c", source="provider")
+        db.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps({"sub": str(owner_id)})])
+        db.execute("set local role authenticated")
+
+        listed = db.execute("select * from widget_call_list(%s, %s, page_size => 1)", [START, END]).fetchall()
+        listed += db.execute(
+            "select * from widget_call_list(%s, %s, after_cursor => %s)", [START, END, listed[0]["cursor"]]
+        ).fetchall()
+        days = db.execute("select calls, billable_seconds from widget_daily_usage(%s, %s)", [START, END]).fetchall()
+        stories = [
+            db.execute("select widget_call_story(%s, %s, 'c') as story", [widget, session]).fetchall()[0]["story"]
+            for session in (billed, changed, late)
+        ]
+
+    assert [(row["session_id"], row["billable_seconds"]) for row in listed] == [(changed, 60), (billed, 60)]
+    assert days == [{"calls": 2, "billable_seconds": 120}]
+    assert [story["billable_seconds"] for story in stories] == [60, 60, 0]
+    assert "next statement" in stories[2]["rule"]
+
+
+def test_the_story_of_a_call_that_went_on_after_its_end(db: Connection, ask: Any) -> None:
+    """A page that came back from the cache: the last heartbeat was believed, and no end."""
+    widget = ask("select id from widgets limit 1")[0]["id"]
+    session = play_call(db, widget, days_ago(8), 40)
+    last = record(db, widget, session, "call_heartbeat", days_ago(8) + timedelta(minutes=10), call_id="c")
+
+    story = ask("select widget_call_story(%s, %s, 'c') as story", widget, session)[0]["story"]
+
+    assert (story["evidence"], story["duration_seconds"], story["ended_by"]) == ("heartbeat", 600, str(last))
+
+
+def test_the_story_of_a_call_without_a_name(db: Connection, ask: Any) -> None:
+    """Its events are those up to its session's next start."""
+    widget = ask("select id from widgets limit 1")[0]["id"]
+    session, start = session_name(), days_ago(9)
+    ids = [
+        record(db, widget, session, event_type, start + timedelta(minutes=minute))
+        for event_type, minute in (("call_start", 0), ("call_end", 1), ("call_start", 2), ("call_end", 3))
+    ]
+
+    first, second = (
+        ask("select widget_call_story(%s, %s, %s) as story", widget, session, str(start_id))[0]["story"]
+        for start_id in (ids[0], ids[2])
+    )
+
+    assert [event["id"] for event in first["events"]] == [str(event_id) for event_id in ids[:2]]
+    assert [event["id"] for event in second["events"]] == [str(event_id) for event_id in ids[2:]]
+    assert (first["ended_by"], second["ended_by"]) == (str(ids[1]), str(ids[3]))
 
 
 @pytest.mark.parametrize("size", [0, 1001, None])

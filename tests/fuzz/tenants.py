@@ -21,8 +21,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
 from tests.fuzz.world import Owner, World
-from tests.support import Connection
-from tests.test_access import FUNCTIONS, TABLES
+from tests.support import Connection, listed_rights
 
 LEDGER = "public.widget_analytics"
 # Changed by anybody who may send events; no owner's bill is safe from a page that is allowed to send.
@@ -104,13 +103,15 @@ class Answer:
 class Catalog:
     relations: dict[str, Relation]
     functions: tuple[Function, ...]
+    # By name and role, as the list of rights says.
+    rights: dict[str, dict[str, set[str]]]
     has_scheduler: bool
 
     def about(self, names: Collection[str]) -> "Catalog":
         """These relations and functions alone."""
         relations = {name: relation for name, relation in self.relations.items() if name in names}
         functions = tuple(function for function in self.functions if function.name in names)
-        return Catalog(relations, functions, self.has_scheduler)
+        return Catalog(relations, functions, self.rights, self.has_scheduler)
 
 
 def read_catalog(db: Connection) -> Catalog:
@@ -152,7 +153,7 @@ def read_catalog(db: Connection) -> Catalog:
         ).fetchall()
     )
     scheduler = db.execute("select to_regclass('cron.job') is not null as found").fetchone()
-    return Catalog(relations, functions, bool(scheduler and scheduler["found"]))
+    return Catalog(relations, functions, listed_rights(db), bool(scheduler and scheduler["found"]))
 
 
 # Made-up statements.
@@ -197,7 +198,8 @@ def _projections(draw: st.DrawFn, relation: Relation, alias: str) -> str:
 
 @st.composite
 def _reads(draw: st.DrawFn, catalog: Catalog) -> Statement:
-    first, second = (catalog.relations[draw(st.sampled_from(_mostly_open(catalog.relations, TABLES)))] for _ in "12")
+    names = _mostly_open(catalog.relations, catalog.rights)
+    first, second = (catalog.relations[draw(st.sampled_from(names))] for _ in "12")
     projection, condition = draw(_projections(first, "t")), draw(_conditions(first, "t"))
     match draw(st.sampled_from(["plain", "plain", "both", "join", "exists", "union", "trap"])):
         case "both":
@@ -311,7 +313,7 @@ def _fitting_argument(name: str, kind: str, world: World) -> st.SearchStrategy[A
 @st.composite
 def _calls(draw: st.DrawFn, catalog: Catalog, world: World) -> Statement:
     by_name = {function.name: function for function in catalog.functions}
-    name = draw(st.sampled_from(_mostly_open(by_name, FUNCTIONS)))
+    name = draw(st.sampled_from(_mostly_open(by_name, catalog.rights)))
     function = draw(st.sampled_from([function for function in catalog.functions if function.name == name]))
     fitting = draw(st.sampled_from([True, True, False]))
     arguments = tuple(
@@ -365,7 +367,7 @@ class Tenants:
         return sorted(
             relation.name
             for relation in self.catalog.relations.values()
-            if TABLES.get(relation.name) and not any(relation.values.values())
+            if self.catalog.rights.get(relation.name) and not any(relation.values.values())
         )
 
     def ask(self, caller: Caller, statement: Statement, *, shadowed: bool) -> None:
@@ -430,9 +432,10 @@ class Tenants:
         if statement.verb == "NOTHING":
             may = False
         elif statement.function is not None:
-            may = caller.role in FUNCTIONS.get(statement.function.name, set())
+            may = caller.role in self.catalog.rights.get(statement.function.name, {})
         else:
-            may = all(statement.verb in TABLES.get(name, {}).get(caller.role, set()) for name in statement.relations)
+            rights = self.catalog.rights
+            may = all(statement.verb in rights.get(name, {}).get(caller.role, set()) for name in statement.relations)
         refusals = {"42501"} | (_NOBODY_CAN if statement.function is None else set())
         if not may and answer.code not in refusals:
             raise Leak(f"{caller.role} may not do this, and was not refused ({answer}): {statement}")

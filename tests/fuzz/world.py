@@ -44,7 +44,11 @@ def make_world(db: Connection) -> World:
     for owner in owners:
         for widget_id in owner.widget_ids:
             db.execute("select public.erase_widget_session(%s, %s)", [widget_id, f"{owner.marks[0]}-forgotten"])
-    _archive(db, owners)
+            db.execute(
+                "insert into public.widget_customers (widget_id, reference) values (%s, %s)",
+                [widget_id, f"customer of {owner.marks[0]}"],
+            )
+    _archive(db)
     db.execute("select public.complete_stale_sessions('1 minute')")
     db.execute("select public.refresh_widget_health()")
     return World((*owners, _owner(db, 3, widgets=0)), tuple(f"{each:%Y-%m}" for each in (before, last, month)))
@@ -113,13 +117,9 @@ def _correct(db: Connection, owners: tuple[Owner, ...], month: str) -> None:
             )
 
 
-def _archive(db: Connection, owners: tuple[Owner, ...]) -> None:
-    """A month that is not settled yet, long before all others, for which an event came late."""
-    db.execute("insert into public.widget_archives (month, place) values ('1999-01-01', '/archive')")
-    for owner in owners:
-        for widget_id in owner.widget_ids:
-            db.execute(
-                "insert into public.widget_late_events (id, widget_id, session_id, event)"
-                " values (gen_random_uuid(), %s, %s, jsonb_build_object('widget_id', %s::text))",
-                [widget_id, f"{owner.marks[0]}-late", widget_id],
-            )
+def _archive(db: Connection) -> None:
+    """A closed month whose events are about to move."""
+    db.execute(
+        "insert into public.widget_archives (month, place, events_before, as_of)"
+        " select p.period, '/archive', p.period_end, p.as_of from public.widget_billing_periods p limit 1"
+    )

@@ -12,11 +12,12 @@ from uuid import UUID, uuid5
 
 from hypothesis import strategies as st
 
-from tests.oracle.model import TERMINAL, Event
+from tests.oracle.model import Event
 from tests.oracle.rating import Plan
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+UNNAMED_SOURCES = ("browser", "inferred")
 _NAMESPACE = UUID("6f1f9f5e-0000-4000-8000-000000000000")
 
 
@@ -38,8 +39,6 @@ class Tracked:
     age_ms: int
     call_id: str | None = None
     seq: int | None = None
-    # A browser is not believed in this.
-    stated: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,12 @@ class Limit:
     max_call_duration: timedelta
 
 
-Step = Insert | Track | Cleanup | Limit
+@dataclass(frozen=True)
+class Archive:
+    """The events of finished sessions leave; their calls stay."""
+
+
+Step = Insert | Track | Cleanup | Limit | Archive
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,8 @@ def _step_to_json(step: Step) -> dict[str, Any]:
             }
         case Cleanup():
             return {"do": "cleanup", "stale_after": step.stale_after // MICROSECOND}
+        case Archive():
+            return {"do": "archive"}
         case Limit():
             return {"do": "limit", "max_call_duration": step.max_call_duration // MICROSECOND}
 
@@ -164,24 +170,26 @@ def _step_from_json(step: dict[str, Any]) -> Step:
             return Track(tuple(_tracked_from_json(e) for e in step["events"]), step["at_once"])
         case "cleanup":
             return Cleanup(step["stale_after"] * MICROSECOND)
+        case "archive":
+            return Archive()
         case _:
             return Limit(step["max_call_duration"] * MICROSECOND)
 
 
 def _tracked_to_json(event: Tracked) -> dict[str, Any]:
-    said = _with_properties(vars(event))
+    said = dict(vars(event))
     id = said.pop("id")
     return {key: value for key, value in said.items() if value is not None} | ({"event_id": str(id)} if id else {})
 
 
 def _tracked_from_json(event: dict[str, Any]) -> Tracked:
-    event = _without_properties(event)
+    event = dict(event)
     id = event.pop("event_id", None)
     return Tracked(id=id and UUID(id), **event)
 
 
 def _event_to_json(event: Event) -> dict[str, Any]:
-    return _with_properties(vars(event)) | {
+    return vars(event) | {
         "id": str(event.id),
         "timestamp": to_offset(event.timestamp),
         "received_at": to_offset(event.received_at),
@@ -190,25 +198,13 @@ def _event_to_json(event: Event) -> dict[str, Any]:
 
 def _event_from_json(event: dict[str, Any]) -> Event:
     return Event(
-        **_without_properties(event)
+        **event
         | {
             "id": UUID(event["id"]),
             "timestamp": from_offset(event["timestamp"]),
             "received_at": from_offset(event["received_at"]),
         }
     )
-
-
-def _with_properties(event: dict[str, Any]) -> dict[str, Any]:
-    stated = event["stated"]
-    properties = None if stated is None else {"duration_seconds": stated.total_seconds()}
-    return {key: value for key, value in event.items() if key != "stated"} | {"properties": properties}
-
-
-def _without_properties(event: dict[str, Any]) -> dict[str, Any]:
-    properties = event.get("properties")
-    stated = None if properties is None else timedelta(seconds=properties["duration_seconds"])
-    return {key: value for key, value in event.items() if key != "properties"} | {"stated": stated}
 
 
 # Strategies. Few sessions, few names and a coarse clock, so that events often meet.
@@ -222,7 +218,6 @@ _delays = st.sampled_from([timedelta(0)] * 4 + [timedelta(seconds=1), 10 * _MINU
 _starts = st.sampled_from([*range(-50, 1, 10), *range(-50, 1, 10), *range(-50, 1, 10), *range(-420, 11, 30)]).map(
     lambda minutes: minutes * _MINUTE
 )
-_stated = st.sampled_from([None] * 5 + [timedelta(seconds=s) for s in (0, 0, 0.25, 90, 1234.567, -5, 1_000_000)])
 _stale_after = st.sampled_from([30, 30, 30, 0, 1, 10, 60, 120, 1000]).map(lambda minutes: minutes * _MINUTE)
 _limits = st.sampled_from([1, 10, 60, 240, 480]).map(lambda minutes: minutes * _MINUTE)
 _cleanups = st.builds(Cleanup, _stale_after)
@@ -239,7 +234,6 @@ class _Sign:
     source: str
     seq: int | None
     delay: timedelta
-    stated: timedelta | None
 
 
 @dataclass(frozen=True)
@@ -261,7 +255,6 @@ def _signs(event_types: list[str], after: list[float]) -> st.SearchStrategy[_Sig
         _sources,
         _seqs,
         _delays,
-        _stated,
     )
 
 
@@ -301,6 +294,8 @@ def _told(draw: st.DrawFn, *, ties: bool, spread: st.SearchStrategy[timedelta] |
                 timestamp += MICROSECOND
             taken.add(timestamp)
             is_opening = plan.name is None and sign is plan.signs[0]
+            # The trusted name their call: only a browser leaves it unnamed.
+            is_named = not is_opening and (sign.named or sign.source not in UNNAMED_SOURCES)
             told.append(
                 Event(
                     id=event_uuid(len(told)),
@@ -309,10 +304,9 @@ def _told(draw: st.DrawFn, *, ties: bool, spread: st.SearchStrategy[timedelta] |
                     timestamp=timestamp,
                     # Nothing was taken in after now; what will happen may have been.
                     received_at=min(timestamp + sign.delay, NOW),
-                    call_id=name if sign.named and not is_opening else None,
+                    call_id=name if is_named else None,
                     seq=sign.seq,
-                    source=sign.source,
-                    stated=sign.stated if sign.event_type in TERMINAL else None,
+                    source="browser" if is_opening else sign.source,
                 )
             )
     for which, other in draw(st.lists(st.tuples(st.integers(0, 19), st.none() | st.integers(0, 19)), max_size=3)):
@@ -336,6 +330,22 @@ def ledger_histories(draw: st.DrawFn, *, ties: bool = False) -> History:
         for step in _interrupted(draw, told)
     )
     return History(steps, _bills(draw, told), (draw(st.integers(0, 1_000_000)),))
+
+
+@st.composite
+def archived_histories(draw: st.DrawFn) -> History:
+    """Events, some of which come again, or for the first time, after the archive took those of their sessions."""
+    told = draw(_told(ties=True))
+    later = draw(_told(ties=True))
+    again = [draw(st.sampled_from(told)) for _ in range(draw(st.integers(0, 4)))]
+    # An id that is told anew has another event.
+    fresh = [replace(event, id=event_uuid(1000 + number)) for number, event in enumerate(later)]
+    steps: list[Step] = [Insert(tuple(told), draw(st.booleans()))]
+    for batch in (again, fresh):
+        steps += [Cleanup(draw(_stale_after)), Archive()]
+        if batch:
+            steps.append(Insert(tuple(batch), draw(st.booleans())))
+    return History(tuple(steps), (Bill(*_EVER, None),))
 
 
 @st.composite
@@ -423,7 +433,6 @@ def _as_tracked(draw: st.DrawFn, event: Event) -> Tracked:
         age_ms=(NOW - event.timestamp) // timedelta(milliseconds=1) if age_ms is None else age_ms,
         call_id=event.call_id,
         seq=event.seq,
-        stated=event.stated,
     )
 
 

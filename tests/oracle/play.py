@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb, set_json_loads
 from local_stack.stack import Stack
 from tests.oracle.histories import (
     NOW,
+    Archive,
     Bill,
     Cleanup,
     History,
@@ -144,6 +145,9 @@ class Model:
                         )
                     )
                 return [run.calls_checked, run.calls_completed, run.calls_still_active]
+            case Archive():
+                self.ledger.archive()
+                return []
             case Limit():
                 self.ledger.max_call_duration = step.max_call_duration
                 return []
@@ -172,19 +176,26 @@ class Model:
         ledger = self.ledger if bill.as_of is None else self.ledger.as_of(bill.as_of)
         # Months are months of the calendar, so that here the calls stand where they really do.
         moved = timedelta(0) if self.history.origin is None else self.history.origin - NOW
-        rated = rate(
-            [_moved(call, moved) for call in ledger.calls()],
-            bill.period_start + moved,
-            bill.period_end + moved,
-            plans=self.history.plans,
-            time_zone=self.history.time_zone,
+        rated, before = (
+            rate(
+                [_moved(call, moved) for call in ledger.calls()],
+                start + moved,
+                end + moved,
+                plans=self.history.plans,
+                time_zone=self.history.time_zone,
+            )
+            # Longer than any month: those of other months do not count.
+            for start, end in (
+                (bill.period_start, bill.period_end),
+                (bill.period_start - timedelta(days=32), bill.period_start),
+            )
         )
         return {
             "calls": sorted(
                 [*_call_row(_moved(one.call, -moved)), one.billable_seconds, one.amount, one.plan and one.plan.currency]
                 for one in rated
             ),
-            "usage": _usage(rated) if rated else None,
+            "usage": _usage(rated, before) if rated else None,
         }
 
 
@@ -192,8 +203,8 @@ def _moved(call: Call, by: timedelta) -> Call:
     return replace(call, started_at=call.started_at + by, ended_at=call.ended_at and call.ended_at + by)
 
 
-def _usage(rated: list[RatedCall]) -> Played:
-    usage = sum_up(rated)
+def _usage(rated: list[RatedCall], before: list[RatedCall]) -> Played:
+    usage = sum_up(rated, before)
     return {
         "calls": usage.calls,
         "billable_seconds": usage.billable_seconds,

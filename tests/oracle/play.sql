@@ -63,12 +63,12 @@ declare
   v_stored integer;
 begin
   insert into public.widget_analytics (
-    widget_id, id, session_id, event_type, "timestamp", received_at, call_id, seq, source, properties
+    widget_id, id, session_id, event_type, "timestamp", received_at, call_id, seq, source
   )
   select
     tell.widget_id, (e.event ->> 'id')::uuid, e.event ->> 'session_id', e.event ->> 'event_type',
     pg_temp.moment((e.event ->> 'timestamp')::bigint), pg_temp.moment((e.event ->> 'received_at')::bigint),
-    e.event ->> 'call_id', (e.event ->> 'seq')::integer, e.event ->> 'source', nullif(e.event -> 'properties', 'null')
+    e.event ->> 'call_id', (e.event ->> 'seq')::integer, e.event ->> 'source'
   from jsonb_array_elements(tell.events) with ordinality e (event, number)
   order by e.number
   on conflict do nothing;
@@ -86,8 +86,7 @@ begin
   return public.track_event(
     widget_id => (event ->> 'widget_id')::uuid, event_type => event ->> 'event_type',
     session_id => event ->> 'session_id', event_id => (event ->> 'event_id')::uuid, call_id => event ->> 'call_id',
-    seq => (event ->> 'seq')::integer, age_ms => (event ->> 'age_ms')::bigint,
-    properties => event -> 'properties'
+    seq => (event ->> 'seq')::integer, age_ms => (event ->> 'age_ms')::bigint
   );
 end
 $$;
@@ -128,6 +127,18 @@ begin
   when 'cleanup' then
     select jsonb_build_array(r.calls_checked, r.calls_completed, r.calls_still_active) into v_answer
     from public.complete_stale_sessions((step ->> 'stale_after')::bigint * interval '1 microsecond') r;
+
+  when 'archive' then
+    update widget_internal.call_states c set archived_at = now()
+    where c.widget_id = take_step.widget_id and c.archived_at is null and c.session_id in (
+      select s.session_id from widget_internal.call_states s where s.widget_id = take_step.widget_id
+      group by s.session_id having bool_and(s.ended_at is not null)
+    );
+    delete from public.widget_analytics e
+    where e.widget_id = take_step.widget_id and e.event_type like 'call\_%' and e.session_id in (
+      select s.session_id from widget_internal.call_states s where s.widget_id = take_step.widget_id
+      group by s.session_id having bool_and(s.archived_at is not null)
+    );
 
   when 'limit' then
     update widget_internal.settings

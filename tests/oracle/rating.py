@@ -99,8 +99,9 @@ def billable_seconds(call: Call, plan: Plan | None) -> Decimal:
     return seconds
 
 
-def sum_up(rated: list[RatedCall]) -> Usage:
-    charged, amount, currency = charge(rated)
+def sum_up(rated: list[RatedCall], before: list[RatedCall]) -> Usage:
+    """`before`: the calls of the same months that started before the period."""
+    charged, amount, currency = charge(rated, before)
     return Usage(
         calls=len(rated),
         billable_seconds=total_seconds(rated),
@@ -117,21 +118,28 @@ def total_seconds(rated: Iterable[RatedCall]) -> Decimal:
     return sum((one.billable_seconds for one in rated), Decimal(0))
 
 
-def charge(rated: list[RatedCall]) -> tuple[Decimal, Decimal | None, str | None]:
-    """Month by month, what exceeds the included seconds. No amount unless every month has one, in one currency."""
+def charge(rated: list[RatedCall], before: list[RatedCall]) -> tuple[Decimal, Decimal | None, str | None]:
+    """Month by month, what exceeds the included seconds: to date at the period's end less to date at its start.
+
+    No amount unless every month with calls has one, in one currency.
+    """
     charged, amount = Decimal(0), Decimal(0)
     currencies: set[str | None] = set()
     for month in {one.month for one in rated}:
         of_month = [one for one in rated if one.month == month]
         plan = of_month[0].plan
-        seconds = total_seconds(of_month)
         if plan is None:
-            charged += seconds
+            charged += total_seconds(of_month)
             currencies.add(None)
             continue
-        beyond = max(seconds - plan.included_seconds, Decimal(0))
-        charged += beyond
-        amount += round_half_up(Fraction(beyond) * plan.price_per_second, DECIMALS.get(plan.currency, 2))
+        at_start = total_seconds(one for one in before if one.month == month)
+        beyond = [
+            max(seconds - plan.included_seconds, Decimal(0))
+            for seconds in (at_start, at_start + total_seconds(of_month))
+        ]
+        amounts = [round_half_up(Fraction(s) * plan.price_per_second, DECIMALS.get(plan.currency, 2)) for s in beyond]
+        charged += beyond[1] - beyond[0]
+        amount += amounts[1] - amounts[0]
         currencies.add(plan.currency)
     currency = currencies.pop() if len(currencies) == 1 else None
     return charged, None if currency is None else amount, currency

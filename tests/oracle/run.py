@@ -12,6 +12,7 @@ from tests.oracle.histories import (
     History,
     Insert,
     Track,
+    archived_histories,
     door_histories,
     ledger_histories,
     rated_histories,
@@ -23,6 +24,7 @@ FAMILIES = {
     "ledger": (ledger_histories(), "events of every source by SQL, cleanups in between"),
     "ties": (ledger_histories(ties=True), "the same, with events at the same instant"),
     "rated": (rated_histories(), "calls about the turns of months, under plans"),
+    "archived": (archived_histories(), "events that come after the archive took those of their sessions"),
     "door": (door_histories(), "events by the RPCs as the anonymous role, cleanups in between"),
 }
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from local_stack.chromium import launch
 from local_stack.stack import Stack
 from tests.torture.crashes import crashes
+from tests.torture.crowds import WRITERS, crowds
 from tests.torture.disks import full_disk, full_wal
 from tests.torture.floods import EVENTS_PER_SECOND, TIMES, Flood, flood
 from tests.torture.outages import TROUBLES, outage
@@ -26,7 +27,7 @@ from tests.torture.storms import killed_cleanups, storms
 
 STORMS_A_ROUND = 50
 FLOOD_SECONDS = 30
-TORTURES = ("crashes", "storms", "killed cleanups", "schedule", "outages", "full disk", "full wal", "flood")
+TORTURES = ("crashes", "storms", "crowds", "killed cleanups", "schedule", "outages", "full disk", "full wal", "flood")
 
 Row = tuple[str, str, str]
 T = TypeVar("T")
@@ -92,6 +93,18 @@ def _run(torture: str, stack: Stack, options: argparse.Namespace, progress: Prog
                 ("", "inferred ends", f"{storm.inferred:,}"),
                 ("", "overtaken by the real end, which bills", f"{storm.overtaken:,}"),
                 ("", "calls with two inferred ends", "0"),
+            ]
+        case "crowds":
+            *_, crowd = _counted(progress, torture, crowds(stack, rounds=rounds, seed=seed), rounds)
+            yield from [
+                (f"{WRITERS} writers on the same few calls", "rounds", f"{crowd.rounds:,}"),
+                ("", "events", f"{crowd.events:,}"),
+                ("", "sent a second time", f"{crowd.sent_twice:,}"),
+                ("", "corrections meanwhile", f"{crowd.corrections:,}"),
+                ("", "inferred ends", f"{crowd.inferred:,}"),
+                ("", "calls", f"{crowd.calls:,}"),
+                ("", "of them unlike those of one writer in order", "0"),
+                ("", "deadlocks", "0"),
             ]
         case "killed cleanups":
             seen_kills = list(_counted(progress, torture, killed_cleanups(stack, rounds=rounds), rounds))

@@ -21,7 +21,14 @@ _GROW_OLDER = """
       from public.widget_analytics where widget_id = %(widget_id)s and session_id = %(mark)s
     ),
     calls as (
-      update public.widget_calls set started_at = started_at + difference, ended_at = ended_at + difference
+      update widget_internal.call_states set
+        start_claim = case when start_claim is not null
+          then start_claim[:3] || (start_claim[4] - (extract(epoch from difference) * 1000000)::bigint) end,
+        end_claim = case when end_claim is not null
+          then end_claim[:3] || (end_claim[4] + (extract(epoch from difference) * 1000000)::bigint) end,
+        heartbeat_at = heartbeat_at + difference,
+        first_event_at = first_event_at + difference, last_event_at = last_event_at + difference,
+        started_at = started_at + difference, ended_at = ended_at + difference
       from mark where widget_id = %(widget_id)s
     )
     update public.widget_analytics set "timestamp" = "timestamp" + difference

@@ -171,7 +171,8 @@ def _kill_a_cleanup(stack: Stack, db: Connection, widget_id: UUID) -> None:
         thread = threading.Thread(target=clean)
         with holder.transaction():
             holder.execute(
-                "select from public.widget_calls where widget_id = %s order by session_id desc limit 1 for update",
+                "select from widget_internal.call_states where widget_id = %s"
+                " order by session_id desc limit 1 for update",
                 [widget_id],
             )
             thread.start()

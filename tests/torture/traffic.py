@@ -170,7 +170,7 @@ def check_kept_calls(db: Connection) -> None:
 
 
 def clean_up_and_check(db: Connection) -> int:
-    """Run the cleanup, and hold what it did against what its rule says (R7), told here once more in Python.
+    """Run the cleanup, and hold what it did against what its rule says, told here once more in Python.
 
     For calls that carry a call_id, which all of this traffic does. Returns how many calls it completed.
 

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from widget_analytics.errors import (
-    NotMigrated,
-    Refused,
-    TooManyRequests,
-    Unreachable,
-    WidgetAnalyticsError,
-    WrongKey,
-)
+import httpx
 
-if TYPE_CHECKING:
-    import httpx
+from widget_analytics.errors import NotMigrated, Refused, TooManyRequests, Unreachable, WidgetAnalyticsError, WrongKey
 
 # PostgREST: no such function, relation, embedding or column in its schema cache; Postgres: the same at run time.
 _MISSING = {"PGRST200", "PGRST202", "PGRST204", "PGRST205", "42P01", "42703", "42883"}
-# PostgREST: the JWT cannot be read, is none, or has expired.
+# PostgREST: the JWT cannot be read, is none, or its claims (such as its times) do not hold.
 _BAD_TOKEN = {"PGRST300", "PGRST301", "PGRST302", "PGRST303"}
+_BAD_CLAIMS = "PGRST303"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _QUERY_CANCELED = "57014"
 # Postgres takes no writes: a standby, or the platform's brake on a disk that is almost full. PostgREST makes it a 405.
 _READ_ONLY = "25006"
+# A 400 with another code than these, or none, is not about what was sent. PostgREST answers so where a pooled
+# connection had died, and passes on what a standby or a pooler says, such as 0A000 and 42P05.
+_ABOUT_THE_REQUEST = ("22", "23", "P0", "PT", "PGRST1", "WA", _INSUFFICIENT_PRIVILEGE)
 _TRACKING = ("/rpc/track_event", "/rpc/track_events")
 
 
@@ -34,7 +30,7 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
     body = _body(response)
     code = str(body.get("code") or "")
     reason = _one_line(body.get("message") or body.get("error") or f"HTTP {response.status_code}")
-    status = response.status_code
+    status, path, host = response.status_code, response.request.url.path, response.request.url.host
 
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return TooManyRequests(status=status, code=code, reason=reason, retry_after=_retry_after(response))
@@ -51,28 +47,27 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
     if code in _BAD_TOKEN or (status == HTTPStatus.UNAUTHORIZED and code != _INSUFFICIENT_PRIVILEGE):
         return WrongKey(
             f"the API does not accept the key ({reason}). Check SUPABASE_SECRET_KEY, SUPABASE_PUBLISHABLE_KEY and "
-            "SUPABASE_URL: they must be of one project."
+            "SUPABASE_URL: they must be of one project.",
+            # A token that one server has just issued is from the future for another whose clock is behind.
+            is_passing=code == _BAD_CLAIMS and "expired" not in reason,
         )
-    if code == _READ_ONLY:
-        return Unreachable(f"{_host(response)} takes nothing in: its database is read-only just now. Try again later.")
+    if code == _READ_ONLY or (code == "0A000" and "recovery" in reason):
+        return Unreachable(f"{host} takes nothing in: its database is read-only just now. Try again later.")
     # Events wait for locks, and the next time not as long; a bill that takes too long will do so again.
-    if code == _QUERY_CANCELED and not response.request.url.path.endswith(_TRACKING):
+    if code == _QUERY_CANCELED and not path.endswith(_TRACKING):
         return Refused(status=status, code=code, reason=reason, hint="ask for a shorter period")
-    if (
-        status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        and response.request.url.path.endswith("/rpc/complete_stale_sessions")
-        and not body
-    ):
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and path.endswith("/rpc/complete_stale_sessions") and not body:
         # Its way to say that it failed: it answers with its row, so that the note of the failure is kept.
         return Refused(status=status, code=code, reason="the cleanup failed", hint="see widget_cleanup_runs.error")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Unreachable(f"{_host(response)} is not well: HTTP {status}, {reason}. Try again later.")
+        return Unreachable(f"{host} is not well: HTTP {status}, {reason}. Try again later.")
+    is_passing = status == HTTPStatus.BAD_REQUEST and not code.startswith(_ABOUT_THE_REQUEST)
     if not code:
         return Unreachable(
-            f"{_host(response)} does not answer as a Supabase API does: HTTP {status}. Check SUPABASE_URL.",
-            is_passing=False,
+            f"{host} does not answer as a Supabase API does: HTTP {status}. Check SUPABASE_URL.", is_passing=is_passing
         )
-    return Refused(status=status, code=code, reason=reason, hint=_one_line(body.get("hint") or ""))
+    hint = _one_line(body.get("hint") or "")
+    return Refused(status=status, code=code, reason=reason, hint=hint, is_passing=is_passing)
 
 
 def _body(response: httpx.Response) -> dict[str, Any]:
@@ -85,10 +80,6 @@ def _body(response: httpx.Response) -> dict[str, Any]:
 
 def _one_line(text: object) -> str:
     return " ".join(str(text).split())[:500]
-
-
-def _host(response: httpx.Response) -> str:
-    return response.request.url.host
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from widget_analytics.models import Event
+from widget_analytics.models import Event
 
 MAX_EVENTS = 1_000
 #: Leaves room for the envelope, and for ages that grow while a batch waits to be sent again.

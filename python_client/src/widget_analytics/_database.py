@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from widget_analytics._exit import MissingExtra
-from widget_analytics.errors import ConfigError, NotMigrated, Refused, Unreachable, WrongKey
+from widget_analytics.errors import ConfigError, MissingExtra, NotMigrated, Refused, Unreachable, WrongKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import psycopg
 
 
 def require_psycopg(what: str, extra: str) -> None:
-    """Look whether databases can be connected to.
-
-    Raises:
-        MissingExtra: psycopg is not installed.
-    """
-    try:
-        import psycopg  # noqa: F401, PLC0415 (an extra)
-    except ImportError:
-        raise MissingExtra(what, "psycopg", extra) from None
+    """Look whether databases can be connected to."""
+    MissingExtra.unless_installed("psycopg", what, extra)
 
 
 @contextmanager

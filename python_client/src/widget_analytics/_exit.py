@@ -5,16 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
-from widget_analytics.errors import ConfigError, NotMigrated, Refused, Unreachable, WidgetAnalyticsError, WrongKey
+from widget_analytics.errors import InputError, MissingExtra, OutputError, UsageError, WidgetAnalyticsError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+# The archive's modules know its errors by this one.
+__all__ = [
+    "CODES_HELP",
+    "NOT_EQUAL",
+    "OTHER_ALARM",
+    "STATUS_CODES",
+    "InputError",
+    "MissingExtra",
+    "OutputError",
+    "UsageError",
+    "one_line_errors",
+]
 
 #: What `status` exits with, by alarm: the first of these that there is.
 STATUS_CODES = {
@@ -24,33 +35,16 @@ STATUS_CODES = {
     "completion_low": 12,
     "health_late": 13,
 }
+#: And with any other alarm.
+OTHER_ALARM = 14
 NOT_EQUAL = 1
 
 CODES_HELP = (
     "Exit codes: 0 done; 1 status: the cleanup is late or failed, verify: not equal; 2 wrong option; "
     "3 wrong or missing key or setting; 4 API not reachable; 5 database not migrated; 6 refused by the database; "
     "7 file cannot be written; 8 file or manifest cannot be read; status, where the cleanup is well: 11 too few events "
-    "arrive, 12 too few calls end as observed, 13 nobody counts them; 130 and 143 interrupted."
+    "arrive, 12 too few calls end as observed, 13 nobody counts them, 14 another alarm; 130 and 143 interrupted."
 )
-
-
-class UsageError(WidgetAnalyticsError):
-    """An option's value makes no sense."""
-
-
-class MissingExtra(UsageError):
-    """An option needs a package that is installed only when asked for."""
-
-    def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}: pip install 'widget-analytics[{extra}]'")
-
-
-class InputError(WidgetAnalyticsError):
-    """A file or its manifest cannot be read."""
-
-
-class OutputError(WidgetAnalyticsError):
-    """The file or the standard output cannot be written."""
 
 
 class _Stopped(BaseException):
@@ -59,18 +53,6 @@ class _Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
-
-
-_CODES: tuple[tuple[type[Exception], int], ...] = (
-    (UsageError, 2),
-    (ConfigError, 3),
-    (WrongKey, 3),
-    (Unreachable, 4),
-    (NotMigrated, 5),
-    (Refused, 6),
-    (OutputError, 7),
-    (InputError, 8),
-)
 
 
 @contextmanager
@@ -85,7 +67,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except WidgetAnalyticsError as error:
-        _fail(str(error), next(code for kind, code in _CODES if isinstance(error, kind)))
+        _fail(str(error), error.exit_code)
     except BrokenPipeError:
         # The reader has enough, as `head` does. What is still buffered must not raise again on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

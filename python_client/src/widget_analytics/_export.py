@@ -1,36 +1,35 @@
-"""The command ``export``: from the client to a file, with progress on standard error."""
+"""The command ``export``: from the database to a file, with progress on standard error."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from widget_analytics._atomic import atomic_file
-from widget_analytics._copied import cells
-from widget_analytics._exit import OutputError, UsageError
 from widget_analytics._formats import FORMATS
+from widget_analytics._lines import batches, cells, texts, to_lines
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
-from widget_analytics._parquet import require_pyarrow
-from widget_analytics._selection import Detail, Totals, utc
-from widget_analytics.client import WidgetAnalytics
+from widget_analytics._parquet import ROWS_IN_GROUP, require_pyarrow
+from widget_analytics._reader import Reader
+from widget_analytics._selection import ExportRow, Kind, Selection, Totals, utc
+from widget_analytics.errors import OutputError, UsageError
 from widget_analytics.models import Call
+from widget_analytics.periods import Period
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+#: Told how many rows have been read, and up to which moment where they are in its order.
+Reached: TypeAlias = Callable[[datetime | None, int], None]
 
-    from widget_analytics._formats import CopyWriter
-    from widget_analytics._selection import ExportRow, Kind, Selection, Source
-    from widget_analytics.periods import Period
-
-    _Write: TypeAlias = Callable[[BinaryIO, Totals, "ByTime"], None]
+_STARTED_AT = Call.columns().index("started_at")
 
 
 class Format(StrEnum):
@@ -58,12 +57,7 @@ def check_output(output: Path | None, file_format: Format, *, with_manifest: boo
 
 
 def export_rows(
-    client: Source,
-    selection: Selection,
-    *,
-    file_format: Format,
-    output: Path | None,
-    with_manifest: bool = False,
+    reader: Reader, selection: Selection, *, file_format: Format, output: Path | None, with_manifest: bool = False
 ) -> None:
     """Write the rows to ``output``, or to standard output where that is None.
 
@@ -71,101 +65,62 @@ def export_rows(
         WidgetAnalyticsError: the rows could not be read.
         OutputError: the file could not be written.
     """
-    statement = client.statement(selection.month) if with_manifest and selection.month else None
-
-    def write_manifest(facts: FileFacts, totals: Totals, path: Path) -> None:
-        Manifest(
-            file=facts,
+    statement = reader.statement(selection.month) if with_manifest and selection.month else None
+    kind, period = selection.kind, selection.period
+    with closing(selection.rows(reader).batches()) as lines:
+        written = _Written(kind, file_format, output)
+        written.write(lines, period, with_facts=with_manifest)
+    if written.facts and output:
+        manifest = Manifest(
+            file=written.facts,
             selection=selection,
-            totals=totals.to_json(),
+            totals=written.totals.to_json(),
             statement=statement.content_hash if statement else None,
             created_at=utc(datetime.now(UTC)),
-            project=client.host,
-        ).write(manifest_path(path))
-
-    kind, write_copied = selection.kind, FORMATS[file_format].write_copied
-    with ExitStack() as until_written:
-        write: _Write
-        if write_copied and selection.detail is Detail.CALLS and not isinstance(client, WidgetAnalytics):
-            batches = until_written.enter_context(closing(client.call_batches(selection)))
-            write = _write_batches(batches, kind, write_copied)
-        else:
-            write = _write_rows(selection.rows(client), kind, file_format)
-        _write_file(
-            write,
-            kind,
-            period=selection.period,
-            file_format=file_format,
-            output=output,
-            then=write_manifest if with_manifest else None,
+            project=reader.host,
         )
+        with write_errors(output):
+            manifest.write(manifest_path(output))
+    written.tell()
 
 
 def write_rows(
-    rows: Iterator[ExportRow],
-    kind: Kind,
-    *,
-    period: Period,
-    file_format: Format,
-    output: Path | None,
+    rows: Iterator[ExportRow], kind: Kind, *, period: Period, file_format: Format, output: Path | None
 ) -> None:
-    """Write rows, wherever they come from, and tell what they add up to.
-
-    Raises:
-        WidgetAnalyticsError: the rows could not be read.
-        OutputError: the file could not be written.
-    """
-    _write_file(
-        _write_rows(rows, kind, file_format), kind, period=period, file_format=file_format, output=output, then=None
-    )
+    """Write rows, wherever they come from, and tell what they add up to."""
+    lines = to_lines(kind.model, map(texts, map(attrgetter(*kind.model.columns()), rows)))
+    written = _Written(kind, file_format, output)
+    written.write(batches(lines, ROWS_IN_GROUP), period)
+    written.tell()
 
 
-def _write_rows(rows: Iterator[ExportRow], kind: Kind, file_format: Format) -> _Write:
-    # Asked before anything is written: what goes wrong at once leaves no header without rows.
-    rows = chain(list(islice(rows, 1)), rows)
+class _Written:
+    """A file of rows, and what they add up to."""
 
-    def write(file: BinaryIO, totals: Totals, progress: ByTime) -> None:
-        FORMATS[file_format].write(kind.model, counted(rows, totals, progress), file)
+    def __init__(self, kind: Kind, file_format: Format, output: Path | None) -> None:
+        self.totals = Totals()
+        self.facts: FileFacts | None = None
+        self._kind, self._format, self._output = kind, file_format, output
 
-    return write
+    def write(self, lines: Iterator[list[bytes]], period: Period, *, with_facts: bool = False) -> None:
+        # Asked before anything is written: what goes wrong at once leaves no header without rows.
+        lines = chain(list(islice(lines, 1)), lines)
+        with (
+            write_errors(self._output or "standard output"),
+            progress_bar(period, "reading") as reached,
+            _open(self._output) as file,
+        ):
+            FORMATS[self._format].write(self._kind.model, counted(lines, self._kind, self.totals, reached), file)
+            if with_facts:
+                # From the disk, before the file gets its name: what is hashed is what was stored.
+                file.flush()
+                with Path(file.name).open("rb") as stored:
+                    self.facts = FileFacts.of(self._format.value, stored)
 
-
-def _write_batches(batches: Iterator[list[bytes]], kind: Kind, write_copied: CopyWriter) -> _Write:
-    batches = chain(list(islice(batches, 1)), batches)
-
-    def write(file: BinaryIO, totals: Totals, progress: ByTime) -> None:
-        write_copied(kind.model, counted_lines(batches, totals, progress), file)
-
-    return write
-
-
-def _write_file(
-    write: _Write,
-    kind: Kind,
-    *,
-    period: Period,
-    file_format: Format,
-    output: Path | None,
-    then: Callable[[FileFacts, Totals, Path], None] | None,
-) -> None:
-    """Write, and tell what the rows add up to; ``then`` is told of the finished file."""
-    totals = Totals()
-    with write_errors(output or "standard output"):
-        with progress_bar(period, "reading") as progress, _open(output) as file:
-            write(file, totals, progress)
-            facts = _facts(file_format, file) if then else None
-        if facts and output and then:
-            then(facts, totals, output)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        totals.sentence(kind) + (f" -> {output}" if output else ""), markup=False
-    )
-
-
-def _facts(file_format: Format, file: BinaryIO) -> FileFacts:
-    # From the disk, before the file gets its name: what is hashed is what was stored.
-    file.flush()
-    with Path(file.name).open("rb") as stored:
-        return FileFacts.of(file_format.value, stored)
+    def tell(self) -> None:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            self.totals.sentence(self._kind) + (f" -> {self._output}" if self._output else ""), markup=False
+        )
 
 
 @contextmanager
@@ -189,48 +144,24 @@ def _open(output: Path | None) -> Iterator[BinaryIO]:
             yield file
 
 
-def counted(rows: Iterator[ExportRow], totals: Totals, progress: ByTime) -> Iterator[ExportRow]:
-    """Pass the rows on, and add them up on the way."""
-    for row in rows:
-        totals.add(row)
-        progress.at(row, totals.rows)
-        yield row
-
-
-def counted_lines(batches: Iterator[list[bytes]], totals: Totals, progress: ByTime) -> Iterator[list[bytes]]:
-    """The same for calls as COPY writes them."""
-    started_at = Call.columns().index("started_at")
+def counted(batches: Iterable[list[bytes]], kind: Kind, totals: Totals, reached: Reached) -> Iterator[list[bytes]]:
+    """Pass lines on, and add them up on the way."""
     for batch in batches:
-        totals.add_copied(batch)
-        (last,) = cells(batch[-1:])
-        progress.reached(datetime.fromisoformat(last[started_at]), totals.rows)
+        totals.add(kind, batch)
+        moment = None
+        if batch and kind.model is Call:
+            (last,) = cells(batch[-1:])
+            moment = datetime.fromisoformat(last[_STARTED_AT])
+        reached(moment, totals.rows)
         yield batch
 
 
-class ByTime:
-    """A bar that follows the calls' start through the period: how many there will be, nobody knows beforehand."""
-
-    def __init__(self, period: Period, bar: Progress, what: str) -> None:
-        self._period = period
-        self._bar = bar
-        self._task = bar.add_task(what, total=(period.end - period.start).total_seconds(), rows=0)
-
-    def at(self, row: ExportRow, rows: int) -> None:
-        """Show that so many rows have been read, the last one this."""
-        if rows % 100 == 0:
-            if isinstance(row, Call):
-                self.reached(row.started_at, rows)
-            else:
-                self._bar.update(self._task, total=None, rows=rows)
-
-    def reached(self, moment: datetime, rows: int) -> None:
-        """Show that so many rows have been read, up to a moment of the period."""
-        self._bar.update(self._task, completed=(moment - self._period.start).total_seconds(), rows=rows)
-
-
 @contextmanager
-def progress_bar(period: Period, what: str) -> Iterator[ByTime]:
-    """Show a bar on standard error while rows are read, if that is a terminal."""
+def progress_bar(period: Period, what: str) -> Iterator[Reached]:
+    """Show a bar on standard error while rows are read, if that is a terminal.
+
+    It follows the calls' start through the period: how many there will be, nobody knows beforehand.
+    """
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -242,4 +173,13 @@ def progress_bar(period: Period, what: str) -> Iterator[ByTime]:
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        yield ByTime(period, bar, what)
+        length = (period.end - period.start).total_seconds()
+        task = bar.add_task(what, total=length, rows=0)
+
+        def reached(moment: datetime | None, rows: int) -> None:
+            if moment:
+                bar.update(task, completed=(moment - period.start).total_seconds(), rows=rows)
+            else:
+                bar.update(task, total=None, rows=rows)
+
+        yield reached

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 from widget_analytics._atomic import atomic_file
-from widget_analytics._exit import InputError
 from widget_analytics._formats import FORMATS
 from widget_analytics._selection import Selection
-
-if TYPE_CHECKING:
-    import io
-    from pathlib import Path
+from widget_analytics.errors import InputError
 
 _VERSION = 1
 

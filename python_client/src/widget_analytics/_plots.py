@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from widget_analytics._exit import MissingExtra
 from widget_analytics.models import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from matplotlib.axes import Axes
 
 # Told apart by people who see few colours, too, and on paper without any by their order (Okabe and Ito).
@@ -27,18 +25,6 @@ EVIDENCE_COLOURS = {
 }
 _INK, _LINE = "#5b6675", "#d9dee5"
 _SHORT = 26
-
-
-def require_matplotlib() -> None:
-    """Look whether plots can be made.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401, PLC0415 (an extra, slow to load)
-    except ImportError:
-        raise MissingExtra("the report", "matplotlib", "report") from None
 
 
 def stacked_days(days: list[int], series: list[tuple[str, list[float]]]) -> str:

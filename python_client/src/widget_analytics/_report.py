@@ -6,32 +6,30 @@ A closed month's figures come from its statement alone, and so never change. An 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
-from html import escape
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TypeAlias
+from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from widget_analytics._atomic import atomic_file
-from widget_analytics._exit import MissingExtra, UsageError
 from widget_analytics._export import progress_bar, write_errors
-from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, require_matplotlib, stacked_days, stacked_shares
+from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, stacked_days, stacked_shares
 from widget_analytics._selection import utc
-from widget_analytics.errors import NotMigrated, Refused
-from widget_analytics.models import Evidence
+from widget_analytics.client import WidgetAnalytics
+from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
+from widget_analytics.models import BillingMonth, Call, Evidence, Statement, StatementLine
 from widget_analytics.periods import Period
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-    from uuid import UUID
-
-    from widget_analytics.client import WidgetAnalytics
-    from widget_analytics.models import BillingMonth, Statement
+_Legend: TypeAlias = list[tuple[str, str]]
 
 _ZERO = Decimal(0)
+_OFTEN = 100  # rows
 _NOTHING = "\N{EN DASH}"
 _EVIDENCE = {
     Evidence.OBSERVED: "the browser or your server reported the end",
@@ -54,20 +52,38 @@ class _WidgetMonth:
     adjustments: Decimal = _ZERO
     currency: str = ""
 
-    def add(self, day: date, seconds: Decimal, evidence: Evidence | None) -> None:
+    @property
+    def due(self) -> Decimal | None:
+        """What is to be paid; None where nothing has a price."""
+        return (self.amount or _ZERO) + self.adjustments if self.adjustments else self.amount
+
+    def add(self, call: Call | StatementLine, day: date) -> None:
+        seconds = call.billable_seconds if isinstance(call, Call) else call.new_seconds
         self.calls += 1
         self.seconds += seconds
         self.days[day] += seconds
-        if evidence is not None:
+        if call.evidence is not None:
+            self.evidence[call.evidence] += seconds
+
+    def add_all(self, other: _WidgetMonth) -> None:
+        self.calls += other.calls
+        self.seconds += other.seconds
+        for day, seconds in other.days.items():
+            self.days[day] += seconds
+        for evidence, seconds in other.evidence.items():
             self.evidence[evidence] += seconds
+        self.adjustments += other.adjustments
+        if other.amount is not None:
+            self.amount = (self.amount or _ZERO) + other.amount
 
 
 @dataclass
 class _Month:
     """What the page tells."""
 
-    name: str
+    first: date
     bounds: BillingMonth
+    zone: ZoneInfo
     statement: Statement | None
     made_at: datetime
     project: str
@@ -76,8 +92,7 @@ class _Month:
 
     @property
     def days(self) -> list[date]:
-        zone = ZoneInfo(self.bounds.time_zone)
-        first, end = (at.astimezone(zone).date() for at in (self.bounds.period_start, self.bounds.period_end))
+        first, end = (at.astimezone(self.zone).date() for at in (self.bounds.period_start, self.bounds.period_end))
         return [first + timedelta(days=n) for n in range((end - first).days)]
 
     def in_order(self) -> list[tuple[UUID, _WidgetMonth]]:
@@ -95,8 +110,9 @@ def write_report(client: WidgetAnalytics, month: str, output: Path) -> None:
         WidgetAnalyticsError: the month could not be read, or matplotlib is missing.
         OutputError: the file could not be written.
     """
-    require_matplotlib()
-    content = "".join(_page(_read(client, month))).encode()
+    for package in ("jinja2", "matplotlib"):
+        MissingExtra.unless_installed(package, "the report", "report")
+    content = _page(_read(client, month)).encode()
     with write_errors(output), atomic_file(output) as file:
         file.write(content)
 
@@ -104,223 +120,141 @@ def write_report(client: WidgetAnalytics, month: str, output: Path) -> None:
 def _read(client: WidgetAnalytics, name: str) -> _Month:
     bounds = client.billing_month(name)
     first = date.fromisoformat(f"{name}-01")
-    month = _Month(
-        name=name,
-        bounds=bounds,
-        statement=client.statement(first),
-        made_at=datetime.now(UTC),
-        project=client.host,
-    )
     try:
         zone = ZoneInfo(bounds.time_zone)
     except ZoneInfoNotFoundError:
         raise MissingExtra(f"the time zone {bounds.time_zone}", "tzdata", "report") from None
+    month = _Month(
+        first=first,
+        bounds=bounds,
+        zone=zone,
+        statement=client.statement(first),
+        made_at=datetime.now(UTC),
+        project=client.host,
+    )
+    period = Period(bounds.period_start, bounds.period_end)
+    with progress_bar(period, "reading") as reached:
+        for number, call in enumerate(_calls(client, month, period), start=1):
+            month.widgets[call.widget_id].add(call, call.started_at.astimezone(zone).date())
+            if number % _OFTEN == 0:
+                reached(None if month.statement else call.started_at, number)
     if month.statement:
-        _read_closed(client, month, first, zone)
+        _add_charges(client, month)
     else:
-        _read_open(client, month, zone)
-    try:
-        # Owners' own table: where it has no names, or may not be read, ids must do.
-        month.names = {widget.id: widget.name.strip() for widget in client.widgets()}
-    except (NotMigrated, Refused):
-        month.names = {}
+        for usage in client.usage(period):
+            widget = month.widgets[usage.widget_id]
+            widget.amount, widget.currency = usage.amount, usage.currency or ""
+    # Owners' own table: where it has no names, or may not be read, ids must do.
+    with suppress(NotMigrated, Refused):
+        month.names = {widget.id: widget.name.strip() for widget in client.widgets() if widget.name.strip()}
     return month
 
 
-def _read_closed(client: WidgetAnalytics, month: _Month, first: date, zone: ZoneInfo) -> None:
-    with progress_bar(Period(month.bounds.period_start, month.bounds.period_end), "reading") as progress:
-        for number, line in enumerate(client.statement_lines(first), start=1):
-            progress.at(line, number)
-            if line.usage_period == first:
-                day = line.started_at.astimezone(zone).date()
-                month.widgets[line.widget_id].add(day, line.new_seconds, line.evidence)
-    for charge in client.charges(first):
+def _calls(client: WidgetAnalytics, month: _Month, period: Period) -> Iterator[Call | StatementLine]:
+    if month.statement is None:
+        return client.calls(period)
+    return (line for line in client.statement_lines(month.first) if line.usage_period == month.first)
+
+
+def _add_charges(client: WidgetAnalytics, month: _Month) -> None:
+    for charge in client.charges(month.first):
         widget = month.widgets[charge.widget_id]
         widget.currency = widget.currency or charge.currency or ""
         if charge.difference_amount is None:
             continue
         if charge.currency != widget.currency:
             raise UsageError(
-                f"widget {charge.widget_id} is charged in two currencies in {month.name}: "
+                f"widget {charge.widget_id} is charged in two currencies in {month.first:%Y-%m}: "
                 "the report cannot add them up, `export --detail statements` lists them"
             )
-        if charge.usage_period == first:
+        if charge.usage_period == month.first:
             widget.amount = charge.difference_amount
         else:
             widget.adjustments += charge.difference_amount
 
 
-def _read_open(client: WidgetAnalytics, month: _Month, zone: ZoneInfo) -> None:
-    period = Period(month.bounds.period_start, month.bounds.period_end)
-    with progress_bar(period, "reading") as progress:
-        for number, call in enumerate(client.calls(period), start=1):
-            progress.at(call, number)
-            month.widgets[call.widget_id].add(
-                call.started_at.astimezone(zone).date(), call.billable_seconds, call.evidence
-            )
-    for usage in client.usage(period):
-        widget = month.widgets[usage.widget_id]
-        widget.amount, widget.currency = usage.amount, usage.currency or ""
+def _page(month: _Month) -> str:
+    # As it is an extra.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
-
-def _page(month: _Month) -> Iterator[str]:
-    widgets = month.in_order()
-    title = f"Widget usage, {date.fromisoformat(f'{month.name}-01'):%B %Y}"
-    yield _HEAD.format(title=escape(title), style=_STYLE)
-    yield f"<header><h1>{escape(title)}</h1>{_state(month)}</header><main>"
-    yield _key_figures(month)
-    if any(widget.seconds for _, widget in widgets):
-        yield from _plots(month, widgets)
-    else:
-        yield "<p>No billable calls in this month.</p>"
-    yield from _table(month, widgets)
-    yield from _notes(month)
-    yield "</main></body></html>\n"
-
-
-def _state(month: _Month) -> str:
-    statement = month.statement
-    if statement is None:
-        return (
-            '<p class="state open"><strong>Open</strong> This month is not closed: figures may still change. '
-            f"They count what was received by {_moment(month.made_at)}.</p>"
-        )
-    return (
-        f'<p class="state closed"><strong>Closed</strong> on {_moment(statement.closed_at)} by '
-        f"{escape(statement.closed_by)}, with what was received by {_moment(statement.as_of)}. "
-        f"This statement no longer changes; its hash is <code>{escape(statement.content_hash)}</code>.</p>"
+    pages = Environment(
+        loader=PackageLoader("widget_analytics", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    pages.filters |= {"utc": utc, "minute": _minute, "seconds": _seconds, "minutes": _minutes, "money": _money}
+    every, totals = _sum(month.widgets.values()), _by_currency(month.widgets.values())
+    return pages.get_template("report.html.jinja").render(
+        title=f"Widget usage, {month.first:%B %Y}",
+        statement=month.statement,
+        bounds=month.bounds,
+        made_at=month.made_at,
+        project=month.project,
+        version=version("widget-analytics"),
+        names=month.names,
+        widgets=month.in_order(),
+        totals=totals,
+        has_adjustments=any(widget.adjustments for widget in month.widgets.values()),
+        figures=_key_figures(month, every, totals),
+        plots=list(_plots(month, every)) if every.seconds else [],
     )
 
 
-def _key_figures(month: _Month) -> str:
-    every = month.widgets.values()
-    amounts: dict[str, Decimal] = {}
-    for widget in every:
-        if widget.amount is not None or widget.adjustments:
-            due = (widget.amount or _ZERO) + widget.adjustments
-            amounts[widget.currency] = amounts.get(widget.currency, _ZERO) + due
-    figures = [
-        ("calls", f"{sum(widget.calls for widget in every):,}"),
-        ("billable minutes", _minutes(sum((widget.seconds for widget in every), _ZERO))),
-        ("widgets with calls", f"{sum(widget.calls > 0 for widget in every):,}"),
-        *(
-            ("to be paid" if month.statement else "so far", f"{amount:,f} {currency}")
-            for currency, amount in sorted(amounts.items())
-        ),
+def _key_figures(month: _Month, every: _WidgetMonth, totals: list[_WidgetMonth]) -> list[tuple[str, str]]:
+    due = "to be paid" if month.statement else "so far"
+    return [
+        ("calls", f"{every.calls:,}"),
+        ("billable minutes", _minutes(every.seconds)),
+        ("widgets with calls", f"{sum(widget.calls > 0 for widget in month.widgets.values()):,}"),
+        *((due, _money(total.due, total.currency)) for total in totals if total.due is not None),
     ]
-    return (
-        '<dl class="figures">'
-        + "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures)
-        + "</dl>"
-    )
 
 
-def _plots(month: _Month, widgets: list[tuple[UUID, _WidgetMonth]]) -> Iterator[str]:
+def _plots(month: _Month, every: _WidgetMonth) -> Iterator[tuple[str, str, _Legend]]:
+    """Draw the plots: caption, SVG and legend."""
+    widgets = [(month.label(widget_id), widget) for widget_id, widget in month.in_order()]
     shown, rest = widgets[: len(COLOURS)], widgets[len(COLOURS) :]
-    days = month.days
-    series = [(COLOURS[n], [float(w.days.get(day, _ZERO) / 60) for day in days]) for n, (_, w) in enumerate(shown)]
-    legend = [(COLOURS[n], month.label(widget_id)) for n, (widget_id, _) in enumerate(shown)]
+    parts = [(colour, label, widget) for colour, (label, widget) in zip(COLOURS, shown, strict=False)]
     if rest:
-        series.append((OTHERS, [float(sum((w.days.get(day, _ZERO) for _, w in rest), _ZERO) / 60) for day in days]))
-        legend.append((OTHERS, f"{len(rest):,} other widgets"))
-    yield _figure("Billable minutes per day", stacked_days([day.day for day in days], series), legend)
+        parts.append((OTHERS, f"{len(rest):,} other widgets", _sum(widget for _, widget in rest)))
+    series = [(colour, [float(widget.days[day] / 60) for day in month.days]) for colour, _, widget in parts]
+    legend = [(colour, label) for colour, label, _ in parts]
+    yield "Billable minutes per day", stacked_days([day.day for day in month.days], series), legend
 
-    total = sum((widget.seconds for _, widget in widgets), _ZERO)
-    rows = [("All widgets", _evidence_sums(widget for _, widget in widgets))]
-    if len(shown) > 1:
-        rows += [(month.label(widget_id), widget.evidence) for widget_id, widget in shown if widget.seconds]
+    bars = [("All widgets", every), *(one for one in shown if len(shown) > 1 and one[1].seconds)]
     shares = [
-        (label, [(EVIDENCE_COLOURS[e], float(evidence[e] / (sum(evidence.values(), _ZERO) or 1))) for e in _EVIDENCE])
-        for label, evidence in rows
+        (label, [(EVIDENCE_COLOURS[e], float(one.evidence[e] / (sum(one.evidence.values()) or 1))) for e in _EVIDENCE])
+        for label, one in bars
     ]
     legend = [
-        (EVIDENCE_COLOURS[e], f"{e}: {meaning} ({_share(rows[0][1][e], total)})") for e, meaning in _EVIDENCE.items()
+        (EVIDENCE_COLOURS[e], f"{e}: {meaning} ({_share(every.evidence[e], every.seconds)})")
+        for e, meaning in _EVIDENCE.items()
     ]
-    yield _figure("How the ends of calls are known, by billable minutes", stacked_shares(shares), legend)
+    yield "How the ends of calls are known, by billable minutes", stacked_shares(shares), legend
 
 
-def _evidence_sums(widgets: Iterable[_WidgetMonth]) -> defaultdict[Evidence, Decimal]:
-    sums: defaultdict[Evidence, Decimal] = defaultdict(Decimal)
+def _sum(widgets: Iterable[_WidgetMonth], currency: str = "") -> _WidgetMonth:
+    total = _WidgetMonth(currency=currency)
     for widget in widgets:
-        for evidence, seconds in widget.evidence.items():
-            sums[evidence] += seconds
-    return sums
+        total.add_all(widget)
+    return total
 
 
-def _figure(caption: str, svg: str, legend: list[tuple[str, str]]) -> str:
-    entries = "".join(
-        f'<li><span class="swatch" style="background:{colour}"></span>{escape(label)}</li>' for colour, label in legend
-    )
-    return (
-        f'<figure><figcaption>{escape(caption)}</figcaption><div role="img" aria-label="{escape(caption)}">{svg}</div>'
-        f'<ul class="legend">{entries}</ul></figure>'
-    )
-
-
-def _table(month: _Month, widgets: list[tuple[UUID, _WidgetMonth]]) -> Iterator[str]:
-    has_adjustments = any(widget.adjustments for _, widget in widgets)
-    heads = ["Widget", "Calls", "Billable seconds", "Minutes", "Amount"]
-    heads += ["Adjustments", "To be paid"] if has_adjustments else []
-    cells = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    yield f"<h2>By widget</h2><table><thead><tr>{cells}</tr></thead><tbody>"
-    for widget_id, widget in widgets:
-        name = month.names.get(widget_id)
-        label = f"{escape(name)}<small>{widget_id}</small>" if name else str(widget_id)
-        yield f'<tr><th scope="row">{label}</th>{_cells(widget, has_adjustments=has_adjustments)}</tr>'
-    yield "</tbody><tfoot>"
-    for total in _sums(widget for _, widget in widgets):
-        name = f"All in {escape(total.currency)}" if total.currency else "All without a price"
-        yield f'<tr><th scope="row">{name}</th>{_cells(total, has_adjustments=has_adjustments)}</tr>'
-    yield "</tfoot></table>"
-
-
-def _sums(widgets: Iterable[_WidgetMonth]) -> list[_WidgetMonth]:
-    """Add up by currency: euros are not added to dollars."""
-    sums: dict[str, _WidgetMonth] = {}
+def _by_currency(widgets: Iterable[_WidgetMonth]) -> list[_WidgetMonth]:
+    """Add up by currency: euros are not added to dollars; what has no price comes last."""
+    groups = defaultdict[str, list[_WidgetMonth]](list)
     for widget in widgets:
-        total = sums.setdefault(widget.currency, _WidgetMonth(currency=widget.currency))
-        total.calls += widget.calls
-        total.seconds += widget.seconds
-        total.adjustments += widget.adjustments
-        if widget.amount is not None:
-            total.amount = (total.amount or _ZERO) + widget.amount
-    return [sums[currency] for currency in sorted(sums, key=lambda currency: (not currency, currency))]
+        groups[widget.currency].append(widget)
+    return [_sum(groups[name], name) for name in sorted(groups, key=lambda name: (not name, name))]
 
 
-def _cells(widget: _WidgetMonth, *, has_adjustments: bool) -> str:
-    def money(amount: Decimal | None) -> str:
-        return _NOTHING if amount is None else f"{amount:,f} {widget.currency}"
-
-    cells = [f"{widget.calls:,}", _seconds(widget.seconds), _minutes(widget.seconds), money(widget.amount)]
-    if has_adjustments:
-        due = (widget.amount or _ZERO) + widget.adjustments
-        cells += [money(widget.adjustments or None), money(widget.amount if due == _ZERO else due)]
-    return "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+def _money(amount: Decimal | None, currency: str) -> str:
+    return _NOTHING if amount is None else f"{amount:,f} {currency}"
 
 
-def _notes(month: _Month) -> Iterator[str]:
-    bounds = month.bounds
-    yield '<h2>How to read this</h2><dl class="notes">'
-    yield (
-        f"<dt>Month</dt><dd>Calls that started from {_moment(bounds.period_start)} until before "
-        f"{_moment(bounds.period_end)}; days are those of {escape(bounds.time_zone)}.</dd>"
-        "<dt>Amount</dt><dd>Billable seconds beyond the plan's included ones, at its price, rounded once for each "
-        "widget and month. Without a plan there is none.</dd>"
-    )
-    if month.statement:
-        yield (
-            "<dt>Adjustments</dt><dd>What arrived late and changed earlier closed months; below zero: a credit.</dd>"
-            "<dt>Hash</dt><dd>SHA-256 of the statement: with it and the database, anyone can check that it is the "
-            "same.</dd>"
-        )
-    yield (
-        f"<dt>Made</dt><dd>{_moment(datetime.now(UTC))} from {escape(month.project)}, widget-analytics "
-        f"{escape(version('widget-analytics'))}</dd></dl>"
-    )
-
-
-def _moment(at: datetime) -> str:
-    return f'<time datetime="{utc(at)}">{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC</time>'
+def _minute(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _seconds(seconds: Decimal) -> str:
@@ -335,53 +269,3 @@ def _minutes(seconds: Decimal) -> str:
 def _share(part: Decimal, whole: Decimal) -> str:
     percent = part * 100 / (whole or 1)
     return "under 0.1 %" if 0 < percent < Decimal("0.1") else f"{percent:.1f} %"
-
-
-_HEAD = (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    # Nothing may be loaded or run, whatever a widget is called.
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-    "<style>{style}</style></head><body>"
-)
-
-_STYLE = """
-:root { --ink: #1b2330; --soft: #5b6675; --line: #d9dee5; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.5rem; max-width: 60rem; color: var(--ink); background: #fff;
-  font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .5rem; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-.state { margin: 0; padding: .5rem .8rem; border-left: 4px solid; background: #f5f7f9; }
-code { font-size: .82em; overflow-wrap: anywhere; }
-.state strong { margin-right: .4rem; }
-.closed { border-color: #2e7d5b; } .open { border-color: #c98a1b; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1.5rem 0; }
-.figures dt { color: var(--soft); font-size: .85rem; }
-.figures dd { margin: 0; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
-figure { margin: 2rem 0; break-inside: avoid; }
-figcaption { font-weight: 600; font-size: 1.15rem; }
-figure svg text { font-family: inherit !important; }
-figure svg { display: block; width: 100%; height: auto; }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; margin: .3rem 0 0; padding: 0;
-  font-size: .85rem; }
-.legend li { overflow-wrap: anywhere; }
-.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .45em; border-radius: 2px;
-  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .4rem .5rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
-td { white-space: nowrap; }
-th:first-child { width: 36%; text-align: left; font-weight: 500; overflow-wrap: anywhere; }
-thead th { color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line); }
-tfoot th, tfoot td { font-weight: 700; border-top: 2px solid var(--line); border-bottom: 0; }
-th small { display: block; color: var(--soft); font-size: .7rem; font-weight: 400; }
-tr { break-inside: avoid; }
-.notes { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; font-size: .85rem; margin: 0; }
-.notes dt { color: var(--soft); } .notes dd { margin: 0; overflow-wrap: anywhere; }
-@page { size: A4; margin: 15mm; }
-@media print {
-  body { padding: 0; max-width: none; font-size: 10pt; }
-  h2 { break-after: avoid; }
-  .state { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
-"""

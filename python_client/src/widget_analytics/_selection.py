@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from widget_analytics._copied import cells
+from widget_analytics._lines import cells
+from widget_analytics._reader import Reader, Rows
 from widget_analytics.models import Call, Charge, StatementLine, Usage
 from widget_analytics.periods import Period
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from widget_analytics._direct import DirectReader
-    from widget_analytics.client import WidgetAnalytics
-
-#: Where rows are read: over the API, or from the database itself.
-Source: TypeAlias = "WidgetAnalytics | DirectReader"
 ExportRow: TypeAlias = Call | Usage | Charge | StatementLine
 
 
@@ -38,22 +31,32 @@ class Detail(StrEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """How rows of one detail look: their model, what one is called, and what tells one from another."""
+    """How rows of one detail look.
+
+    Attributes:
+        noun: what one is called.
+        key: what tells one from another.
+        summed: the columns that add up: seconds, and amount and currency where they have a price.
+        is_closed: whether they are of a closed month, and so never change.
+    """
 
     model: type[ExportRow]
     noun: str
     key: tuple[str, ...]
+    summed: tuple[str, ...]
     is_closed: bool
-    """Whether they are of a closed month, and so never change."""
 
 
 _CALL = ("widget_id", "session_id", "call_id")
+_BILLED = ("billable_seconds", "amount", "currency")
+_CHARGED = ("difference_seconds", "difference_amount", "currency")
+_LINE = ("difference_seconds",)
 KINDS: dict[Detail, Kind] = {
-    Detail.CALLS: Kind(Call, "call", _CALL, is_closed=False),
-    Detail.USAGE: Kind(Usage, "widget", ("widget_id",), is_closed=False),
-    Detail.STATEMENTS: Kind(Charge, "charge", ("widget_id", "usage_period"), is_closed=True),
-    Detail.STATEMENT_LINES: Kind(StatementLine, "line", (*_CALL, "usage_period"), is_closed=True),
-    Detail.ADJUSTMENTS: Kind(StatementLine, "adjustment", (*_CALL, "usage_period"), is_closed=True),
+    Detail.CALLS: Kind(Call, "call", _CALL, _BILLED, is_closed=False),
+    Detail.USAGE: Kind(Usage, "widget", ("widget_id",), _BILLED, is_closed=False),
+    Detail.STATEMENTS: Kind(Charge, "charge", ("widget_id", "usage_period"), _CHARGED, is_closed=True),
+    Detail.STATEMENT_LINES: Kind(StatementLine, "line", (*_CALL, "usage_period"), _LINE, is_closed=True),
+    Detail.ADJUSTMENTS: Kind(StatementLine, "adjustment", (*_CALL, "usage_period"), _LINE, is_closed=True),
 }
 
 
@@ -78,16 +81,15 @@ class Selection:
         """How its rows look."""
         return KINDS[self.detail]
 
-    def rows(self, client: Source) -> Iterator[ExportRow]:
+    def rows(self, reader: Reader) -> Rows[Any]:
         """Read them."""
         if self.month is None:
-            read = client.calls if self.detail is Detail.CALLS else client.usage
+            read = reader.calls if self.detail is Detail.CALLS else reader.usage
             return read(self.period, widgets=self.widgets, as_of=self.as_of)
         if self.detail is Detail.STATEMENTS:
-            return client.charges(self.month, widgets=self.widgets)
-        return client.statement_lines(
-            self.month, widgets=self.widgets, only_adjustments=self.detail is Detail.ADJUSTMENTS
-        )
+            return reader.charges(self.month, widgets=self.widgets)
+        only_adjustments = self.detail is Detail.ADJUSTMENTS
+        return reader.statement_lines(self.month, widgets=self.widgets, only_adjustments=only_adjustments)
 
     def to_json(self) -> dict[str, Any]:
         """Write it down for a manifest."""
@@ -133,35 +135,21 @@ class Totals:
     billable_seconds: Decimal = Decimal(0)
     amounts: dict[str, Decimal] = field(default_factory=dict)
 
-    def add(self, row: ExportRow) -> None:
-        """Count a row."""
-        self.rows += 1
-        if isinstance(row, Call | Usage):
-            self.billable_seconds += row.billable_seconds
-            self._add_amount(row.amount, row.currency)
-        else:
-            self.billable_seconds += row.difference_seconds
-            if isinstance(row, Charge):
-                self._add_amount(row.difference_amount, row.currency)
-
-    def add_copied(self, calls: Sequence[bytes]) -> None:
-        """Count calls by their lines of CSV, as COPY writes them."""
-        names = Call.columns()
-        first = names.index("billable_seconds")
-        summed = itemgetter(*(names.index(name) - first for name in ("billable_seconds", "amount", "currency")))
-        # Without a quote each comma parts two cells. And many calls are alike from there on.
-        ends = Counter(line.split(b",", first)[first] for line in calls if b'"' not in line)
+    def add(self, kind: Kind, lines: Sequence[bytes]) -> None:
+        """Count rows by their lines (`_lines`)."""
+        places = [kind.model.columns().index(name) for name in kind.summed]
+        first = min(places)
+        # Without a quote each comma parts two cells. And many rows are alike from the first that is summed on.
+        ends = Counter(line.split(b",", first)[first] for line in lines if b'"' not in line)
         rows = [(row, ends[end]) for row, end in zip(cells(ends), ends, strict=True)]
-        rows += [(row[first:], 1) for row in cells(line for line in calls if b'"' in line)]
+        rows += [(row[first:], 1) for row in cells(line for line in lines if b'"' in line)]
         for row, times in rows:
-            seconds, amount, currency = summed(row)
+            seconds, *price = (row[place - first] for place in places)
             self.rows += times
             self.billable_seconds += Decimal(seconds) * times
-            self._add_amount(Decimal(amount) * times if amount else None, currency)
-
-    def _add_amount(self, amount: Decimal | None, currency: str | None) -> None:
-        if amount is not None and currency is not None:
-            self.amounts[currency] = self.amounts.get(currency, Decimal(0)) + amount
+            if price and price[0]:
+                amount, currency = price
+                self.amounts[currency] = self.amounts.get(currency, Decimal(0)) + Decimal(amount) * times
 
     def to_json(self) -> dict[str, Any]:
         """Write them down for a manifest: numbers as text, so that no reader rounds them."""

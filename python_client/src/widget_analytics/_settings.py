@@ -7,16 +7,13 @@ import binascii
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, find_dotenv
 
 from widget_analytics.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _URL = "SUPABASE_URL"
 _SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
@@ -54,7 +51,7 @@ class Settings:
         Raises:
             ConfigError: something is missing or cannot be right.
         """
-        found: Mapping[str, str | None] = {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
+        found = _found()
         if secret_key is None and publishable_key is None:
             secret_key, publishable_key = found.get(_SECRET_KEY), found.get(_PUBLISHABLE_KEY)
         secret = _clean_key(secret_key, _SECRET_KEY)
@@ -80,14 +77,17 @@ def database_url() -> str:
     Raises:
         ConfigError: there is none.
     """
-    found: Mapping[str, str | None] = {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
-    url = (found.get(DATABASE_URL) or "").strip()
+    url = (_found().get(DATABASE_URL) or "").strip()
     if not url:
         raise ConfigError(
             f"no database: set {DATABASE_URL} in the environment or in .env, to the project's direct connection or "
             "its session pooler (port 5432), as `postgres`."
         )
     return url
+
+
+def _found() -> Mapping[str, str | None]:
+    return {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
 
 
 def _clean_url(url: str | None) -> str:

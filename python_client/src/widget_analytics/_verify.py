@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from widget_analytics._exit import InputError
 from widget_analytics._export import counted, progress_bar
-from widget_analytics._formats import FORMATS
+from widget_analytics._formats import FORMATS, FileFormat
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
 from widget_analytics._parquet import require_pyarrow
-from widget_analytics._selection import Totals, utc
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from widget_analytics._selection import Source
+from widget_analytics._reader import Reader
+from widget_analytics._selection import Kind, Totals, utc
+from widget_analytics.errors import InputError
 
 MOST_DIFFERENCES = 10
 # How far apart rows are still recognised as the same one: beyond, each side is told to have one more.
@@ -42,7 +40,7 @@ class Verified:
         return self.totals.sentence(selection.kind) + moment
 
 
-def verify_file(client: Source, path: Path) -> Verified:
+def verify_file(reader: Reader, path: Path) -> Verified:
     """Compare a file with its manifest, and both with the rows that the database gives as of the same moment.
 
     Reads one page at a time, and stops at `MOST_DIFFERENCES`.
@@ -55,21 +53,33 @@ def verify_file(client: Source, path: Path) -> Verified:
     if manifest.file.format == "parquet":
         require_pyarrow()
     verified = Verified(manifest)
+    selection, form = manifest.selection, FORMATS[manifest.file.format]
+    kind = selection.kind
     try:
-        with path.open("rb") as file:
+        with (
+            path.open("rb") as file,
+            closing(selection.rows(reader).batches()) as batches,
+            progress_bar(selection.period, "comparing") as reached,
+        ):
             verified.differences += _file_differences(manifest, FileFacts.of(manifest.file.format, file))
             file.seek(0)
-            kind, form = manifest.selection.kind, FORMATS[manifest.file.format]
-            stored = form.read(kind.model, file)
-            with progress_bar(manifest.selection.period, "comparing") as progress:
-                rows = counted(manifest.selection.rows(client), verified.totals, progress)
-                found = _row_differences(stored, (form.cells(row) for row in rows), kind.model.columns(), kind.key)
-                verified.differences += islice(found, MOST_DIFFERENCES)
+            counts = counted(batches, kind, verified.totals, reached)
+            found = _row_differences(form.read(kind.model, file), _reread(kind, form, counts), kind)
+            verified.differences += islice(found, MOST_DIFFERENCES)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if len(verified.differences) < MOST_DIFFERENCES:
-        verified.differences += _manifest_differences(client, verified)
+        verified.differences += _manifest_differences(reader, verified)
     return verified
+
+
+def _reread(kind: Kind, form: FileFormat, batches: Iterator[list[bytes]]) -> Iterator[Cells]:
+    """Give rows of the database as the cells that they would be in the file."""
+    for batch in batches:
+        written = io.BytesIO()
+        form.write(kind.model, [batch], written)
+        written.seek(0)
+        yield from form.read(kind.model, written)
 
 
 def _file_differences(manifest: Manifest, facts: FileFacts) -> Iterator[str]:
@@ -80,95 +90,80 @@ def _file_differences(manifest: Manifest, facts: FileFacts) -> Iterator[str]:
         )
 
 
-def _manifest_differences(client: Source, verified: Verified) -> Iterator[str]:
+def _manifest_differences(reader: Reader, verified: Verified) -> Iterator[str]:
     now, manifest = verified.totals.to_json(), verified.manifest
     for name in sorted(now | manifest.totals):
         if now.get(name) != manifest.totals.get(name):
             told, is_now = (json.dumps(totals.get(name)) for totals in (manifest.totals, now))
             yield f"{name}: manifest {told}, database {is_now}"
     if manifest.selection.month:
-        statement = client.statement(manifest.selection.month)
+        statement = reader.statement(manifest.selection.month)
         content_hash = statement.content_hash if statement else None
         if content_hash != manifest.statement:
             yield f"statement: manifest {manifest.statement}, database {content_hash}"
 
 
-def _row_differences(
-    stored: Iterator[Cells], current: Iterator[Cells], columns: tuple[str, ...], key: tuple[str, ...]
-) -> Iterator[str]:
+def _row_differences(stored: Iterator[Cells], current: Iterator[Cells], kind: Kind) -> Iterator[str]:
     """Tell where two sequences of rows part, each row by what it is called."""
-    places = [columns.index(column) for column in key]
-    left, right = _Window(stored, places), _Window(current, places)
+    columns, key = kind.model.columns(), kind.key
+    left, right = _Window(stored, columns, key), _Window(current, columns, key)
     while True:
-        try:
-            ours = left.first()
-        except ValueError as error:
-            yield f"the file cannot be read on: {error}"
-            # The database's totals are told, too: of all its rows.
-            deque(current, maxlen=0)
-            return
-        theirs = right.first()
-        if ours is None and theirs is None:
-            return
-        if ours == theirs:
-            left.drop()
-            right.drop()
-        elif ours and theirs and left.key(ours) == right.key(theirs):
-            changes = "; ".join(
+        ours, theirs = left.first(), right.first()
+        if not ours and (left.error or not theirs):
+            break
+        if ours and ours == theirs:
+            changes = [
                 f"{column}: file {a!r}, database {b!r}"
-                for column, a, b in zip(columns, ours, theirs, strict=False)
+                for column, a, b in zip(columns, left.rows.pop(ours), right.rows.pop(ours), strict=False)
                 if a != b
-            )
-            yield f"{_name(key, left.key(ours))}: {changes}"
-            left.drop()
-            right.drop()
-        elif ours and not right.has(left.key(ours)):
-            yield f"{_name(key, left.key(ours))}: only in the file"
-            left.drop()
-        elif theirs and not left.has(right.key(theirs)):
-            yield f"{_name(key, right.key(theirs))}: only in the database"
-            right.drop()
+            ]
+            if changes:
+                yield f"{_name(key, ours)}: {'; '.join(changes)}"
+        elif ours and ours not in right.rows:
+            del left.rows[ours]
+            yield f"{_name(key, ours)}: only in the file"
+        elif theirs and theirs not in left.rows:
+            del right.rows[theirs]
+            yield f"{_name(key, theirs)}: only in the database"
         elif ours:
-            yield f"{_name(key, left.key(ours))}: in another place in the file than in the database"
-            right.remove(left.key(ours))
-            left.drop()
+            del left.rows[ours], right.rows[ours]
+            yield f"{_name(key, ours)}: in another place in the file than in the database"
+    if right.error:
+        raise right.error
+    if left.error:
+        yield f"the file cannot be read on: {left.error}"
+        # The database's totals are told, too: of all its rows.
+        deque(current, maxlen=0)
 
 
 class _Window:
-    """The next rows of a sequence: one, or more where a row is looked for."""
+    """The next rows of a sequence, by key."""
 
-    def __init__(self, rows: Iterator[Cells], places: list[int]) -> None:
-        self._rows = rows
-        self._places = places
-        self._next: deque[Cells] = deque()
-        self._error: ValueError | None = None
+    def __init__(self, rows: Iterator[Cells], columns: tuple[str, ...], key: tuple[str, ...]) -> None:
+        self.rows: dict[tuple[str, ...], Cells] = {}
+        self.error: ValueError | None = None
+        self._following = rows
+        self._places = [columns.index(column) for column in key]
+        self._waiting: Cells | None = None
 
-    def first(self) -> Cells | None:
-        if not self._next:
-            self._fill(1)
-        if not self._next and self._error:
-            raise self._error
-        return self._next[0] if self._next else None
+    def first(self) -> tuple[str, ...] | None:
+        """Give the key of the next row, having read on; None where there is none."""
+        while len(self.rows) < _WINDOW and (row := self._waiting or self._read()):
+            found = tuple(row[place] if place < len(row) else "" for place in self._places)
+            # A second row of a key waits until the first has been compared.
+            self._waiting = row if found in self.rows else None
+            if self._waiting:
+                break
+            self.rows[found] = row
+        return next(iter(self.rows), None)
 
-    def drop(self) -> None:
-        self._next.popleft()
-
-    def key(self, row: Cells) -> tuple[str, ...]:
-        return tuple(row[place] if place < len(row) else "" for place in self._places)
-
-    def has(self, key: tuple[str, ...]) -> bool:
-        self._fill(_WINDOW)
-        return any(self.key(row) == key for row in self._next)
-
-    def remove(self, key: tuple[str, ...]) -> None:
-        self._next.remove(next(row for row in self._next if self.key(row) == key))
-
-    def _fill(self, rows: int) -> None:
+    def _read(self) -> Cells | None:
         try:
-            self._next.extend(islice(self._rows, max(rows - len(self._next), 0)))
+            return None if self.error else next(self._following, None)
         except ValueError as error:
             # Told when the rows before it have been compared.
-            self._error = error
+            self.error = error
+            return None
 
 
 def _name(key: tuple[str, ...], values: tuple[str, ...]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -16,22 +16,16 @@ import typer
 from widget_analytics import __version__
 from widget_analytics._archive import commands as archives
 from widget_analytics._archive.engines import EngineName
-from widget_analytics._database import require_psycopg
-from widget_analytics._exit import CODES_HELP, NOT_EQUAL, STATUS_CODES, UsageError, one_line_errors
+from widget_analytics._exit import CODES_HELP, NOT_EQUAL, OTHER_ALARM, STATUS_CODES, one_line_errors
 from widget_analytics._export import Format, check_output, export_rows
+from widget_analytics._options import check_closed_detail, instant_of, period_of, selection_of, settled, source
 from widget_analytics._report import write_report
-from widget_analytics._selection import KINDS, Detail, Selection, utc
+from widget_analytics._selection import KINDS, Detail
 from widget_analytics._verify import MOST_DIFFERENCES, verify_file
 from widget_analytics.client import WidgetAnalytics
-from widget_analytics.periods import Period, parse_instant
-from widget_analytics.status import Thresholds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from widget_analytics._selection import Source
-    from widget_analytics.models import CleanupResult, CleanupRun
-    from widget_analytics.status import Status
+from widget_analytics.errors import UsageError
+from widget_analytics.models import CleanupResult, CleanupRun
+from widget_analytics.status import Status, Thresholds
 
 app = typer.Typer(
     name="widget-analytics",
@@ -76,6 +70,13 @@ DatabaseUrl = Annotated[
 ]
 
 
+Month = Annotated[str, typer.Option(metavar="YYYY-MM", help="A billing month.")]
+FileFormat = Annotated[Format, typer.Option("--format", help="For spreadsheets, programs or data warehouses.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
+]
+
+
 @app.command()
 def export(
     month: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="A billing month.")] = None,
@@ -91,12 +92,8 @@ def export(
     detail: Annotated[
         Detail, typer.Option(help="What a row is; the last three are of a closed month, by --month.")
     ] = Detail.USAGE,
-    file_format: Annotated[
-        Format, typer.Option("--format", help="For spreadsheets, programs or data warehouses.")
-    ] = Format.CSV,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
-    ] = None,
+    file_format: FileFormat = Format.CSV,
+    output: Output = None,
     as_of: Annotated[
         str | None,
         typer.Option("--as-of", metavar="TIME", help="Count only events received by then, to make a past bill again."),
@@ -128,16 +125,16 @@ def export(
     """
     with one_line_errors():
         file = None if output is None or str(output) == "-" else output
-        period = _period(month, start, end)
-        moment = None if as_of is None else _instant("--as-of", as_of)
+        period = period_of(month, start, end)
+        moment = None if as_of is None else instant_of("--as-of", as_of)
         if KINDS[detail].is_closed:
-            _check_closed_detail(detail, month, moment)
+            check_closed_detail(detail, month, moment)
         check_output(file, file_format, with_manifest=manifest)
-        with _source(direct, database_url) as client:
-            selection = _selection(client, detail, month, period, widget, moment)
+        with source(direct, database_url) as reader:
+            selection = selection_of(reader, detail, month, period, widgets=widget, as_of=moment)
             if manifest and not KINDS[detail].is_closed:
-                selection = replace(selection, as_of=_settled(client, moment))
-            export_rows(client, selection, file_format=file_format, output=file, with_manifest=manifest)
+                selection = replace(selection, as_of=settled(reader, moment))
+            export_rows(reader, selection, file_format=file_format, output=file, with_manifest=manifest)
 
 
 @app.command()
@@ -151,10 +148,10 @@ def verify(
     Reads the same rows again, as of the same moment, and compares them one by one. Exits with 1, and names the first
     differences, where the file, its manifest and the database do not agree.
     """
-    with one_line_errors(), _source(direct, database_url) as client:
-        verified = verify_file(client, file)
-        if verified.manifest.project != client.host:
-            typer.echo(f"exported from {verified.manifest.project}, compared with {client.host}", err=True)
+    with one_line_errors(), source(direct, database_url) as reader:
+        verified = verify_file(reader, file)
+        if verified.manifest.project != reader.host:
+            typer.echo(f"exported from {verified.manifest.project}, compared with {reader.host}", err=True)
         if not verified.differences:
             typer.echo(f"{file}: equal: {verified.sentence()}")
             return
@@ -167,7 +164,7 @@ def verify(
 
 @app.command()
 def report(
-    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A billing month.")],
+    month: Month,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")],
 ) -> None:
     """Write a month's report as one HTML page, to read and to print.
@@ -176,7 +173,7 @@ def report(
     statement's. Nothing in the page is loaded from elsewhere. Needs matplotlib: the extra `report`.
     """
     with one_line_errors():
-        _period(month, None, None)
+        period_of(month, None, None)
         with WidgetAnalytics() as client:
             write_report(client, month, output)
 
@@ -236,7 +233,7 @@ def status(
 
     Fit for a monitor. Exits with 1 when the last cleanup failed or is more than 35 minutes ago; else with 11 when fewer
     events arrived in the last 24 hours than should, with 12 when fewer calls ended as somebody observed, of all widgets
-    or of one, with 13 when nobody counts them. Standard error says which.
+    or of one, with 13 when nobody counts them, with 14 for any other alarm. Standard error says which.
     """
     limits = Thresholds(
         min_delivery=Decimal(str(min_delivery)), min_completion=Decimal(str(min_completion)), min_cases=min_cases
@@ -248,66 +245,51 @@ def status(
         for message in problems:
             typer.echo(f"widget-analytics: {' '.join(message.split())}", err=True)
         if problems:
-            raise typer.Exit(next(code for alarm, code in STATUS_CODES.items() if alarm in problems.values()))
+            codes = (code for alarm, code in STATUS_CODES.items() if alarm in problems.values())
+            raise typer.Exit(next(codes, OTHER_ALARM))
 
 
 @app.command()
 def archive(
-    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="The next closed month that is to leave.")],
+    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A closed month that is over for 35 days.")],
     to: Annotated[str, typer.Option(metavar="PLACE", help="A folder, or a URL such as s3://bucket/folder.")],
 ) -> None:
-    """Move a closed month's events from the database to Parquet files.
+    """Move a closed month's events from the database to Parquet files. Its calls stay, and are copied there too.
 
-    Not one event leaves before its file was read back and compared with the database, by count and by sums of SHA-256.
-    Who is interrupted begins again: what is done is found. Months leave in order, 35 days after their end at the
-    earliest; sessions that go on into the next month leave with that one.
+    Not one event is deleted before its file was read back and compared with the database, by count and by SHA-256. If
+    interrupted, run it again: it resumes. Run again later, it writes the calls of those months anew that a later
+    statement has adjusted.
 
-    Needs SUPABASE_DB_URL, the database's address as `postgres`, and the extra `archive`; for s3:// also `s3`.
+    Needs SUPABASE_DB_URL, the database's address as `postgres` (not behind a transaction pooler), and the extra
+    `archive`; for s3:// also `s3`.
     """
     with one_line_errors():
-        _period(month, None, None)
+        period_of(month, None, None)
         archives.archive(month, to)
 
 
 @app.command()
-def restore(
-    widget: Annotated[UUID | None, typer.Option(metavar="ID", help="With --session: this one.")] = None,
-    session: Annotated[str | None, typer.Option(metavar="ID", help="With --widget: this one.")] = None,
-) -> None:
-    """Bring sessions back from the archive, with the events that came late for them.
-
-    Without options: those in widget_late_events. What is news becomes an adjustment of the next closed month. They
-    leave again with the next month that is archived. Needs SUPABASE_DB_URL and the extra `archive`.
-    """
-    with one_line_errors():
-        if (widget is None) != (session is None):
-            raise UsageError("--widget and --session go together")
-        archives.restore(None if widget is None or session is None else [(widget, session)])
-
-
-@app.command()
 def bill(
-    archive: Annotated[str, typer.Option(metavar="PLACE", help="Where `archive` moved the month to.")],
-    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A month in the archive.")],
-    detail: Annotated[Detail, typer.Option(help="What a row is: usage or calls.")] = Detail.USAGE,
-    file_format: Annotated[
-        Format, typer.Option("--format", help="For spreadsheets, programs or data warehouses.")
-    ] = Format.CSV,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
+    archive: Annotated[str, typer.Option(metavar="PLACE", help="Where `archive` moved months to.")],
+    month: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM", help="A month in the archive; all that there are by default.")
     ] = None,
+    detail: Annotated[Detail, typer.Option(help="What a row is: usage or calls.")] = Detail.USAGE,
+    file_format: FileFormat = Format.CSV,
+    output: Output = None,
     engine: Annotated[
         EngineName, typer.Option(help="What computes it: this machine, or Apache Spark.")
     ] = EngineName.DUCKDB,
 ) -> None:
-    """Compute the usage or the calls of an archived month from its files, as `export` does from the database.
+    """Sum up archived months as they were charged, from their files: what `export` says of them.
 
     Needs no database. The same SQL runs on DuckDB (the extra `archive`) and on Apache Spark (the extra `spark`).
     """
     with one_line_errors():
         if KINDS[detail].is_closed:
             raise UsageError("--detail must be usage or calls: statements stay in the database, see `export`")
-        _period(month, None, None)
+        if month is not None:
+            period_of(month, None, None)
         file = None if output is None or str(output) == "-" else output
         check_output(file, file_format, with_manifest=False)
         archives.bill(archive, month, detail, file_format=file_format, output=file, engine=engine)
@@ -346,74 +328,6 @@ def _counts(run: CleanupResult | CleanupRun) -> str:
 
 def _share(rate: Decimal | None) -> str:
     return "none" if rate is None else f"{100 * rate:.1f} %"
-
-
-def _period(month: str | None, start: str | None, end: str | None) -> Period:
-    if month is not None and start is None and end is None:
-        try:
-            return Period.month(month)
-        except ValueError as error:
-            raise UsageError(f"--month: {error}") from None
-    if month is None and start is not None and end is not None:
-        try:
-            return Period(_instant("--from", start), _instant("--to", end))
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    raise UsageError("say which period: --month 2026-10, or both --from 2026-10-01 and --to 2026-11-01")
-
-
-def _check_closed_detail(detail: Detail, month: str | None, as_of: datetime | None) -> None:
-    if month is None:
-        raise UsageError(f"--detail {detail} is of a closed month: say which, --month 2026-10")
-    if as_of is not None:
-        raise UsageError(f"--detail {detail} is of a closed month, which never changes: leave --as-of out")
-
-
-@contextmanager
-def _source(direct: bool, database_url: str | None) -> Iterator[Source]:
-    if not direct and database_url is None:
-        with WidgetAnalytics() as client:
-            yield client
-        return
-    require_psycopg("--direct", "direct")
-    from widget_analytics._direct import direct_reader  # noqa: PLC0415 (an extra)
-
-    with direct_reader(database_url) as reader:
-        yield reader
-
-
-def _selection(
-    client: Source,
-    detail: Detail,
-    month: str | None,
-    period: Period,
-    widgets: list[UUID] | None,
-    as_of: datetime | None,
-) -> Selection:
-    closed = None
-    if month is not None:
-        bounds = client.billing_month(month)
-        period = Period(bounds.period_start, bounds.period_end)
-        closed = date.fromisoformat(f"{month}-01") if KINDS[detail].is_closed else None
-    if closed and client.statement(closed) is None:
-        raise UsageError(f"--month: {month} is not closed, so it has no statement yet; --detail usage has its figures")
-    return Selection(
-        detail=detail, period=period, month=closed, widgets=tuple(widgets) if widgets else None, as_of=as_of
-    )
-
-
-def _settled(client: Source, as_of: datetime | None) -> datetime:
-    moment = client.settled_moment()
-    if as_of is not None and as_of > moment:
-        raise UsageError(f"--as-of: with --manifest at most {utc(moment)}: what came later may not be settled")
-    return as_of or moment
-
-
-def _instant(option: str, text: str) -> datetime:
-    try:
-        return parse_instant(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
 
 
 def _age(age: timedelta) -> str:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from functools import cache, partial
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
 from uuid import UUID
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from widget_analytics._uuid7 import uuid7
 from widget_analytics.errors import NotMigrated
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+Model = TypeVar("Model")
+
+
+def _moment(value: object) -> object:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+#: Postgres's own way to write a time, with a blank and a zone of two digits, is read too.
+Instant: TypeAlias = Annotated[datetime, BeforeValidator(_moment)]
 
 
 class EventType(StrEnum):
@@ -100,50 +110,48 @@ class Tracked:
 
 
 class _Row:
-    """Reads a row of the API by the types of a dataclass's fields."""
+    """A row of a table or of a function's answer: its columns are a dataclass's fields."""
 
     __slots__ = ()
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
         """Name the columns, in their stable order."""
-        return tuple(_types(cls))
+        return tuple(cls.annotations())
 
     @classmethod
     def annotations(cls) -> dict[str, str]:
-        """Name the columns with their types, as they are written above."""
-        return _types(cls)
-
-    @classmethod
-    def select(cls) -> str:
-        """Say how to ask the API for these columns.
-
-        A ``numeric`` travels as text: as a JSON number it would pass through a float here, and in gateways before.
-        """
-        return ",".join(f"{name}::text" if "Decimal" in of_type else name for name, of_type in _types(cls).items())
+        """Name the columns with their types, as they are written below."""
+        return {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]  # each is a dataclass
 
     @classmethod
     def read(cls, rows: Iterable[Mapping[str, Any]]) -> Iterator[Self]:
-        """Make one of each row of the API.
+        """Make one of each row, whose values may be text.
 
         Raises:
             NotMigrated: a row is not what this version knows.
         """
-        readers = [(name, _READERS[of_type]) for name, of_type in _types(cls).items()]
-        for row in rows:
-            try:
-                one = cls(**{name: read_value(row[name]) for name, read_value in readers})
-            except (KeyError, TypeError, ValueError) as error:
-                raise NotMigrated(
-                    f"the database answers with a {cls.__name__} that this version does not know ({error}). "
-                    "Bring the migrations and widget-analytics to the same version."
-                ) from error
-            yield one
+        return map(partial(read_as, cls), rows)
 
 
-def _types(model: type[_Row]) -> dict[str, str]:
-    """Give the fields of a model with their annotations, which `from __future__ import annotations` keeps as text."""
-    return {field.name: str(field.type) for field in fields(model)}  # type: ignore[arg-type]  # each is a dataclass
+def read_as(model: type[Model], answer: object) -> Model:
+    """Read what the database answered as a dataclass.
+
+    Raises:
+        NotMigrated: it is not what this version knows.
+    """
+    try:
+        read: Model = _validator(model).validate_python(answer)  # type: ignore[arg-type]  # classes have hashes
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise NotMigrated.unknown(model, what) from error
+    return read
+
+
+@cache
+def _validator(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,8 +169,8 @@ class Call(_Row):
     widget_id: UUID
     session_id: str
     call_id: str
-    started_at: datetime
-    ended_at: datetime | None
+    started_at: Instant
+    ended_at: Instant | None
     outcome: Outcome
     evidence: Evidence | None
     duration_seconds: Decimal | None
@@ -212,10 +220,10 @@ class Statement(_Row):
     """
 
     period: date
-    period_start: datetime
-    period_end: datetime
-    as_of: datetime
-    closed_at: datetime
+    period_start: Instant
+    period_end: Instant
+    as_of: Instant
+    closed_at: Instant
     closed_by: str
     content_hash: str
 
@@ -262,8 +270,8 @@ class StatementLine(_Row):
     widget_id: UUID
     session_id: str
     call_id: str
-    started_at: datetime
-    ended_at: datetime | None
+    started_at: Instant
+    ended_at: Instant | None
     outcome: Outcome | None
     evidence: Evidence | None
     duration_seconds: Decimal | None
@@ -278,8 +286,8 @@ class StatementLine(_Row):
 class BillingMonth(_Row):
     """The bounds of a month in the billing time zone: [period_start, period_end)."""
 
-    period_start: datetime
-    period_end: datetime
+    period_start: Instant
+    period_end: Instant
     time_zone: str
 
 
@@ -304,8 +312,8 @@ class CleanupResult(_Row):
 class CleanupRun(_Row):
     """One run of the cleanup, as the database noted it. ``error`` says why it failed; None where it did not."""
 
-    started_at: datetime
-    finished_at: datetime | None
+    started_at: Instant
+    finished_at: Instant | None
     calls_checked: int
     calls_completed: int
     calls_still_active: int
@@ -319,7 +327,7 @@ class Refusal(_Row):
     widget_id: UUID | None
     reason: str
     detail: str
-    hour: datetime
+    hour: Instant
     refusals: int
 
 
@@ -358,33 +366,3 @@ class Alarm(_Row):
     alarm: str
     widget_id: UUID | None
     message: str
-
-
-def _decimal(value: str) -> Decimal:
-    if not isinstance(value, str):
-        raise TypeError(f"a numeric must travel as text, not as {type(value).__name__}")
-    return Decimal(value)
-
-
-def _text(value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"text expected, not {type(value).__name__}")
-    return value
-
-
-# By annotation.
-_READERS: dict[str, Any] = {
-    # The same few in very many rows.
-    "UUID": lru_cache(maxsize=4096)(UUID),
-    "str": _text,
-    "int": int,
-    "date": date.fromisoformat,
-    "datetime": datetime.fromisoformat,
-    "Decimal": _decimal,
-    "Outcome": lru_cache(Outcome),
-    "Evidence": lru_cache(Evidence),
-    "tuple[UUID, ...]": lambda values: tuple(map(UUID, values)),
-}
-_READERS |= {
-    f"{name} | None": lambda value, read=read: None if value is None else read(value) for name, read in _READERS.items()
-}

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
+from widget_analytics.models import Alarm, CleanupRun, Rates
 from widget_analytics.periods import Period
-
-if TYPE_CHECKING:
-    from widget_analytics.client import WidgetAnalytics
-    from widget_analytics.models import Alarm, CleanupRun, Rates
 
 #: The cleanup runs every 30 minutes; five more are grace.
 LATE_AFTER = timedelta(minutes=35)
@@ -72,28 +68,3 @@ class Status:
     def is_well(self) -> bool:
         """Whether the last cleanup was on time and did not fail, and there is no alarm."""
         return not (self.is_late or self.has_failed or self.alarms)
-
-
-def read_status(client: WidgetAnalytics, thresholds: Thresholds | None = None) -> Status:
-    """Ask for all that a `Status` tells."""
-    now = datetime.now(UTC)
-    month = Period.month_of(now)
-    month_calls, month_seconds = 0, Decimal(0)
-    for usage in client.usage(month):
-        month_calls += usage.calls
-        month_seconds += usage.billable_seconds
-    refusals: dict[str, int] = {}
-    for refusal in client.refusals(since=now - timedelta(days=1)):
-        refusals[refusal.reason] = refusals.get(refusal.reason, 0) + refusal.refusals
-    since = now - timedelta(days=1)
-    return Status(
-        at=now,
-        last_run=next(iter(client.cleanup_runs(limit=1)), None),
-        open_calls=client.open_calls(),
-        month=month,
-        month_calls=month_calls,
-        month_seconds=month_seconds,
-        refusals=dict(sorted(refusals.items(), key=lambda entry: (-entry[1], entry[0]))),
-        rates=next(rates for rates in client.rates(since=since) if rates.widget_id is None),
-        alarms=tuple(client.alarms(thresholds)),
-    )

@@ -11,22 +11,18 @@ export interface Gateway {
   key: string;
 }
 
-// The platform injects both generations. The dictionary goes first: a project that
-// switched its legacy keys off still has their variables, and they no longer work.
-const KEY_NAMES = {
-  publishable: { dictionary: "SUPABASE_PUBLISHABLE_KEYS", single: "SUPABASE_ANON_KEY" },
-  secret: { dictionary: "SUPABASE_SECRET_KEYS", single: "SUPABASE_SERVICE_ROLE_KEY" },
-};
+// The platform injects both generations of the secret key. The dictionary goes first: a project that
+// switched its legacy keys off still has their variable, and it no longer works.
+const DICTIONARY = "SUPABASE_SECRET_KEYS";
+const SINGLE = "SUPABASE_SERVICE_ROLE_KEY";
 
-export function gateway(env: Env, role: keyof typeof KEY_NAMES): Gateway {
-  const { dictionary, single } = KEY_NAMES[role];
-
+export function gateway(env: Env): Gateway {
   const url = setting(env, "SUPABASE_URL");
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
     throw notConfigured("Set SUPABASE_URL to the project's address, https://….");
   }
-  const key = namedKey(setting(env, dictionary)) || setting(env, single);
-  if (!key) throw notConfigured(`Set ${single} (or ${dictionary}) to the project's ${role} key.`);
+  const key = namedKey(setting(env, DICTIONARY)) || setting(env, SINGLE);
+  if (!key) throw notConfigured(`Set ${SINGLE} (or ${DICTIONARY}) to the project's secret key.`);
 
   return { url: url.replace(/\/+$/, ""), key };
 }

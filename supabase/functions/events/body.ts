@@ -37,7 +37,7 @@ function mediaType(request: Request): string {
 /** Never holds more than the limit and one chunk, whatever the length header says. */
 async function limitedBytes(request: Request): Promise<Uint8Array> {
   const tooLarge = () =>
-    new HttpError(413, "body_too_large", `A body may have ${MOST_BYTES} bytes. Send fewer events.`);
+    new HttpError(413, "54000", `events: a body may have ${MOST_BYTES} bytes. Send fewer events.`);
   if (Number(request.headers.get("Content-Length")) > MOST_BYTES) throw tooLarge();
 
   const bytes = new Uint8Array(MOST_BYTES);
@@ -97,7 +97,7 @@ function eventsProperty(value: unknown): unknown {
 }
 
 function malformed(what: string): HttpError {
-  return new HttpError(400, "invalid_events", `events ${what}.`);
+  return new HttpError(400, "22023", `events: ${what}.`);
 }
 
 /**

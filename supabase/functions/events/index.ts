@@ -2,8 +2,8 @@
 //
 // Environment, all set by the platform:
 //   SUPABASE_URL
-//   SUPABASE_PUBLISHABLE_KEYS        {"default":"sb_publishable_…"}; goes first
-//   SUPABASE_ANON_KEY                the legacy key
+//   SUPABASE_SECRET_KEYS             {"default":"sb_secret_…"}; goes first
+//   SUPABASE_SERVICE_ROLE_KEY        the legacy key
 // Permissions: --allow-env=<those three> and --allow-net=<SUPABASE_URL's host, own address>.
 // Browsers call it without a key: verify_jwt = false.
 import { relay } from "./handler.ts";

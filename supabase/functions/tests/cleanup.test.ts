@@ -53,6 +53,78 @@ Deno.test("cleanup: an answer that is one object, or holds more, gives the same 
   assert.equal(api.received[0].path, "/rest/v1/rpc/complete_stale_sessions");
 });
 
+/** Answers one row after another, and the last one for ever. */
+function rows(...all: Record<string, number>[]) {
+  return () => Response.json([all.length > 1 ? all.shift() : all[0]]);
+}
+
+Deno.test("cleanup: runs follow each other until no calls are left, and their counts are added up", async () => {
+  using log = capturedLog();
+  await using api = upstream(rows(
+    { calls_checked: 500, calls_completed: 490, calls_still_active: 10, calls_left: 700 },
+    { calls_checked: 500, calls_completed: 500, calls_still_active: 0, calls_left: 200 },
+    { calls_checked: 200, calls_completed: 199, calls_still_active: 1, calls_left: 0 },
+  ));
+  await using functions = door(api.url);
+
+  const response = await fetch(functions.url, bearer(SECRET));
+
+  assert.deepEqual(await response.json(), {
+    calls_checked: 1200,
+    calls_completed: 1189,
+    calls_still_active: 11,
+    calls_left: 0,
+  });
+  assert.equal(api.received.length, 3);
+  assert.equal(log.lines.length, 3);
+});
+
+Deno.test("cleanup: while another one is at work it does not ask for ever", async () => {
+  using _log = capturedLog();
+  const none = { calls_checked: 0, calls_completed: 0, calls_still_active: 0, calls_left: 700 };
+  await using api = upstream(() => Response.json([none]));
+  await using functions = door(api.url);
+
+  const response = await fetch(functions.url, bearer(SECRET));
+
+  assert.deepEqual(await response.json(), none);
+  assert.equal(api.received.length, 2);
+});
+
+Deno.test("cleanup: no run starts in the second half of the time, and the answer says how many calls are left", async () => {
+  using _log = capturedLog();
+  let left = 1000;
+  await using api = upstream(async () => {
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    return Response.json([{ ...COUNTS, calls_left: --left }]);
+  });
+  await using functions = door(api.url, {}, 1000);
+
+  const response = await fetch(functions.url, bearer(SECRET));
+
+  assert.equal(response.status, 200);
+  const { calls_checked, calls_left } = await response.json();
+  assert.ok(api.received.length < 4, `${api.received.length} runs`);
+  assert.equal(calls_left, left);
+  assert.equal(calls_checked, COUNTS.calls_checked * api.received.length);
+});
+
+Deno.test("cleanup: a run that fails after others answers as a failed one, and the log has what was done", async () => {
+  using log = capturedLog();
+  const replies = [
+    () => Response.json([{ ...COUNTS, calls_left: 10 }]),
+    () => Response.json({ code: "57014", message: "statement timeout" }, { status: 500 }),
+  ];
+  await using api = upstream(() => replies.shift()!());
+  await using functions = door(api.url);
+
+  const response = await fetch(functions.url, bearer(SECRET));
+
+  assert.equal(response.status, 502);
+  assert.match((await response.json()).message, /statement timeout/);
+  assert.match(log.lines[0], /"calls_completed":2/);
+});
+
 Deno.test("cleanup: stale_after is not the caller's to choose", async () => {
   using _log = capturedLog();
   await using api = upstream(() => Response.json([COUNTS]));

@@ -57,8 +57,8 @@ Deno.test("events/index.ts serves the handler with the permissions that it state
   await using api = upstream(() => Response.json(taken));
   await using running = await deployed("events", {
     SUPABASE_URL: api.url,
-    SUPABASE_PUBLISHABLE_KEYS: "",
-    SUPABASE_ANON_KEY: "sb_publishable_x",
+    SUPABASE_SECRET_KEYS: "",
+    SUPABASE_SERVICE_ROLE_KEY: "sb_secret_x",
   });
 
   const response = await fetch(`${running.url}/events`, { method: "POST", body: "[]" });

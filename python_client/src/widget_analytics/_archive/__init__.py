@@ -1,8 +1,8 @@
-"""The archive: months that left the ledger, as Parquet files in a folder or an S3-compatible store.
+"""The archive: a Parquet dataset of closed months' events and bills, in a folder or a store that fsspec knows.
 
 ::
 
-    PLACE/events/month=2026-01/part-00001.parquet   every session with an event in the month, whole
-    PLACE/plans/month=2026-01/plans.parquet         what the widgets' calls cost then
-    PLACE/manifests/2026-01.json                    what these files hold, by count, sum and SHA-256
+    PLACE/events/month=2026-01/part-00001.parquet   the events that left the database with the month
+    PLACE/calls/month=2026-01/calls.parquet         its calls as they were billed: widget_billing_calls()
+    PLACE/charges/month=2026-01/charges.parquet     what each widget was charged for it: widget_billing_usage()
 """

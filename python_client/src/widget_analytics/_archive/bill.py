@@ -1,112 +1,69 @@
-"""The command ``bill``: the calls and the usage of an archived month, computed from its files."""
+"""The command ``bill``: calls and usage of archived months, from the files alone."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from widget_analytics._archive.engines import EngineName, engine_for
-from widget_analytics.models import Call, Evidence, Outcome, Usage
+from widget_analytics._archive.engines import EngineName, query_files
+from widget_analytics._exit import InputError
+from widget_analytics.models import Call, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from widget_analytics._archive.engines import Engine
-    from widget_analytics._archive.manifest import ArchivedMonth
     from widget_analytics._archive.place import Place
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXACT = Context(prec=100, rounding=ROUND_HALF_UP)
-_DECIMALS_OF_A_CALL = 6
-_EVIDENCE = ("observed", "provider", "operator", "heartbeat", "assumed")
+# Times as text: the engines' ways to hand them to Python differ.
+_CALLS = """
+    select c.widget_id, c.session_id, c.call_id, cast(c.started_at as string) as started_at,
+      cast(c.ended_at as string) as ended_at, c.outcome, c.evidence, c.duration_seconds, c.billable_seconds, c.rule,
+      c.amount, c.currency
+    from archived_calls c
+    order by c.started_at, c.widget_id, c.session_id, c.call_id
+"""
 
 
-def archived_calls(place: Place, month: ArchivedMonth, *, engine: EngineName = EngineName.DUCKDB) -> Iterator[Call]:
-    """Yield the calls that started in an archived month, each with its bill, in the order in which they started."""
-    with engine_for(engine, place) as running:
-        _rate(running, place, month)
-        for row in running.rows("select * from rated_calls order by started_us, widget_id, session_id, call_id"):
-            yield Call(
-                widget_id=UUID(row["widget_id"]),
-                session_id=row["session_id"],
-                call_id=row["call_id"],
-                started_at=_moment(row["started_us"]),
-                ended_at=None if row["ended_us"] is None else _moment(row["ended_us"]),
-                outcome=Outcome(row["outcome"]),
-                evidence=row["evidence"] and Evidence(row["evidence"]),
-                duration_seconds=None if row["duration_us"] is None else _seconds(row["duration_us"]),
-                billable_seconds=_seconds(row["billable_us"]),
-                rule=row["rule"],
-                amount=_price(row["billable_us"], row["price_per_minute"], _DECIMALS_OF_A_CALL),
-                currency=row["currency"],
-            )
+def archived_months(place: Place) -> list[str]:
+    """Name the months that an archive has the calls of.
+
+    Raises:
+        InputError: it has none, or cannot be read.
+    """
+    names = sorted(name.split("=", 1)[1] for name in place.folders("calls") if name.startswith("month="))
+    if not names:
+        raise InputError(f"{place.url} has no archived month")
+    return names
 
 
-def archived_usage(place: Place, month: ArchivedMonth, *, engine: EngineName = EngineName.DUCKDB) -> Iterator[Usage]:
-    """Yield each widget's usage of an archived month."""
-    with engine_for(engine, place) as running:
-        _rate(running, place, month)
-        for row in running.rows(_sql("usage.sql")):
-            charged = max(row["billable_us"] - (row["included_us"] or 0), 0)
-            by_evidence: dict[str, Any] = {f"{e}_calls": row[f"{e}_calls"] for e in _EVIDENCE}
-            by_evidence |= {f"{e}_seconds": _seconds(row[f"{e}_us"]) for e in _EVIDENCE}
-            yield Usage(
-                widget_id=UUID(row["widget_id"]),
-                calls=row["calls"],
-                billable_seconds=_seconds(row["billable_us"]),
-                **by_evidence,
-                open_calls=row["open_calls"],
-                failed_calls=row["failed_calls"],
-                charged_seconds=_seconds(charged),
-                amount=_price(charged, row["price_per_minute"], row["decimals"]),
-                currency=row["currency"],
-            )
+def archived_calls(place: Place, months: Sequence[str], *, engine: EngineName = EngineName.DUCKDB) -> Iterator[Call]:
+    """Yield the calls of archived months as they were billed, in the order in which they started."""
+    return Call.read(map(_row, query_files(engine, place, _views(months), _CALLS)))
 
 
-def _rate(engine: Engine, place: Place, month: ArchivedMonth) -> None:
-    engine.read("archived_plans", [place.path(month.plans.name)])
-    if month.files:
-        engine.read("archived_events", [place.path(file.name) for file in month.files])
-    else:
-        engine.run(_NO_EVENTS)
-    engine.run(
-        _sql("rated_calls.sql")
-        .replace("{microseconds}", engine.microseconds)
-        .replace("{period_start}", str(_microseconds(month.period_start)))
-        .replace("{period_end}", str(_microseconds(month.period_end)))
-        .replace("{longest_call}", str(month.max_call_seconds * 1_000_000))
-    )
+def archived_usage(place: Place, months: Sequence[str], *, engine: EngineName = EngineName.DUCKDB) -> Iterator[Usage]:
+    """Yield each widget's usage of archived months, and what was charged for it."""
+    query = files("widget_analytics._archive").joinpath("usage.sql").read_text()
+    return Usage.read(map(_row, query_files(engine, place, _views(months), query)))
 
 
-_NO_EVENTS = (
-    "create or replace temporary view archived_events as select p.widget_id, p.name as session_id, p.name as id,"
-    " p.name as call_id, p.name as event_type, p.name as source, p.name as note, 1 as seq, 1 as stated_us,"
-    " current_timestamp as `timestamp` from archived_plans p where 1 = 0"
-)
+def _views(months: Sequence[str]) -> dict[str, list[str]]:
+    return {
+        f"archived_{name}": [f"{name}/month={month}/{name}.parquet" for month in months]
+        for name in ("calls", "charges")
+    }
 
 
-def _sql(name: str) -> str:
-    text = files("widget_analytics._archive").joinpath(name).read_text()
-    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """As the API writes it: models are read in one way, wherever their rows come from."""
+    return {name: _text(name, value) for name, value in row.items()}
 
 
-def _price(microseconds: int, price_per_minute: str | None, decimals: int) -> Decimal | None:
-    if price_per_minute is None:
-        return None
-    exact = _EXACT.divide(_EXACT.multiply(Decimal(microseconds), Decimal(price_per_minute)), Decimal(60_000_000))
-    return exact.quantize(Decimal(1).scaleb(-decimals), context=_EXACT)
-
-
-def _seconds(microseconds: int) -> Decimal:
-    return Decimal(int(microseconds)).scaleb(-6)
-
-
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
-def _microseconds(moment: str) -> int:
-    return (datetime.fromisoformat(moment) - _EPOCH) // timedelta(microseconds=1)
+def _text(name: str, value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if name in {"started_at", "ended_at"} and value:
+        # Spark leaves the zone out.
+        return f"{value}+00:00" if "+" not in value else value
+    return value

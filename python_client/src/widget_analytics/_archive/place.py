@@ -56,10 +56,13 @@ class Place:
         """Give a file's path on this machine, else its URL."""
         return f"{self._root}/{name}" if self._is_local else f"{self.url}/{name}"
 
-    def has(self, name: str) -> bool:
-        """Tell whether there is such a file."""
+    def folders(self, name: str) -> list[str]:
+        """Name what is in a folder; nothing where there is none."""
         with self._errors(InputError, "read", name):
-            return bool(self._files.exists(f"{self._root}/{name}"))
+            self._files.invalidate_cache()
+            folder = f"{self._root}/{name}"
+            found = self._files.ls(folder, detail=False) if self._files.exists(folder) else []
+            return [str(path).rstrip("/").rsplit("/", 1)[-1] for path in found]
 
     def put(self, file: Path, name: str) -> None:
         """Store a file, whole or not at all.

@@ -1,0 +1,22 @@
+-- Made by scripts/baseline from schemas/1_core/91_schedule.sql.
+
+-- What pg_cron runs of the core. A project whose Postgres has no pg_cron leaves this file out: it calls the Edge Function
+-- for the cleanup, and widget_internal.prune() and forget_senders() by other means.
+
+create extension if not exists pg_cron with schema pg_catalog;
+
+-- Fails here, by name, where pg_cron is missing or older than 1.3 and keeps no notes, or the role may not remove them.
+do $$
+begin
+  if not has_table_privilege('cron.job_run_details', 'delete') then
+    raise exception 'role % may not delete from cron.job_run_details', current_user
+      using errcode = 'insufficient_privilege', hint = 'grant delete on cron.job_run_details to the role that migrates.';
+  end if;
+end
+$$;
+
+select cron.schedule('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()');
+select cron.schedule('widget_prune', '17 3 * * *', 'select widget_internal.prune()');
+
+-- Salts of past days go soon after midnight: without them no hash can be traced to an address.
+select cron.schedule('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()');

@@ -1,0 +1,75 @@
+-- Notes of what ran and counts of what was refused would grow for ever; here is how long they are kept, and what prunes them.
+
+alter table widget_internal.settings
+  add column keep_runs interval not null default '90 days',
+  add column keep_refusals interval not null default '400 days',
+  add constraint keep_runs_is_a_day_at_least check (keep_runs >= interval '1 day'),
+  add constraint keep_refusals_is_a_day_at_least check (keep_refusals >= interval '1 day');
+
+comment on column widget_internal.settings.keep_runs is
+  'How long widget_cleanup_runs, and pg_cron''s own notes of our jobs, are kept.';
+comment on column widget_internal.settings.keep_refusals is 'How long the hours of widget_refusals are kept.';
+
+
+create function widget_internal.forget_orphans()
+returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_forgotten bigint;
+begin
+  -- A sender is late by seven days at most; health has a week to count what stays without a start.
+  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
+  get diagnostics v_forgotten = row_count;
+  return v_forgotten;
+end
+$$;
+
+comment on function widget_internal.forget_orphans() is
+  'Forgets the states of calls whose start can come no more, and says how many these were. Their events stay.';
+
+
+create function widget_internal.prune()
+returns table (cleanup_runs bigint, refusal_counts bigint, job_runs bigint, erased_events bigint, orphans bigint)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_settings widget_internal.settings;
+  v_jobs bigint[];
+  v_last bigint;
+begin
+  select s.* into strict v_settings from widget_internal.settings s;
+
+  -- The latest stays, however old: it says since when there was none.
+  delete from public.widget_cleanup_runs r
+  where r.started_at < now() - v_settings.keep_runs
+    and r.id < (select max(l.id) from public.widget_cleanup_runs l);
+  get diagnostics prune.cleanup_runs = row_count;
+
+  delete from widget_internal.refusal_counts c where c.hour < now() - v_settings.keep_refusals;
+  get diagnostics prune.refusal_counts = row_count;
+
+  prune.job_runs := 0;
+  if to_regclass('cron.job_run_details') is not null then
+    -- By number up to the youngest that is too old: a run that a crash cut short has no time of its own.
+    select array_agg(j.jobid) into v_jobs from cron.job j where j.jobname like 'widget\_%';
+    select max(d.runid) into v_last
+    from cron.job_run_details d
+    where d.jobid = any (v_jobs) and coalesce(d.end_time, d.start_time) < now() - v_settings.keep_runs;
+    delete from cron.job_run_details d where d.jobid = any (v_jobs) and d.runid <= v_last;
+    get diagnostics prune.job_runs = row_count;
+  end if;
+
+  prune.erased_events := widget_internal.erase_late_events();
+  prune.orphans := widget_internal.forget_orphans();
+  perform widget_internal.forget_senders();
+  return next;
+end
+$$;
+
+comment on function widget_internal.prune() is
+  'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
+  'how many; repeats the erasures of the last days, for events that came late; forgets orphans and past days'' senders. '
+  'Touches neither calls nor bills, nor any job that is not ours.';

@@ -1,0 +1,195 @@
+-- What the company knows better than a browser: its server's record of a call, the call provider's, a person's decision.
+-- Each is plain events of a higher source.
+
+create function widget_internal.record_problem(
+  widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamptz,
+  ended_at timestamptz, outcome text
+)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case
+    when coalesce(length(session_id), 0) not between 1 and 255 then 'session_id: must have 1 to 255 characters'
+    when coalesce(length(call_id), 0) not between 1 and 255 then 'call_id: must have 1 to 255 characters'
+    when source is null or source not in ('server', 'provider') then 'source: must be server or provider'
+    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
+    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
+    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
+    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
+    when ended_at < started_at then 'ended_at: must not be before started_at'
+    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
+    when (widget_internal.widget_door(widget_id)).is_active is null then 'widget_id: there is no such widget'
+  end;
+end
+$$;
+
+comment on function widget_internal.record_problem(uuid, text, text, text, text, timestamptz, timestamptz, text) is
+  'What is wrong with a record of a call: the field, a colon, what it must be; null where nothing is.';
+
+
+create function widget_internal.session_of_call(widget_id uuid, session_id text, call_id text, at timestamptz)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select from widget_internal.call_states c
+    where c.widget_id = session_of_call.widget_id and c.session_id = session_of_call.session_id
+      and c.call_id = session_of_call.call_id
+  ) then
+    return session_of_call.session_id;
+  end if;
+  -- Around its time, by the index: what another session calls the same on another day is another call.
+  return (
+    select c.session_id
+    from widget_internal.call_states c
+    where c.widget_id = session_of_call.widget_id and c.call_id = session_of_call.call_id
+      and c.started_at between session_of_call.at - interval '1 day' and session_of_call.at + interval '1 day'
+    order by c.started_at
+    limit 1
+  );
+end
+$$;
+
+comment on function widget_internal.session_of_call(uuid, text, text, timestamptz) is
+  'Which session of the widget knows this call: the one named, else one whose call of that id started within a day.';
+
+
+create function public.record_widget_call_evidence(
+  widget_id uuid, session_id text, call_id text, source text, record_id text,
+  started_at timestamptz default null, ended_at timestamptz default null, outcome text default 'completed'
+)
+returns jsonb
+language plpgsql volatile
+-- definer because service_role has no right to write the ledger
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_record constant jsonb := jsonb_build_object('record_id', record_widget_call_evidence.record_id);
+  v_given constant integer := num_nonnulls(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at);
+  v_problem text;
+  v_session text;
+  v_accepted integer;
+begin
+  perform widget_internal.refuse_visitors();
+  v_problem := widget_internal.record_problem(
+    record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
+    record_widget_call_evidence.source, record_widget_call_evidence.record_id, record_widget_call_evidence.started_at,
+    record_widget_call_evidence.ended_at, record_widget_call_evidence.outcome
+  );
+  v_session := widget_internal.session_of_call(
+    record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
+    coalesce(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at)
+  );
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'invalid_parameter_value';
+  elsif v_session <> record_widget_call_evidence.session_id then
+    raise exception 'session_id: call % is known as one of session %', record_widget_call_evidence.call_id, v_session
+      using errcode = 'invalid_parameter_value', hint = 'Give that session_id: a second call would be billed as well.';
+  end if;
+
+  -- A name that a sender could guess must not keep a record out, so it is not the event's id that tells a repeat.
+  perform pg_advisory_xact_lock(hashtextextended(
+    'widget_internal: record ' || record_widget_call_evidence.widget_id || record_widget_call_evidence.record_id, 0
+  ));
+  insert into public.widget_analytics (widget_id, session_id, call_id, source, event_type, "timestamp", properties)
+  select record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
+    record_widget_call_evidence.source, r.event_type, r.at, v_record
+  from (values
+    ('call_start', record_widget_call_evidence.started_at),
+    (case record_widget_call_evidence.outcome when 'failed' then 'call_error' else 'call_end' end,
+      record_widget_call_evidence.ended_at)
+  ) r (event_type, at)
+  where r.at is not null and not exists (
+    select
+    from widget_internal.call_states c
+    join public.widget_analytics e
+      on e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
+    where c.widget_id = record_widget_call_evidence.widget_id and c.session_id = record_widget_call_evidence.session_id
+      and c.call_id = record_widget_call_evidence.call_id
+      and e.session_id = c.session_id and e.call_id = c.call_id and e.source = record_widget_call_evidence.source
+      and e.event_type in ('call_start', 'call_end', 'call_error')
+      and (e.event_type = 'call_start') = (r.event_type = 'call_start')
+      and e.properties ->> 'record_id' = record_widget_call_evidence.record_id
+  );
+  get diagnostics v_accepted = row_count;
+  return jsonb_build_object('accepted', v_accepted, 'duplicates', v_given - v_accepted, 'call', (
+    select to_jsonb(c) from public.widget_calls c
+    where c.widget_id = record_widget_call_evidence.widget_id and c.session_id = record_widget_call_evidence.session_id
+      and c.call_id = record_widget_call_evidence.call_id
+  ));
+end
+$$;
+
+comment on function public.record_widget_call_evidence(uuid, text, text, text, text, timestamptz, timestamptz, text) is
+  'Adds what your server or the call provider (source) knows of a call: its true start, end or both; a call that is not '
+  'known yet begins so. record_id: the record''s name at its source; sent again, it changes nothing. Answers {"accepted", '
+  '"duplicates", "call"}: the call as it now is, null as long as it has no start. Of several records of one source the '
+  'earliest start and the latest end count. 400 (22023): the message names the field; session_id, where another session '
+  'of the widget knows that call.';
+
+
+create function public.correct_widget_call(
+  widget_id uuid, session_id text, call_id text, duration_seconds numeric, reason text, corrected_by text
+)
+returns jsonb
+language plpgsql volatile
+-- definer because service_role has no right to write the ledger
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_problem text;
+begin
+  perform widget_internal.refuse_visitors();
+  v_problem := case
+    when correct_widget_call.duration_seconds is null
+      or not correct_widget_call.duration_seconds between 0 and (
+        select extract(epoch from s.max_call_duration) from widget_internal.settings s
+      )
+      then 'duration_seconds: must be from 0, which voids the call, to the longest that a call can be'
+    when coalesce(correct_widget_call.reason, '') !~ '[^[:space:]]' or length(correct_widget_call.reason) > 1000
+      then 'reason: must say why, in at most 1000 characters'
+    when coalesce(correct_widget_call.corrected_by, '') !~ '[^[:space:]]' or length(correct_widget_call.corrected_by) > 255
+      then 'corrected_by: must say who, in at most 255 characters'
+  end;
+  if v_problem is not null then
+    raise exception '%', v_problem using errcode = 'invalid_parameter_value';
+  end if;
+
+  -- Start and end of one decision carry one moment of receipt, later than that of the decision before it: the latest counts.
+  insert into public.widget_analytics (
+    widget_id, session_id, call_id, source, event_type, "timestamp", received_at, properties
+  )
+  select c.widget_id, c.session_id, c.call_id, 'operator', e.event_type, c.started_at + e.after,
+    greatest(widget_internal.receipt_time(), timestamptz 'epoch' + (c.end_claim[2] + 1) * interval '1 microsecond'),
+    jsonb_build_object(
+      'reason', correct_widget_call.reason, 'corrected_by', correct_widget_call.corrected_by, 'login', session_user
+    )
+  from widget_internal.call_states c
+  cross join (values
+    ('call_start', interval '0'),
+    ('call_end', correct_widget_call.duration_seconds * interval '1 second')
+  ) e (event_type, after)
+  where c.widget_id = correct_widget_call.widget_id and c.session_id = correct_widget_call.session_id
+    and c.call_id = correct_widget_call.call_id and c.started_at is not null;
+  if not found then
+    raise exception 'call_id: there is no such call in widget_calls' using errcode = 'invalid_parameter_value';
+  end if;
+  return (
+    select to_jsonb(c) from public.widget_calls c
+    where c.widget_id = correct_widget_call.widget_id and c.session_id = correct_widget_call.session_id
+      and c.call_id = correct_widget_call.call_id
+  );
+end
+$$;
+
+comment on function public.correct_widget_call(uuid, text, text, numeric, text, text) is
+  'Sets how long a call was, whatever else is said of it; 0 voids it: it is billed at nothing under any plan. The latest '
+  'correction counts; who and why stand in the rule that bills show. Answers the call as it now is. In a closed month '
+  'it becomes an adjustment. 400 (22023): the message names the field.';

@@ -1,0 +1,70 @@
+-- Who may do what of billing. An owner reads the bills of the own widgets, and writes none of what they rest on.
+
+insert into widget_internal.rights (object, grantee, privileges)
+select 'table ' || t.name, t.grantee, t.privileges
+from (values
+  ('public.widget_plans', 'authenticated', 'select'),
+  ('public.widget_plans', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_customers', 'authenticated', 'select'),
+  ('public.widget_customers', 'service_role', 'select, insert, update, delete'),
+  ('public.widget_billing_periods', 'authenticated', 'select'),
+  ('public.widget_billing_periods', 'service_role', 'select'),
+  ('public.widget_statement_charges', 'authenticated', 'select'),
+  ('public.widget_statement_charges', 'service_role', 'select'),
+  ('public.widget_statement_lines', 'authenticated', 'select'),
+  ('public.widget_statement_lines', 'service_role', 'select'),
+  ('widget_internal.compared_calls', 'authenticated', 'select'),
+  ('widget_internal.compared_calls', 'service_role', 'select')
+) t (name, grantee, privileges);
+
+insert into widget_internal.rights (object, grantee, privileges)
+select 'function ' || f.name, g.grantee, 'execute'
+from unnest(array[
+  -- What bills are made of: these run with the rights of whoever asks, who sees the own widgets' rows alone.
+  'public.widget_billing_period(text)',
+  'public.widget_billing_calls(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
+  'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
+  'public.widget_statement_preview(text)',
+  'public.widget_pending_adjustments(uuid, text)',
+  'widget_internal.to_month(text)',
+  'widget_internal.month_start(date)',
+  'widget_internal.month_of(timestamp with time zone)',
+  'widget_internal.billing_months(timestamp with time zone, timestamp with time zone)',
+  'widget_internal.plans_in(date, jsonb)',
+  'widget_internal.currency_decimals(text)',
+  'widget_internal.charge(numeric, public.widget_plans)',
+  'widget_internal.correction_note(uuid, text, text, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
+  'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone, jsonb)',
+  'widget_internal.closed_months()',
+  'widget_internal.billed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
+  'widget_internal.changed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
+  'widget_internal.late_changes(date, date, uuid)',
+  'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
+  'widget_internal.statement_lines(date, timestamp with time zone)',
+  'widget_internal.statement_charges(date, boolean)',
+  'widget_internal.counted_as_of(timestamp with time zone)',
+  'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
+  'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
+  'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
+  'widget_internal.matched_claims(uuid[], text[], timestamp with time zone)',
+  'widget_internal.claim(text, text, timestamp with time zone, timestamp with time zone)',
+  'widget_internal.call_facts(bigint[], timestamp with time zone, bigint[], timestamp with time zone)',
+  'widget_internal.event_sources()'
+]) f (name)
+cross join unnest(array['authenticated', 'service_role']) g (grantee);
+
+insert into widget_internal.rights (object, grantee, privileges)
+select 'function ' || f.name, 'service_role', 'execute'
+from unnest(array[
+  'public.widget_months_to_close()',
+  'public.close_widget_billing_period(text)',
+  'public.broken_widget_statements()',
+  'public.record_widget_call_evidence(uuid, text, text, text, text, timestamp with time zone, timestamp with time zone, text)',
+  'public.correct_widget_call(uuid, text, text, numeric, text, text)',
+  'widget_internal.refuse_visitors()',
+  'widget_internal.charge_content(public.widget_statement_charges)',
+  'widget_internal.period_content(date, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
+  'widget_internal.content_hash(text)'
+]) f (name);
+
+select widget_internal.apply_rights();

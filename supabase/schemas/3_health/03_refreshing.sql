@@ -1,0 +1,113 @@
+-- What keeps the counts of health up to now, and what counts them anew.
+
+create function widget_internal.summarize_receipts()
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '200ms'
+as $$
+begin
+  perform brin_summarize_new_values('public.widget_analytics_received_at_idx');
+exception
+  when lock_not_available then
+    null;  -- a vacuum is at work, and does the same
+end
+$$;
+
+comment on function widget_internal.summarize_receipts() is
+  'Without a summary of the latest pages, each part of a large backlog would read all of them. PostgreSQL makes it by '
+  'itself, but after a mass of events not at once.';
+
+
+create function public.refresh_widget_health(
+  out counted_to timestamptz, out events_counted bigint, out events_left bigint
+)
+language plpgsql volatile
+-- definer because service_role has no right to write the counts
+security definer
+set search_path = pg_catalog, pg_temp
+-- A part of a large ledger is found by its index, however much of the ledger is still to count.
+set enable_seqscan = off
+as $$
+declare
+  -- Half of what the statement may take: the rest is for the last part, and for committing.
+  v_until constant timestamptz := clock_timestamp()
+    + least(coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '2 minutes'), '2 minutes') / 2;
+  v_from widget_internal.health_state;
+  v_at timestamptz;
+  v_id uuid;
+  v_cut_off timestamptz;
+  v_step interval;
+  v_part record;
+begin
+  perform widget_internal.refuse_visitors();
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    -- It would not see what is committed between its beginning and the cut-off, and nobody would count that again.
+    raise exception 'health is counted in a read committed transaction only' using errcode = 'feature_not_supported';
+  end if;
+
+  -- One refresh at a time: the next one resumes where this one ends.
+  select s.* into v_from from widget_internal.health_state s for update;
+  v_at := v_from.counted_to;
+  v_id := v_from.counted_to_id;
+  v_cut_off := widget_internal.cut_off();
+  v_step := v_cut_off - v_at;
+  events_counted := 0;
+  if v_step > interval '1 hour' then
+    perform widget_internal.summarize_receipts();
+  end if;
+  while v_at < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
+    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off, v_step) p;
+    events_counted := events_counted + widget_internal.count_health_part(v_at, v_id, v_part.to_at, v_part.to_id);
+    v_at := v_part.to_at;
+    v_id := v_part.to_id;
+    v_step := v_part.step;
+  end loop;
+
+  if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
+    delete from widget_internal.health_sessions s where s.last_received_at < v_at - interval '7 days';
+  end if;
+  update widget_internal.health_state s set counted_to = v_at, counted_to_id = v_id;
+
+  refresh_widget_health.counted_to := v_at;
+  select count(*) into events_left
+  from (
+    select from public.widget_analytics e
+    where e.received_at between v_at and v_cut_off and (e.received_at, e.id) > (v_at, v_id)
+    limit 10000
+  ) l;
+end
+$$;
+
+comment on function public.refresh_widget_health() is
+  'Brings widget_health, widget_pages and widget_response_times up to now. Reads what was received since the last time, '
+  'not the ledger; pg_cron runs it every five minutes. Answers up to when all is counted, and how many events were new. Does '
+  'what fits into half of statement_timeout, a minute at most: events_left says how many are the next call''s (10000: so '
+  'many or more).';
+
+
+create function widget_internal.rebuild_health()
+returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from widget_internal.call_states c where c.archived_at is not null) then
+    raise exception 'health cannot be counted anew: events are in the archive, and their counts would be lost'
+      using errcode = 'object_not_in_prerequisite_state', hint = 'What is counted of archived months stays as it is.';
+  end if;
+
+  perform from widget_internal.health_state for update;
+  delete from widget_internal.health_sessions;
+  delete from widget_internal.health_hours;
+  delete from widget_internal.health_response_times;
+  delete from widget_internal.health_pages;
+  update widget_internal.health_state s set counted_to = default, counted_to_id = default;
+  return (select r.events_counted from public.refresh_widget_health() r);
+end
+$$;
+
+comment on function widget_internal.rebuild_health() is
+  'Counts the whole ledger anew, and answers how many events it has counted; what does not fit into its time, the next '
+  'refreshes count. Needed only after somebody changed or deleted events by hand, or gave new ones a received_at of their '
+  'own that lies in the past: those the refresh cannot notice.';

@@ -1,0 +1,191 @@
+-- One definition of "something is wrong" for the terminal, monitors and alerts alike; each message says what to do.
+
+alter table widget_internal.settings add column jobs_elsewhere text[] not null default '{}';
+
+comment on column widget_internal.settings.jobs_elsewhere is
+  'Jobs that something other than pg_cron runs, by name, such as widget_complete_stale_sessions: no alarm where pg_cron '
+  'has none.';
+
+
+create function widget_internal.scheduled_jobs()
+returns table (name text, schedule text, command text)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query values
+    ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
+    ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
+    ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
+    ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
+    ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
+end
+$$;
+
+comment on function widget_internal.scheduled_jobs() is 'The jobs that the migrations schedule, as cron.schedule() takes them.';
+
+
+create function widget_internal.job_alarms()
+returns table (message text)
+language plpgsql stable
+-- definer because pg_cron shows its jobs to the role alone that scheduled them
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if to_regclass('cron.job') is null then
+    return;
+  end if;
+  return query
+  select case
+    when j.jobid is null then format(
+      'the job %s is missing, a restore does not bring it back: select cron.schedule(%L, %L, %L); if something other than '
+      'pg_cron runs it: update widget_internal.settings set jobs_elsewhere = jobs_elsewhere || %L::text',
+      w.name, w.name, w.schedule, w.command, w.name
+    )
+    when not j.active then format(
+      'the job %s is disabled: select cron.alter_job(%s, active => true)', w.name, j.jobid
+    )
+    else format(
+      'the job %s failed when it last ran, at %s UTC: %s; look at cron.job_run_details where jobid = %s', w.name,
+      to_char(r.start_time at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(nullif(r.return_message, ''), 'no reason given'),
+      j.jobid
+    )
+  end
+  from widget_internal.scheduled_jobs() w
+  cross join widget_internal.settings s
+  left join cron.job j on j.jobname = w.name and j.database = current_database()
+  left join lateral (
+    select d.* from cron.job_run_details d
+    where d.jobid = j.jobid and d.status in ('succeeded', 'failed')
+    order by d.runid desc
+    limit 1
+  ) r on true
+  where w.name <> all (s.jobs_elsewhere)
+    and (j.jobid is null or not j.active or r.status = 'failed');
+end
+$$;
+
+comment on function widget_internal.job_alarms() is
+  'Which jobs of the migrations are missing, disabled or failed when they last ran, and what to do. Nothing where there is '
+  'no pg_cron.';
+
+
+create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
+returns table (alarm text, widget_id uuid, message text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  -- The hour that is running may be a minute old.
+  v_recent constant timestamptz := date_trunc('hour', now(), 'UTC') - interval '1 hour';
+begin
+  return query
+  select 'over_quota', r.widget_id, format(
+    'widget %s: about %s events were refused over quota since %s UTC: %s', r.widget_id, sum(r.refusals),
+    to_char(min(r.hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+    case when bool_or(r.detail = 'widget')
+      then format(
+        'allow more with insert into widget_quotas (widget_id, events_per_day) values (%L, …), or find what sends so many',
+        r.widget_id
+      )
+      else 'one network address sent too many; if that is right, raise events_per_sender_per_minute in widget_internal.settings'
+    end
+  )
+  from public.widget_refusals r
+  where r.hour >= refusal_alarms.since and r.reason = 'over_quota'
+  group by r.widget_id;
+
+  return query
+  with refused as (
+    select r.widget_id, r.reason, r.detail, sum(r.refusals) as refusals,
+      coalesce(sum(r.refusals) filter (where r.hour >= v_recent), 0) as recent
+    from public.widget_refusals r
+    where r.hour >= refusal_alarms.since and r.reason <> 'over_quota'
+    group by r.widget_id, r.reason, r.detail
+  ),
+  sums as (
+    select f.widget_id, sum(f.refusals) as refusals, sum(f.recent) as recent,
+      (array_agg(f.reason order by f.recent desc, f.refusals desc))[1] as reason,
+      (array_agg(f.detail order by f.recent desc, f.refusals desc))[1] as detail
+    from refused f
+    group by f.widget_id
+  )
+  select 'refusals_high', s.widget_id, format(
+    '%s: %s events were refused and %s taken since %s UTC, mostly %s: %s',
+    coalesce('widget ' || s.widget_id, 'unknown widgets'), s.refusals, t.received,
+    to_char(refusal_alarms.since at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), concat_ws(' ', s.reason, nullif(s.detail, '')),
+    case s.reason
+      when 'domain_not_allowed' then 'if this is your page, add its host to allowed_domains in widgets'
+      when 'widget_inactive' then 'set is_active in widgets, or take the widget off its page'
+      when 'unknown_widget' then 'correct the widget_id on the page'
+      else 'correct this field in what the page sends'
+    end
+  )
+  from sums s
+  cross join lateral (
+    select coalesce(sum(h.events_received), 0) as received,
+      coalesce(sum(h.events_received) filter (where h.hour >= v_recent), 0) as recent
+    from widget_internal.health_hours h
+    where h.hour >= refusal_alarms.since and (s.widget_id is null or h.widget_id = s.widget_id)
+  ) t
+  where s.recent > t.recent
+    and (s.recent >= refusal_alarms.min_cases or s.refusals >= refusal_alarms.min_cases and s.refusals > t.received);
+end
+$$;
+
+comment on function widget_internal.refusal_alarms(integer, timestamptz) is
+  'over_quota: events of a widget were refused because there were too many. refusals_high: of a widget''s recent events more '
+  'were refused than taken.';
+
+
+create function widget_internal.silence_alarms(min_cases integer, period interval)
+returns table (widget_id uuid, message text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_now constant timestamptz := date_trunc('hour', now(), 'UTC');
+begin
+  return query
+  with silent as materialized (
+    select h.widget_id, min(h.hour) as first_hour, max(h.hour) as last_hour
+    from widget_internal.health_hours h
+    where h.hour >= v_now - interval '36 days' and h.events_received > 0
+    group by h.widget_id
+    having max(h.hour) < v_now - interval '6 hours'
+  ),
+  weeks as (
+    select s.widget_id, s.last_hour, p.span, w.week, (
+      select coalesce(sum(h.events_received), 0)
+      from widget_internal.health_hours h
+      where h.widget_id = s.widget_id
+        -- An hour less at each end, as clocks are put forward and back.
+        and h.hour >= v_now - p.span + interval '1 hour' - w.week * interval '7 days'
+        and h.hour < v_now - interval '1 hour' - w.week * interval '7 days'
+    ) as events
+    from silent s
+    cross join (values (interval '6 hours'), (silence_alarms.period)) p (span)
+    cross join generate_series(1, 4) w (week)
+    -- Weeks before its first say nothing.
+    where s.last_hour < v_now - p.span and s.first_hour < v_now - p.span - w.week * interval '7 days'
+  )
+  select distinct on (k.widget_id) k.widget_id, format(
+    'widget %s: no event since %s UTC, where in past weeks there were %s at least in the same %s: look at its page, and at '
+    'why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets',
+    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events), k.span
+  )
+  from weeks k
+  cross join lateral widget_internal.widget_door(k.widget_id) d
+  where d.is_active and not d.is_demo
+  group by k.widget_id, k.last_hour, k.span
+  having min(k.events) >= silence_alarms.min_cases
+  order by k.widget_id, k.span;
+end
+$$;
+
+comment on function widget_internal.silence_alarms(integer, interval) is
+  'Active widgets with no event in the last six hours, or in the period, that had min_cases events at least at the same time '
+  'of each of the last four weeks. A shop that is closed on Sundays is none of them.';

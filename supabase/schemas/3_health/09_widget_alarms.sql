@@ -1,0 +1,85 @@
+-- What is wrong now, in one list.
+
+create function public.widget_alarms(
+  min_delivery_rate numeric default 0.95, min_completion_rate numeric default 0.8, min_cases integer default 20,
+  period interval default '24 hours'
+)
+returns table (alarm text, widget_id uuid, message text)
+language plpgsql volatile
+-- definer because service_role has no right on jobs and on the rights of others
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_run public.widget_cleanup_runs;
+  v_state widget_internal.health_state;
+begin
+  perform widget_internal.refuse_visitors();
+  select s.* into v_state from widget_internal.health_state s;
+  select r.* into v_run from public.widget_cleanup_runs r order by r.id desc limit 1;
+  if coalesce(v_run.started_at, v_state.installed_at) < now() - interval '35 minutes' then
+    return query select 'cleanup_late', null::uuid, format(
+      'the cleanup is late, it should run every 30 minutes and last ran %s: look at cron.job_run_details, or at '
+      'whatever calls the Edge Function',
+      coalesce('at ' || to_char(v_run.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC', 'never')
+    );
+  end if;
+  if v_run.error is not null then
+    return query select 'cleanup_failed', null::uuid, 'the last cleanup failed: ' || v_run.error;
+  end if;
+  if greatest(v_state.counted_to, v_state.installed_at) < now() - interval '20 minutes' then
+    return query select 'health_late', null::uuid,
+      'health is not counted, refresh_widget_health() should run every 5 minutes: look at cron.job_run_details'::text;
+  else
+    -- What is not counted yet is no silence.
+    return query select 'widget_silent', a.widget_id, a.message
+      from widget_internal.silence_alarms(widget_alarms.min_cases, widget_alarms.period) a;
+  end if;
+
+  return query
+  with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
+  select 'delivery_low', r.widget_id, format(
+    '%s: %s %% of the events arrived, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
+    round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
+  )
+  from rates r
+  where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
+  union all
+  select 'completion_low', r.widget_id, format(
+    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%',
+    coalesce('widget ' || r.widget_id, 'all widgets'),
+    round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
+  )
+  from rates r
+  where r.calls_started - r.calls_open >= widget_alarms.min_cases
+    and r.completion_rate < widget_alarms.min_completion_rate
+  order by 1 desc, 2 nulls first;
+
+  return query select a.* from widget_internal.refusal_alarms(widget_alarms.min_cases, now() - widget_alarms.period) a;
+  return query select 'month_not_closed', null::uuid, format(
+      '%s, the earliest: select * from close_widget_billing_period(%L)',
+      case count(*) when 1 then 'a month waits to be closed' else count(*) || ' months wait to be closed' end,
+      to_char(min(m.month), 'YYYY-MM')
+    )
+    from public.widget_months_to_close() m
+    -- Who never closes a month and has no plans bills by other means.
+    where m.settled_at < now()
+      and (exists (select from public.widget_plans) or exists (select from public.widget_billing_periods))
+    having count(*) > 0;
+  return query select 'job_missing', null::uuid, string_agg(a.message, E'\n') from widget_internal.job_alarms() a
+    having count(*) > 0;
+  return query select 'rights_too_wide', null::uuid, format(
+      '%s rights are wider than they were made, such as %s on %s for %s: select widget_internal.apply_rights()',
+      count(*), min(d.privilege), min(d.object), min(d.grantee)
+    )
+    from widget_internal.rights_differences() d where d.problem = 'too wide'
+    having count(*) > 0;
+end
+$$;
+
+comment on function public.widget_alarms(numeric, numeric, integer, interval) is
+  'What is wrong, and what to do: cleanup_late, cleanup_failed, health_late, job_missing, rights_too_wide, month_not_closed; '
+  'for each widget widget_silent, refusals_high, over_quota; and for each, and all of them together (no widget_id), '
+  'delivery_low and completion_low, of the last 24 hours, where there were at least min_cases events expected, or calls that '
+  'are over. Good: no rows.';
