@@ -1,6 +1,7 @@
 """What share of a widget's events reaches the ledger when visitors leave as visitors do.
 
-Real Chromium, real gateway and database, on this machine. Visitors load, open, call and then close the tab, reload,
+A real browser (`--engine chromium`, `firefox` or `webkit`), real gateway and database, on this
+machine. Visitors load, open, call and then close the tab, reload,
 follow a link or crash, some of them while the network or the server is down. The random seed fixes who does what.
 Printed twice: when all have left, and after each has come back once, which is when a browser can deliver the rest.
 """
@@ -10,16 +11,15 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import psycopg
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from playwright.sync_api import Error as PlaywrightError
 
-from local_stack.chromium import launch
+from local_stack.browsers import ENGINES, Tab, launch
+from local_stack.browsers import Visitor as BrowserVisitor
+from local_stack.browsers.connection import Connection
 from local_stack.demo_site import DemoSite
 from local_stack.stack import Stack
 from local_stack.unreliable_proxy import Answer, UnreliableProxy
@@ -86,82 +86,83 @@ def _share(arrived: set[Expected], expected: set[Expected]) -> str:
 class Visitor:
     """A browser profile: it keeps its storage from visit to visit."""
 
-    def __init__(self, context: BrowserContext, site: DemoSite, proxy: UnreliableProxy, report: Report) -> None:
-        self.context = context
+    def __init__(self, browser: BrowserVisitor, site: DemoSite, proxy: UnreliableProxy, report: Report) -> None:
+        self.browser = browser
+        self.connection = Connection(browser, proxy)
         self.site = site
         self.proxy = proxy
         self.report = report
 
     def visit(self, how: str, chance: random.Random) -> None:
         self.report.visits[how] += 1
-        page, session = self.load()
+        tab, session = self.load()
         if chance.random() < 0.5:
-            page.evaluate("() => { widgetUsage.open(); }")
+            tab.evaluate("() => { widgetUsage.open(); }")
             self.expect(session, "", "widget_open")
         with ExitStack() as trouble:
             if "trouble" in how:
                 trouble.enter_context(self.proxy.instead(chance.choice(TROUBLES)))
             if "is offline" in how:
-                self.context.set_offline(True)
-            call = page.evaluate("() => (window.benchmarked = widgetUsage.callStart()).id")
+                self.connection.cut()
+            call = tab.evaluate("() => (window.benchmarked = widgetUsage.callStart()).id")
             self.expect(session, call, "call_start")
-            page.wait_for_timeout(chance.uniform(0, 150))
-            self.finish(page, session, call, how)
+            time.sleep(chance.uniform(0, 0.15))
+            self.finish(tab, session, call, how)
             if "after it" in how or "comes back" in how:
                 trouble.close()
-                self.context.set_offline(False)
-            self.leave(page, how)
-        self.context.set_offline(False)
+                self.connection.restore()
+            self.leave(tab, how)
+        self.connection.restore()
 
-    def load(self) -> tuple[Page, str]:
-        page = self.context.new_page()
-        page.goto(self.site.address())
-        session = page.evaluate("widgetUsage.sessionId")
+    def load(self) -> tuple[Tab, str]:
+        tab = self.browser.new_tab()
+        tab.goto(self.site.address())
+        session = tab.evaluate("widgetUsage.sessionId")
         self.expect(session, "", "widget_load")
-        return page, session
+        return tab, session
 
-    def finish(self, page: Page, session: str, call: str, how: str) -> None:
+    def finish(self, tab: Tab, session: str, call: str, how: str) -> None:
         if "crashes" in how:
             self.report.killed_calls.add(call)
-            _crash(page)
+            tab.crash()
         elif "fails the call" in how:
-            page.evaluate("() => { benchmarked.error('no microphone'); }")
+            tab.evaluate("() => { benchmarked.error('no microphone'); }")
             self.expect(session, call, "call_error")
         else:
             if "ends the call" in how:
-                page.evaluate("() => { benchmarked.end(); }")
+                tab.evaluate("() => { benchmarked.end(); }")
             self.expect(session, call, "call_end")
 
-    def leave(self, page: Page, how: str) -> None:
+    def leave(self, tab: Tab, how: str) -> None:
+        if "crashes" in how:
+            return
         if "goes offline" in how:
-            self.context.set_offline(True)
+            self.connection.cut()
         if "reloads" in how:
-            page.reload()
-            self.expect(page.evaluate("widgetUsage.sessionId"), "", "widget_load")
+            tab.reload()
+            self.expect(tab.evaluate("widgetUsage.sessionId"), "", "widget_load")
         if "follows a link" in how:
-            page.click("#leave")
-        page.close()
+            tab.click("#leave")
+            tab.wait_for_function("location.pathname === '/about'")
+        tab.close()
 
     def come_back(self) -> None:
-        page, _ = self.load()
-        page.wait_for_function("Object.keys(localStorage).every(name => !name.startsWith('wu:'))", timeout=20_000)
-        page.close()
+        tab, _ = self.load()
+        tab.wait_for_function("Object.keys(localStorage).every(name => !name.startsWith('wu:'))")
+        tab.close()
 
     def expect(self, session: str, call: str, event_type: str) -> None:
         self.report.expected.add((session, call, event_type))
 
 
-def _crash(page: Page) -> None:
-    with page.expect_event("crash"), suppress(PlaywrightError):  # the page is gone, as it should be
-        page.goto("chrome://crash", timeout=5_000)
-
-
-def run(stack: Stack, *, sessions: int, seed: int) -> Report:
+def run(stack: Stack, *, sessions: int, seed: int, engine: str = "chromium") -> Report:
     """Play that many sessions against a running stack."""
     began = time.monotonic()
     chance = random.Random(seed)  # noqa: S311
     report = Report()
-    names, weights = list(VISITS), list(VISITS.values())
+    # WebKit's driver forgets the visitor, storage and all, when a page's process is killed.
+    visits = {how: weight for how, weight in VISITS.items() if engine != "webkit" or "crashes" not in how}
+    names, weights = list(visits), list(visits.values())
     with ExitStack() as opened:
         db = opened.enter_context(psycopg.connect(stack.database_url, autocommit=True))
         widget_id = _new_widget(db)
@@ -169,10 +170,9 @@ def run(stack: Stack, *, sessions: int, seed: int) -> Report:
         site = opened.enter_context(
             DemoSite(url=proxy.url, key=stack.publishable_key, widget_id=widget_id, heartbeat_seconds=3600)
         )
-        browser = opened.enter_context(_browser())
+        browser = opened.enter_context(launch(engine))
         visitors = [
-            Visitor(opened.enter_context(browser.new_context()), site, proxy, report)
-            for _ in range(-(-sessions // SESSIONS_A_VISITOR))
+            Visitor(browser.new_visitor(), site, proxy, report) for _ in range(-(-sessions // SESSIONS_A_VISITOR))
         ]
         # Every way at least once, the rest by chance.
         ways = (names + chance.choices(names, weights, k=sessions))[:sessions]
@@ -186,12 +186,6 @@ def run(stack: Stack, *, sessions: int, seed: int) -> Report:
         report.arrived = _await_quiet(db, widget_id)
     report.seconds = time.monotonic() - began
     return report
-
-
-@contextmanager
-def _browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright, launch(playwright) as browser:
-        yield browser
 
 
 def _new_widget(db: psycopg.Connection) -> UUID:
@@ -223,9 +217,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     arguments = parser.parse_args()
     with Stack() as stack:
-        report = run(stack, sessions=arguments.sessions, seed=arguments.seed)
+        report = run(stack, sessions=arguments.sessions, seed=arguments.seed, engine=arguments.engine)
     print(report)
     return 1 if report.lost(*ENDS) or len(report.lost()) > len(report.expected) / 1000 else 0
 

@@ -100,6 +100,8 @@ def missing_packages() -> Iterator[str]:
     # Ubuntu's package only asks for a snap.
     if _lacks_browser() and shutil.which("apt-get") and _distribution() != "ubuntu":
         yield "chromium"
+    if "SETUP_BROWSER" in os.environ and shutil.which("apt-get"):
+        yield from _missing_engines()
 
 
 def _server_version_to_install() -> int:
@@ -130,6 +132,16 @@ def _lacks_browser() -> bool:
     if "SETUP_BROWSER" not in os.environ or shutil.which("chromium") or shutil.which("google-chrome"):
         return False
     return not any(BROWSERS.glob("chromium-*"))
+
+
+def _missing_engines() -> Iterator[str]:
+    """Firefox, and WebKit with the screen that it needs. Ubuntu's Firefox is a snap as well."""
+    if shutil.which("firefox-esr") is None and _distribution() != "ubuntu":
+        yield "firefox-esr"
+    if shutil.which("WebKitWebDriver") is None:
+        yield "webkit2gtk-driver"
+    if shutil.which("Xvfb") is None:
+        yield "xvfb"
 
 
 def fetch_browser() -> None:

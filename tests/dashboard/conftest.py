@@ -16,10 +16,15 @@ from local_stack.chromium import launch
 from local_stack.demo_site import DemoSite
 from local_stack.stack import Stack
 from tests.conftest import NewWidget
+from tests.engines import parametrize_engine
 from tests.support import record, session_name
 
 PASSWORD = "correct horse battery"
 _PATIENCE = 30_000  # milliseconds: a machine that is busy with other tests is slow
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize_engine(metafunc)
 
 
 @dataclass(frozen=True)
