@@ -206,8 +206,9 @@ def _await_quiet(db: psycopg.Connection, widget_id: UUID) -> set[Expected]:
             "select session_id, coalesce(call_id, ''), event_type from widget_analytics where widget_id = %s",
             [widget_id],
         ).fetchall()
-        if len(rows) > len(found):
-            found = {(row[0], row[1], row[2]) for row in rows}
+        arrived = {(row[0], row[1], row[2]) for row in rows}  # a leave may be two ends
+        if len(arrived) > len(found):
+            found = arrived
             since = time.monotonic()
         time.sleep(0.05)
     return found
