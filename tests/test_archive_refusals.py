@@ -22,7 +22,7 @@ from tests.archive_support import (
 )
 from tests.support import Connection
 from widget_analytics._archive.move import refuse_pooler
-from widget_analytics._exit import UsageError
+from widget_analytics.errors import UsageError
 
 
 @pytest.fixture(scope="module")

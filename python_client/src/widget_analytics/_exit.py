@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from widget_analytics.errors import InputError, MissingExtra, OutputError, UsageError, WidgetAnalyticsError
+from widget_analytics.errors import WidgetAnalyticsError
 
 # The archive's modules know its errors by this one.
 __all__ = [
@@ -20,10 +20,6 @@ __all__ = [
     "NOT_EQUAL",
     "OTHER_ALARM",
     "STATUS_CODES",
-    "InputError",
-    "MissingExtra",
-    "OutputError",
-    "UsageError",
     "one_line_errors",
 ]
 

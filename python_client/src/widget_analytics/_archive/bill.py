@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from widget_analytics._archive.engines import EngineName, query_files
-from widget_analytics._exit import InputError
+from widget_analytics.errors import InputError
 from widget_analytics.models import Call, Usage
 
 if TYPE_CHECKING:

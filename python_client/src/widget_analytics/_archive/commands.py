@@ -11,10 +11,10 @@ from widget_analytics._archive.bill import archived_calls, archived_months, arch
 from widget_analytics._archive.files import require_duckdb
 from widget_analytics._archive.place import Place
 from widget_analytics._database import connected, require_psycopg
-from widget_analytics._exit import InputError
 from widget_analytics._export import write_rows
 from widget_analytics._selection import KINDS, Detail
 from widget_analytics._settings import DATABASE_URL, database_url
+from widget_analytics.errors import InputError
 from widget_analytics.periods import Period
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from widget_analytics._archive.files import require_duckdb
-from widget_analytics._exit import InputError, MissingExtra
+from widget_analytics.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from widget_analytics._exit import InputError, MissingExtra
+from widget_analytics.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     import psycopg

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg import sql
 
 from widget_analytics._archive.files import CALLS, CHARGES, EVENTS, Content, read_sums, write_rows
-from widget_analytics._exit import UsageError
+from widget_analytics.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from widget_analytics._atomic import atomic_file
-from widget_analytics._exit import InputError, MissingExtra, OutputError, UsageError
+from widget_analytics.errors import InputError, MissingExtra, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
