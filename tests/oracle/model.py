@@ -119,7 +119,8 @@ class Ledger:
         for session_id, by_call in sort_by_session_and_call(self.events.values()).items():
             calls = [(call_id, *self._of(session_id, call_id, *found)) for call_id, found in by_call.items()]
             read = [read_call(call_id, events, after, self.max_call_duration) for call_id, events, after in calls]
-            if not calls or any(call is None or call.outcome == "open" for call in read):
+            is_known = bool(calls) or any(of_session == session_id for of_session, _ in self.archived)
+            if not is_known or any(call is None or call.outcome == "open" for call in read):
                 continue
             self.archived |= {(session_id, call_id): (events, after) for call_id, events, after in calls}
             gone = [
