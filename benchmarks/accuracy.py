@@ -1,7 +1,7 @@
 """How far from the truth a month's bill is: by the user's document, and by this project. `scripts/bench-accuracy`.
 
 Months of calls are made up, with the true length of each known, and with the trouble that real ones have. What would
-reach the server goes into a table of the seed's shape, billed by the seed's own query after its own cleanup, and into
+reach the server goes into a table of the document's shape, billed by the document's own query after its own cleanup, and into
 the ledger. Everything is drawn from one seed, so the figures come out the same again.
 """
 
@@ -122,7 +122,7 @@ class Sent:
     received_at: datetime
     # By the server: receipt less the age that the sender gives.
     happened_at: datetime
-    # By the sender's own clock: what a table of the seed's shape is told.
+    # By the sender's own clock: what a table of the document's shape is told.
     claimed_at: datetime
 
 
@@ -174,7 +174,7 @@ class World:
             received = left + timedelta(seconds=self.random.lognormvariate(-2.5, 0.45))
             # In whole milliseconds by the sender's clock, whatever that shows.
             age = timedelta(milliseconds=round((clock(left) - clock(happened)) / timedelta(milliseconds=1)))
-            # A repeat has the id that the sender gave; the seed's sender gives none.
+            # A repeat has the id that the sender gave; the document's sender gives none.
             id = UUID(int=self.random.getrandbits(128))
             times = [received]
             if self.random.random() < DUPLICATES:
@@ -244,7 +244,7 @@ def measure(
     say(f"making up {calls:,} calls")
     world.make_calls(calls)
     _load(connection, world.sent)
-    say(f"billing {len(world.sent):,} events: the seed's SQL")
+    say(f"billing {len(world.sent):,} events: the document's SQL")
     by_seed = _bill_by_seed(connection)
     say("billing: this project")
     ours = _bill_by_ledger(connection)
@@ -253,7 +253,7 @@ def measure(
     of_session: dict[str, float] = {}
     for call in world.calls:
         of_session[call.session_id] = of_session.get(call.session_id, 0) + call.seconds
-    results = [Result("the seed's SQL", true_seconds, [by_seed.get(id, 0) - was for id, was in of_session.items()])]
+    results = [Result("the document's SQL", true_seconds, [by_seed.get(id, 0) - was for id, was in of_session.items()])]
     for tracker in TRACKERS:
         billed = ours[tracker.widget_id]
         of_sessions = {id: -was for id, was in of_session.items()}

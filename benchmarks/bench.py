@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Bench:
     stack: Stack
     plan: Plan
     say: Callable[[str], object]
+    settings: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         self.execute("select cron.unschedule(jobid) from cron.job")  # nothing runs but what is measured
@@ -88,9 +89,12 @@ class Bench:
 
 
 @contextmanager
-def running(plan: Plan, say: Callable[[str], object] = lambda what: None) -> Iterator[Bench]:
-    with Stack(durable=True, gateway=False) as stack:
-        yield Bench(stack, plan, say)
+def running(
+    plan: Plan, say: Callable[[str], object] = lambda what: None, settings: Mapping[str, str] | None = None
+) -> Iterator[Bench]:
+    """`settings`: of the server, beside its own."""
+    with Stack(durable=True, gateway=False, settings=settings) as stack:
+        yield Bench(stack, plan, say, settings)
 
 
 def conditions(bench: Bench) -> str:

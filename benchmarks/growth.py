@@ -1,4 +1,4 @@
-"""What a larger history costs: each figure at 1, 10 and 50 million events, against the seed's way and itself."""
+"""What a larger history costs: each figure at 1, 10 and 50 million events, against the document's way and itself."""
 
 import json
 from collections.abc import Generator, Iterator, Sequence
@@ -42,7 +42,7 @@ def measure(bench: Bench, events: int) -> Iterator[Finding]:
     """Fill step by step and measure at each step."""
     history = History(bench.stack, most_events=events)
     first_cleanup: list[float] | None = None
-    with running(bench.plan) as empty:
+    with running(bench.plan, settings=bench.settings) as empty:
         for size in sizes_up_to(events):
             taken = seconds_of(partial(history.fill, size, bench.say))
             bench.say(f"filled up to {size:,} in {taken:.0f} s")
@@ -69,7 +69,7 @@ def _size_of_a_row(bench: Bench, at: str) -> Iterator[Finding]:
     ratios = [ours / seeds]
     yield Finding(
         f"bytes per event, heap and indexes, {at}: {figure(ours)} (and {figure(calls)} for each call)",
-        f"the seed's table: {figure(seeds)}",
+        f"the document's table: {figure(seeds)}",
         f"{figure(ratios[0])} ×",
         *at_most(ratios, 0.55),
     )
@@ -86,7 +86,7 @@ def _bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
             lambda: connection.execute(seeds.encode(), month),
             rounds=bench.plan.rounds,
         )
-    what, against = f"the month's bill, all widgets, {at}", "the seed's query with a month filter"
+    what, against = f"the month's bill, all widgets, {at}", "the document's query with a month filter"
     yield _times_faster(what, against, ours, other, _target(history, 20, 50))
 
 
@@ -116,7 +116,7 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
 def _check_both_bill_the_same(
     ours: psycopg.Cursor[tuple[object, ...]], seeds: psycopg.Cursor[tuple[object, ...]]
 ) -> None:
-    """But for the calls that go on over the month's ends, of which the seed's query sees one half."""
+    """But for the calls that go on over the month's ends, of which the document's query sees one half."""
     billed, wanted = ours.fetchone(), seeds.fetchone()
     assert billed is not None
     assert wanted is not None
@@ -155,7 +155,7 @@ def _cleanup(bench: Bench, size: int, at_first: list[float] | None) -> Generator
     ratios = [median(seeds) / own for own in ours]
     yield Finding(
         f"cleanup with {NEWLY_STALE:,} newly stale calls, {millions(size)}: {_duration(ours)}",
-        f"the seed's algorithm: {_duration(seeds)}",
+        f"the document's algorithm: {_duration(seeds)}",
         f"{spread(ratios)} faster",
         *(at_least(ratios, target) if target else ("–", None)),
     )
@@ -224,7 +224,7 @@ def _inserts(bench: Bench, empty: Bench, size: int) -> Iterator[Finding]:
     )
     yield Finding(
         f"load, 16 connections, into {at}: {figure(events_per_second(pair.ours))}/s",
-        f"bare insert of the seed's row into as many: {figure(events_per_second(pair.other))}/s",
+        f"bare insert of the document's row into as many: {figure(events_per_second(pair.other))}/s",
         spread(pair.rate_ratios()),
         *(at_least(pair.rate_ratios(), 5) if is_biggest_size else ("–", None)),
     )

@@ -1,4 +1,4 @@
-"""Months of history, the same in the ledger and in the seed's table: what the big sizes are measured on.
+"""Months of history, the same in the ledger and in the document's table: what the big sizes are measured on.
 
 A million events is one calendar month of 100,000 calls, so a larger history is a longer one. Of ten events three are
 loads, one an open, and six a call of two minutes: its start, four heartbeats and its end. The rows are those that the

@@ -1,10 +1,10 @@
-// Sends the same request again and again over kept connections, each with ids of its own, and prints what came back.
-// Its settings are one JSON argument: url, headers, body, connections, seconds. In the body SESSION is replaced by a new
-// UUID, and each EVENT and number by one of its own.
+// Sends the same visit again and again over kept connections: its requests in order, with ids of its own. Prints what
+// came back. Its settings are one JSON argument: url, headers, bodies, connections, seconds. In a body SESSION is replaced
+// by the visit's UUID, and each EVENT and number by one of its own.
 import http from "node:http";
 import { randomBytes } from "node:crypto";
 
-const { url, headers, body, connections, seconds } = JSON.parse(process.argv[2]);
+const { url, headers, bodies, connections, seconds } = JSON.parse(process.argv[2]);
 const agent = new http.Agent({ keepAlive: true, maxSockets: connections });
 const milliseconds = [];
 const statuses = {};
@@ -14,9 +14,8 @@ function uuid7() {
   return digits.replace(/^(.{8})(.{4})(.{4}).(.{3})(.{12})$/, "$1-$2-$3-8$4-$5");
 }
 
-function send() {
+function send(body) {
   return new Promise((resolve, reject) => {
-    const sent = body.replaceAll("SESSION", uuid7()).replaceAll(/EVENT\d+/g, uuid7);
     const asked = performance.now();
     const request = http.request(url, { method: "POST", agent, headers }, (response) => {
       response.resume();
@@ -27,21 +26,29 @@ function send() {
       });
     });
     request.on("error", reject);
-    request.end(sent);
+    request.end(body);
   });
 }
 
 const began = performance.now();
-async function keepSending() {
-  while (performance.now() - began < seconds * 1000) await send();
+const isOver = () => performance.now() - began >= seconds * 1000;
+async function keepVisiting() {
+  while (!isOver()) {
+    const session = uuid7();
+    for (const body of bodies) {
+      if (isOver()) return;
+      await send(body.replaceAll("SESSION", session).replaceAll(/EVENT\d+/g, uuid7));
+    }
+  }
 }
-await Promise.all(Array.from({ length: connections }, keepSending));
+await Promise.all(Array.from({ length: connections }, keepVisiting));
 
 milliseconds.sort((a, b) => a - b);
+const percentile = (share) => milliseconds[Math.floor(milliseconds.length * share)];
 console.log(
   JSON.stringify({
     perSecond: (milliseconds.length * 1000) / (performance.now() - began),
-    p95: milliseconds[Math.floor(milliseconds.length * 0.95)],
+    percentiles: [0.5, 0.95, 0.99].map(percentile),
     statuses,
   }),
 );

@@ -125,7 +125,7 @@ def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
         script = Path(folder, "script.sql")
         script.write_text(load.script)
         connection.execute("checkpoint")
-        since, wal, cpu = time.time(), _wal_position(connection), _cpu_seconds(stack)
+        since, wal, cpu = time.time(), _wal_position(connection), cpu_seconds(stack)
         process = _start_pgbench(
             stack, load, "--file", str(script), "--time", str(warm_up + max(1, round(seconds))),
             "--client", str(clients), "--jobs", str(min(THREADS, clients)), "--protocol", "prepared",
@@ -135,9 +135,9 @@ def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
             if warm_up:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(warm_up)
-                since, wal, cpu = time.time(), _wal_position(connection), _cpu_seconds(stack)
+                since, wal, cpu = time.time(), _wal_position(connection), cpu_seconds(stack)
             said = process.communicate()[0]
-        wal, cpu = _wal_position(connection) - wal, _cpu_seconds(stack) - cpu
+        wal, cpu = _wal_position(connection) - wal, cpu_seconds(stack) - cpu
         if process.returncode != 0 or "aborted" in said:
             raise RuntimeError(f"pgbench failed at {load.name}\n{said}")
         ends, microseconds = _read_logs(Path(folder), since)
@@ -159,7 +159,7 @@ def _wal_position(connection: psycopg.Connection[tuple[object, ...]]) -> int:
     return row[0]
 
 
-def _cpu_seconds(stack: Stack) -> float:
+def cpu_seconds(stack: Stack) -> float:
     """What the server's processes have taken: those that live, and those that have ended."""
     server = Process(stack.database.pid)
     while True:

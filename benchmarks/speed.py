@@ -9,13 +9,13 @@ least and the most in brackets.
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from statistics import median
 
 from benchmarks import export_memory, growth, loads, over_http, requests
 from benchmarks.bench import Bench, Plan, conditions, running
 from benchmarks.findings import HEAD, Finding, at_least, figure, row, spread
-from benchmarks.pgbench import Pair, Run, events_per_second, p95, play, wal_per_event
+from benchmarks.pgbench import Run, events_per_second, p95, play, wal_per_event
+from local_stack.database import MICRO_SETTINGS
 
 
 def requests_of_a_tracker(bench: Bench) -> Iterator[Finding]:
@@ -90,27 +90,7 @@ def foreign_key(bench: Bench) -> Iterator[Finding]:
 
 def over_http_path(bench: Bench) -> Iterator[Finding]:
     """In a stack of its own, as the gateway reads the schema when it starts."""
-    with over_http.stack_with_empty_rpc() as stack:
-        for request in ("load", "start with heartbeat", "heartbeat"):
-            pair = Pair([], [])
-            send = partial(over_http.tracker, stack, request, connections=16)
-            do_nothing = partial(over_http.nothing, stack, connections=16)
-            for warm_up in (send, do_nothing):  # the gateway's code gets compiled
-                warm_up(seconds=bench.plan.seconds / 2)
-            for number in range(bench.plan.rounds):
-                turns = [(send, pair.ours), (do_nothing, pair.other)]
-                for play_one, runs in turns if number % 2 == 0 else reversed(turns):
-                    runs.append(play_one(seconds=bench.plan.seconds))
-            yield Finding(
-                f"{request} over HTTP, 16 connections: {http_figures(pair.ours)}",
-                f"an RPC that does nothing: {http_figures(pair.other)}",
-                spread(pair.rate_ratios()),
-                "–",
-            )
-
-
-def http_figures(runs: list[Run]) -> str:
-    return f"{figure(events_per_second(runs))}/s, p95 {figure(p95(runs))} ms"
+    yield from over_http.measure(bench.plan, bench.settings)
 
 
 def exports(bench: Bench) -> Iterator[Finding]:
@@ -149,7 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=lambda names: names.split(","), help=f"some of {','.join(ROWS)}")
     parser.add_argument("--seconds", type=float, default=10, help="how long each load plays in each round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64], help="connections of the row `rates`")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", default=[1, 16, 64], help="connections of the rows `rates` and `http`"
+    )
+    parser.add_argument("--micro", action="store_true", help="PostgreSQL as Supabase sets it for a project of 1 GB")
     parser.add_argument("--events", type=int, default=1_000_000, help="how long the row `history` goes on to fill")
     parser.add_argument("--calls", type=int, default=100_000, help="how many the row `export` exports")
     options = parser.parse_args(arguments)
@@ -158,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
 
     plan = Plan(options.seconds, options.rounds, options.clients, options.events, options.calls)
-    with running(plan, lambda what: print(f"… {what}", file=sys.stderr, flush=True)) as bench:
+    settings = MICRO_SETTINGS if options.micro else None
+    with running(plan, lambda what: print(f"… {what}", file=sys.stderr, flush=True), settings) as bench:
         print(conditions(bench), end="\n\n", flush=True)
         print(HEAD, flush=True)
         for name in chosen:

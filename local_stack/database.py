@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,20 @@ _CRON_SETTINGS = {
 _NO_JOBS = {"cron.max_running_jobs": "0"}  # scheduled all the same
 _EXTENSIONS = ("pgcrypto", "uuid-ossp", "plpgsql_check")
 _THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# As Supabase sets a project of 1 GB: https://gist.github.com/egor-romanov/323e2847851bbd758081511785573c08
+MICRO_SETTINGS = {
+    "shared_buffers": "256MB",
+    "effective_cache_size": "768MB",
+    "maintenance_work_mem": "64MB",
+    "work_mem": "3500kB",
+    "max_wal_size": "4GB",
+    "min_wal_size": "1GB",
+    "random_page_cost": "1.1",
+    "effective_io_concurrency": "200",
+    "checkpoint_completion_target": "0.9",
+    "max_parallel_workers": "2",
+    "max_parallel_workers_per_gather": "1",
+}
 
 
 class Database:
@@ -66,9 +80,15 @@ class Database:
         scheduler: bool,
         jobs: bool = True,
         installation: PostgresServer | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self._server = _start(
-            directory, log=log, port=port, durable=durable, scheduler=scheduler, jobs=jobs, installation=installation
+            directory,
+            log=log,
+            port=port,
+            settings=_settings(durable=durable, scheduler=scheduler, jobs=jobs) | dict(settings or {}),
+            scheduler=scheduler,
+            installation=installation,
         )
         try:
             with psycopg.connect(self.superuser_url, autocommit=True) as connection:
@@ -233,20 +253,14 @@ def _start(
     *,
     log: Path,
     port: int | None,
-    durable: bool,
+    settings: dict[str, str],
     scheduler: bool,
-    jobs: bool,
     installation: PostgresServer | None,
 ) -> _Server:
     installation = installation or complete_server() or (None if scheduler else next(installed_servers(), None))
     if installation is None:
         raise RuntimeError("no PostgreSQL with pg_cron and plpgsql_check: run scripts/demo or scripts/test")
     installation = _within_reach(installation, directory)
-    settings = dict(_SETTINGS)
-    if scheduler:
-        settings |= _CRON_SETTINGS if jobs else _CRON_SETTINGS | _NO_JOBS
-    if not durable:
-        settings |= _THROWAWAY_SETTINGS
     server = _Server(
         installation, settings, log, base_dir=str(directory), auto_start=0, port=port, boot_timeout=_BOOT_SECONDS
     )
@@ -262,6 +276,13 @@ def _start(
             if not taken or port is not None or attempt == _ATTEMPTS:
                 raise
     return server
+
+
+def _settings(*, durable: bool, scheduler: bool, jobs: bool) -> dict[str, str]:
+    settings = dict(_SETTINGS)
+    if scheduler:
+        settings |= _CRON_SETTINGS if jobs else _CRON_SETTINGS | _NO_JOBS
+    return settings if durable else settings | _THROWAWAY_SETTINGS
 
 
 def _account() -> tuple[int, int] | None:

@@ -30,9 +30,9 @@ class Stack:
     Ports left out are free ones. `durable=False` trades the database's crash safety for speed,
     `gateway=False` leaves out everything but the database, `migrate=False` leaves it as the
     platform makes it, `scheduler=False` does without pg_cron, `jobs=False` never runs what it
-    schedules, `server` is the PostgreSQL to run, if not the usual, and `max_rows` is the number at
-    which REST cuts a list. With GATEWAY_DEAD_CONNECTION_EVERY=N in the environment every Nth REST
-    request is answered as by a PostgREST whose pooled connection died.
+    schedules, `server` is the PostgreSQL to run, if not the usual, `settings` are added to its own, and
+    `max_rows` is the number at which REST cuts a list. With GATEWAY_DEAD_CONNECTION_EVERY=N in the
+    environment every Nth REST request is answered as by a PostgREST whose pooled connection died.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Stack:
         gateway: bool = True,
         logs: Path | None = None,
         server: PostgresServer | None = None,
+        settings: Mapping[str, str] | None = None,
         max_rows: int = MAX_ROWS,
     ) -> None:
         self._max_rows = max_rows
@@ -77,6 +78,7 @@ class Stack:
                 scheduler=scheduler,
                 jobs=jobs,
                 installation=server,
+                settings=settings,
             )
             cleanup.callback(self.database.stop)
             cleanup.callback(self._stop_children)  # before their database goes

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
-from benchmarks import growth, loads, record, requests
+from benchmarks import company_day, growth, loads, over_http, record, requests
 from benchmarks.bench import Bench, Plan, running
 from benchmarks.findings import Finding, table
 from benchmarks.pgbench import Load, play
@@ -87,3 +88,31 @@ def test_a_refused_load_is_not_measured(bench: Bench) -> None:
 
     with pytest.raises(RuntimeError, match="widget_inactive"):
         bench.check_nothing_was_refused()
+
+
+def test_every_way_over_http_stores_what_it_sends() -> None:
+    """The tracker's requests, the document's endpoint and the RPC that inserts a row are answered, and store."""
+    with over_http.peers() as (stack, document_url, document_pid):
+        ways = over_http.ways(stack, document_url, document_pid, "a call of two minutes")
+        for way in ways:
+            over_http.send(stack, way, connections=2, seconds=1)
+
+        with psycopg.connect(stack.database_url) as connection:
+            stored = connection.execute(
+                """
+                select (select count(*) from public.widget_calls), (select count(*) from public.widget_refusals),
+                  (select array_agg(distinct e.event_type::text) from public.widget_bench_analytics e)
+                """
+            ).fetchone()
+
+    assert stored is not None
+    assert stored[0] > 0
+    assert stored[1] == 0
+    assert set(stored[2]) == {"call_start", "call_end"}
+
+
+def test_a_simulated_day_is_billed_as_it_was_played(capsys: pytest.CaptureFixture[str]) -> None:
+    """Crashed calls included, no call is billed for more or less than was played."""
+    code = company_day.main(["--minutes", "0.1", "--calls", "20000", "--speed", "60"])
+
+    assert code == 0, capsys.readouterr()
