@@ -1,8 +1,8 @@
 """How far from the truth a month's bill is: by the user's document, and by this project. `scripts/bench-accuracy`.
 
 Months of calls are made up, with the true length of each known, and with the trouble that real ones have. What would
-reach the server goes into a table of the document's shape, billed by the document's own query after its own cleanup, and into
-the ledger. Everything is drawn from one seed, so the figures come out the same again.
+reach the server goes into a table of the document's shape, billed by the document's own query after its own cleanup,
+and into the ledger. Everything is drawn from one seed, so the figures come out the same again.
 """
 
 import argparse

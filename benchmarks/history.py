@@ -1,8 +1,9 @@
 """Months of history, the same in the ledger and in the document's table: what the big sizes are measured on.
 
 A million events is one calendar month of 100,000 calls, so a larger history is a longer one. Of ten events three are
-loads, one an open, and six a call of two minutes: its start, four heartbeats and its end. The rows are those that the
-tracker's events make. Triggers and foreign keys rest meanwhile, and the calls are written beside the ledger.
+loads, one an open, and six a call of two minutes: its start, four heartbeats and its end. Of one call in twenty the end
+was inferred, at its last heartbeat. The rows are those that the tracker's events make. Triggers and foreign keys rest
+meanwhile, and the calls are written beside the ledger.
 """
 
 import json
@@ -18,6 +19,7 @@ from local_stack.stack import Stack
 EVENTS_A_MONTH = 1_000_000
 CALLS_A_MONTH = EVENTS_A_MONTH // 10
 CALL_SECONDS = 120
+_INFERRED = "u.n %% 20 = 0"
 
 # Random keys leave a b-tree's pages two thirds full. Building the indexes so, after the rows, takes minutes where
 # growing them takes hours; all pages being alike at first, they split later than in one that grew.
@@ -46,7 +48,7 @@ _EVENTS = f"""
     (6, 2, 52000, 'call_heartbeat', 5),
     (7, 2, 82000, 'call_heartbeat', 6),
     (8, 2, 112000, 'call_heartbeat', 7),
-    (9, 2, 142000, 'call_end', 8)
+    (9, 2, case when {_INFERRED} then 112000 else 142000 end, 'call_end', 8)
   ) e (place, session, after, event_type, seq) where u.n is not null offset 0) e
   cross join lateral (
     select
@@ -69,10 +71,12 @@ insert into widget_internal.call_states (
 select
   v.widget_id, v.session_id, v.session_id, widget_internal.claim('call_start', 'browser', v.at, v.at),
   v.at + interval '90 seconds',
-  widget_internal.claim('call_end', 'browser', v.at, v.at + interval '{CALL_SECONDS} seconds'),
-  v.at, v.at + interval '{CALL_SECONDS} seconds',
-  v.at, v.at + interval '{CALL_SECONDS} seconds', 'completed', 'observed'
+  widget_internal.claim('call_end', case when {_INFERRED} then 'inferred' else 'browser' end, v.at, s.ended_at),
+  v.at, s.ended_at, v.at, s.ended_at, 'completed', case when {_INFERRED} then 'heartbeat' else 'observed' end
 {_EVENTS}
+cross join lateral (
+  select v.at + case when {_INFERRED} then interval '90 seconds' else interval '{CALL_SECONDS} seconds' end as ended_at
+) s
 where e.event_type = 'call_start'
 """
 _SEEDS = f"""
@@ -86,13 +90,17 @@ def _ours(table: str, *, page_on: str, agent_on: str) -> str:
     """`page_on` and `agent_on`: SQL that says of an event whether its row has the page, and the browser."""
     return f"""
 insert into {table}
-  (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, received_at, properties)
+  (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, received_at, properties,
+    source)
 select
   v.id, v.widget_id, e.event_type, v.session_id,
   case when {page_on} then %(page_url)s end, case when {agent_on} then %(user_agent)s end,
-  v.at, case when e.event_type like 'call%%' then v.session_id end, e.seq, v.at + interval '80 milliseconds',
-  case when e.place > 2 then '{{"rtt_ms": 84}}'::jsonb end
+  v.at, case when e.event_type like 'call%%' then v.session_id end, case when s.is_inferred then null else e.seq end,
+  v.at + case when s.is_inferred then interval '45 minutes' else interval '80 milliseconds' end,
+  case when e.place > 2 and not s.is_inferred then '{{"rtt_ms": 84}}'::jsonb end,
+  case when s.is_inferred then 'inferred' else 'browser' end
 {_EVENTS}
+cross join lateral (select e.place = 9 and {_INFERRED} as is_inferred) s
 """
 
 

@@ -45,8 +45,8 @@ def test_the_seed_bills_the_inferred_end_for_ever(db: Connection, new_widget: Ne
     assert db.execute(SEED_QUERY, [widget_id]).fetchall() == [{"duration_seconds": 1800}]
 
 
-def test_the_seed_has_nothing_for_a_failed_call(db: Connection, new_widget: NewWidget) -> None:
-    """A failed call stands on the bill with its duration and 0 s, and costs what the plan says; the document's query gives null."""
+def test_the_document_has_nothing_for_a_failed_call(db: Connection, new_widget: NewWidget) -> None:
+    """A failed call stands on the bill with its duration and 0 s, at what the plan says; the document has null."""
     widget_id = new_widget()
     call(db, widget_id, 90, event_type="call_error")
 
