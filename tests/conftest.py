@@ -1,6 +1,7 @@
 """One stack for each process of the run. Tests part by making their own widgets: nothing is ever emptied."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -34,6 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files come first."""
     order = {name: place for place, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    if os.environ.get("GATEWAY_DEAD_CONNECTION_EVERY"):
+        lossy = pytest.mark.skip(reason="GATEWAY_DEAD_CONNECTION_EVERY loses some of the requests that it counts")
+        for item in items:
+            if item.get_closest_marker("counts_answers"):
+                item.add_marker(lossy)
 
 
 class NewOwner(Protocol):

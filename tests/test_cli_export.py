@@ -190,6 +190,7 @@ def test_an_existing_file_is_replaced_and_keeps_its_mode(stack: Stack, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bill.csv", "latest.csv"]
 
 
+@pytest.mark.counts_answers
 @pytest.mark.parametrize(
     ("number", "before"),
     [

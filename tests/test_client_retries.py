@@ -46,6 +46,7 @@ FINAL = [
 ]
 
 
+@pytest.mark.counts_answers
 @pytest.mark.parametrize("answer", PASSING, ids=lambda answer: f"{answer.status} {answer.body[:20]}")
 def test_what_is_not_about_the_event_is_tried_again(
     stack: Stack, db: Connection, new_widget: NewWidget, answer: Answer

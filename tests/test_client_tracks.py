@@ -159,6 +159,7 @@ def test_no_events_are_no_requests(stack: Stack) -> None:
         assert network.seen == []
 
 
+@pytest.mark.counts_answers
 def test_a_lost_answer_costs_nothing(stack: Stack, db: Connection, new_widget: NewWidget) -> None:
     """The database has the event, the client never heard so: the second try finds a duplicate."""
     widget_id = new_widget()
@@ -174,6 +175,7 @@ def test_a_lost_answer_costs_nothing(stack: Stack, db: Connection, new_widget: N
     assert len(stored(db, widget_id)) == 1
 
 
+@pytest.mark.counts_answers
 def test_waiting_to_try_again_does_not_shift_the_event(stack: Stack, db: Connection, new_widget: NewWidget) -> None:
     """After a 503 and a 429 that asks for two seconds, the event's time is that of the first try."""
     widget_id = new_widget()
@@ -193,6 +195,7 @@ def test_waiting_to_try_again_does_not_shift_the_event(stack: Stack, db: Connect
     assert row["timestamp"] > now["at"] - timedelta(seconds=0.1)
 
 
+@pytest.mark.counts_answers
 @pytest.mark.parametrize(
     ("status", "code"), [(405, "25006"), (500, "57014"), (500, "53100"), (503, "PGRST001"), (504, "PGRST003")]
 )

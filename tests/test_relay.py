@@ -45,6 +45,7 @@ def send(relay: str, widget_id: UUID, **headers: str) -> httpx.Response:
     )
 
 
+@pytest.mark.counts_answers
 @pytest.mark.parametrize(
     ("agent", "stored"),
     [("caf\xe9", "caf\u00e9"), ("caf\xc3\xa9", "caf\u00e9"), ("x\xff\xfe", "x\u00ff\u00fe")],
@@ -61,6 +62,7 @@ def test_a_header_that_is_no_utf8_costs_no_event(
     assert [row["user_agent"] for row in events_of(db, widget_id)] == [stored]
 
 
+@pytest.mark.counts_answers
 def test_a_dead_connection_is_no_refusal(
     relay: str, network: UnreliableProxy, db: Connection, new_widget: NewWidget
 ) -> None:
@@ -85,6 +87,7 @@ def test_a_refusal_stays_one(relay: str, new_widget: NewWidget) -> None:
     assert (too_many.status_code, too_many.json()["code"]) == (413, "54000")
 
 
+@pytest.mark.counts_answers
 def test_visitors_count_by_themselves(
     stack: Stack, relay: str, network: UnreliableProxy, quotas: Connection, new_widget: NewWidget
 ) -> None:
