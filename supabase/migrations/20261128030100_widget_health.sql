@@ -2,8 +2,8 @@
 
 -- Health must be quick to read however large the ledger is: what widget_calls does not know is counted once, as it comes in.
 
-create index widget_analytics_received_at_idx on public.widget_analytics
-  using brin (received_at) with (pages_per_range = 32, autosummarize = on);
+-- No block ranges: small rows fill gaps in pages long past, and each makes such a range wider.
+create index widget_analytics_received_at_idx on public.widget_analytics (received_at);
 comment on index public.widget_analytics_received_at_idx is 'Serves refresh_widget_health(): what came in since.';
 
 
@@ -156,7 +156,7 @@ comment on function widget_internal.response_bucket(text, jsonb) is
 
 
 create function widget_internal.health_part(
-  from_at timestamptz, from_id uuid, cut_off timestamptz, inout step interval, out to_at timestamptz, out to_id uuid
+  from_at timestamptz, from_id uuid, cut_off timestamptz, out to_at timestamptz, out to_id uuid
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -164,43 +164,28 @@ set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_most constant integer := 10000;
-  v_events integer;
+  v_first_at timestamptz;
 begin
-  to_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
-  loop
-    to_at := least(health_part.from_at + step, health_part.cut_off);
-    select count(*) into v_events
-    from (
-      select from public.widget_analytics e
-      where e.received_at between health_part.from_at and to_at
-        and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
-      limit v_most + 1
-    ) p;
-    -- Within seven days no session is silent for longer than that: so each part adds to one row a session.
-    exit when v_events = 0 or v_events <= v_most and to_at - health_part.from_at <= interval '7 days';
-    if to_at - health_part.from_at < interval '1 millisecond' then
-      -- One transaction wrote more than a part of events, all at one moment.
-      select p.received_at, p.id into to_at, to_id
-      from (
-        select e.received_at, e.id from public.widget_analytics e
-        where e.received_at between health_part.from_at and to_at
-          and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
-        order by e.received_at, e.id
-        limit v_most
-      ) p
-      order by p.received_at desc, p.id desc
-      limit 1;
-      exit;
-    end if;
-    step := (to_at - health_part.from_at) / 2;
-  end loop;
-  step := step * 2;
+  select min(e.received_at) into v_first_at
+  from public.widget_analytics e
+  where e.received_at between health_part.from_at and health_part.cut_off
+    and (e.received_at, e.id) > (health_part.from_at, health_part.from_id);
+  select e.received_at, e.id into to_at, to_id
+  from public.widget_analytics e
+  where e.received_at between v_first_at and health_part.cut_off
+    and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
+  order by e.received_at, e.id
+  offset v_most - 1 limit 1;
+  -- Within seven days no session is silent for longer than that: so each part adds to one row a session.
+  if to_at is null or to_at > v_first_at + interval '7 days' then
+    to_at := least(health_part.cut_off, v_first_at + interval '7 days');
+    to_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  end if;
 end
 $$;
 
-comment on function widget_internal.health_part(timestamptz, uuid, timestamptz, interval) is
-  'The end of the next part to count: 10,000 events at most. step: how far to look first, halved until the part is small '
-  'enough, and doubled for the part after it.';
+comment on function widget_internal.health_part(timestamptz, uuid, timestamptz) is
+  'The end of the next part to count: its 10,000th event; or the cut-off, or seven days after its first, if sooner.';
 
 
 create function widget_internal.count_health_part(from_at timestamptz, from_id uuid, to_at timestamptz, to_id uuid)
@@ -316,25 +301,6 @@ comment on function widget_internal.count_health_part(timestamptz, uuid, timesta
 
 -- What keeps the counts of health up to now, and what counts them anew.
 
-create function widget_internal.summarize_receipts()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '200ms'
-as $$
-begin
-  perform brin_summarize_new_values('public.widget_analytics_received_at_idx');
-exception
-  when lock_not_available then
-    null;  -- a vacuum is at work, and does the same
-end
-$$;
-
-comment on function widget_internal.summarize_receipts() is
-  'Without a summary of the latest pages, each part of a large backlog would read all of them. PostgreSQL makes it by '
-  'itself, but after a mass of events not at once.';
-
-
 create function public.refresh_widget_health(
   out counted_to timestamptz, out events_counted bigint, out events_left bigint
 )
@@ -353,7 +319,6 @@ declare
   v_at timestamptz;
   v_id uuid;
   v_cut_off timestamptz;
-  v_step interval;
   v_part record;
 begin
   perform widget_internal.refuse_visitors();
@@ -367,17 +332,12 @@ begin
   v_at := v_from.counted_to;
   v_id := v_from.counted_to_id;
   v_cut_off := widget_internal.cut_off();
-  v_step := v_cut_off - v_at;
   events_counted := 0;
-  if v_step > interval '1 hour' then
-    perform widget_internal.summarize_receipts();
-  end if;
   while v_at < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
-    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off, v_step) p;
+    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off) p;
     events_counted := events_counted + widget_internal.count_health_part(v_at, v_id, v_part.to_at, v_part.to_id);
     v_at := v_part.to_at;
     v_id := v_part.to_id;
-    v_step := v_part.step;
   end loop;
 
   if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then

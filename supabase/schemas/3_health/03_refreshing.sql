@@ -1,24 +1,5 @@
 -- What keeps the counts of health up to now, and what counts them anew.
 
-create function widget_internal.summarize_receipts()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '200ms'
-as $$
-begin
-  perform brin_summarize_new_values('public.widget_analytics_received_at_idx');
-exception
-  when lock_not_available then
-    null;  -- a vacuum is at work, and does the same
-end
-$$;
-
-comment on function widget_internal.summarize_receipts() is
-  'Without a summary of the latest pages, each part of a large backlog would read all of them. PostgreSQL makes it by '
-  'itself, but after a mass of events not at once.';
-
-
 create function public.refresh_widget_health(
   out counted_to timestamptz, out events_counted bigint, out events_left bigint
 )
@@ -37,7 +18,6 @@ declare
   v_at timestamptz;
   v_id uuid;
   v_cut_off timestamptz;
-  v_step interval;
   v_part record;
 begin
   perform widget_internal.refuse_visitors();
@@ -51,17 +31,12 @@ begin
   v_at := v_from.counted_to;
   v_id := v_from.counted_to_id;
   v_cut_off := widget_internal.cut_off();
-  v_step := v_cut_off - v_at;
   events_counted := 0;
-  if v_step > interval '1 hour' then
-    perform widget_internal.summarize_receipts();
-  end if;
   while v_at < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
-    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off, v_step) p;
+    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off) p;
     events_counted := events_counted + widget_internal.count_health_part(v_at, v_id, v_part.to_at, v_part.to_id);
     v_at := v_part.to_at;
     v_id := v_part.to_id;
-    v_step := v_part.step;
   end loop;
 
   if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
