@@ -51,7 +51,7 @@ class Settings:
         Raises:
             ConfigError: something is missing or cannot be right.
         """
-        found = _found()
+        found = environment()
         if secret_key is None and publishable_key is None:
             secret_key, publishable_key = found.get(_SECRET_KEY), found.get(_PUBLISHABLE_KEY)
         secret = _clean_key(secret_key, _SECRET_KEY)
@@ -77,7 +77,7 @@ def database_url() -> str:
     Raises:
         ConfigError: there is none.
     """
-    url = (_found().get(DATABASE_URL) or "").strip()
+    url = (environment().get(DATABASE_URL) or "").strip()
     if not url:
         raise ConfigError(
             f"no database: set {DATABASE_URL} in the environment or in .env, to the project's direct connection or "
@@ -86,7 +86,8 @@ def database_url() -> str:
     return url
 
 
-def _found() -> Mapping[str, str | None]:
+def environment() -> Mapping[str, str | None]:
+    """The environment's variables, and those of the nearest .env that it has not."""
     return {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
 
 
