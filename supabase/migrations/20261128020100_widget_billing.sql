@@ -1774,7 +1774,7 @@ comment on function widget_internal.owner_email(uuid) is
 
 create function public.widget_directory()
 returns table (
-  widget_id uuid, name text, customer_reference text, owner_id uuid, owner_email text, allowed_domains text[],
+  id uuid, name text, customer_reference text, owner_id uuid, owner_email text, allowed_domains text[],
   is_active boolean, is_demo boolean
 )
 language plpgsql volatile

@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from widget_analytics._atomic import atomic_file
 from widget_analytics._export import progress_bar, write_errors
+from widget_analytics._lines import utc
 from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, stacked_days, stacked_shares
-from widget_analytics._selection import utc
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
 from widget_analytics.models import BillingMonth, Call, Evidence, Statement, StatementLine

@@ -164,6 +164,7 @@ class Call(_Row):
         rule: why it is that.
         amount: these seconds at the plan's price, to six decimals; what a month costs is in `Usage`, as a plan may
             include seconds. None without a plan.
+        is_closed: whether it is as a closed month's statements have it; otherwise as the ledger has it.
     """
 
     widget_id: UUID
@@ -178,6 +179,7 @@ class Call(_Row):
     rule: str
     amount: Decimal | None
     currency: str | None
+    is_closed: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +188,12 @@ class Usage(_Row):
 
     Attributes:
         charged_seconds: what exceeds the seconds that the plan includes.
-        amount: what they cost; None where a month has no plan, or not all are in one currency.
+        amount: what they cost, and the fees; None where a month has no plan, or not all are in one currency.
+        fees: the plans' monthly fees in it.
+        months: how many months of the period had calls or fees; of these ``closed_months`` count what was charged.
+        pending_calls: calls of closed months that late arrivals changed since; ``pending_seconds`` and
+            ``pending_amount`` say by how much, and are not in the sums.
+        is_closed: whether all of its months are closed.
     """
 
     widget_id: UUID
@@ -207,6 +214,13 @@ class Usage(_Row):
     charged_seconds: Decimal | None
     amount: Decimal | None
     currency: str | None
+    fees: Decimal | None
+    months: int
+    closed_months: int
+    pending_calls: int
+    pending_seconds: Decimal
+    pending_amount: Decimal | None
+    is_closed: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,6 +256,7 @@ class Charge(_Row):
     widget_id: UUID
     usage_period: date
     plan_valid_from: date | None
+    monthly_fee: Decimal | None
     included_seconds: int
     price_per_minute: Decimal | None
     currency: str | None
@@ -283,6 +298,120 @@ class StatementLine(_Row):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PendingAdjustment(_Row):
+    """A call of a closed month that late arrivals changed, and that no statement shows yet; see `StatementLine`."""
+
+    usage_period: date
+    widget_id: UUID
+    session_id: str
+    call_id: str
+    started_at: Instant
+    ended_at: Instant | None
+    outcome: Outcome | None
+    evidence: Evidence | None
+    duration_seconds: Decimal | None
+    old_seconds: Decimal
+    new_seconds: Decimal
+    difference_seconds: Decimal
+    rule: str
+    event_ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingMonth:
+    """What late arrivals changed in one closed month and no statement shows yet.
+
+    Attributes:
+        seconds: the billable seconds that the next statement adds; below zero it takes them off.
+        amounts: likewise by currency; empty without plans.
+    """
+
+    month: date
+    calls: int
+    seconds: Decimal
+    amounts: Mapping[str, Decimal]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MonthToClose(_Row):
+    """A month that is over, has calls or fees, and is not closed.
+
+    Attributes:
+        settled_at: until then browsers' events may come; closed earlier, more of it becomes adjustments.
+        closes_at: from when on it is closed by itself; None where nothing is scheduled.
+    """
+
+    month: date
+    period_start: Instant
+    period_end: Instant
+    settled_at: Instant
+    has_calls: bool
+    has_fees: bool
+    closes_at: Instant | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Closing(_Row):
+    """What closing a month answers: ``answer`` says whether it was closed just now."""
+
+    month: date
+    answer: str
+    as_of: Instant
+    closed_at: Instant
+    closed_by: str
+    content_hash: str
+    calls: int
+    adjustments: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan(_Row):
+    """What a widget's calls cost from a month on, until its next plan; see docs/billing.md.
+
+    Attributes:
+        valid_from: the first day of a month.
+        increment_seconds: a billed call is rounded up to a multiple of this; 0: exact.
+        included_seconds: so many of a month's billable seconds cost nothing.
+        assumed_calls: of calls whose end is assumed: ``full``, ``none``, or at most so many seconds.
+    """
+
+    widget_id: UUID
+    valid_from: date
+    name: str
+    increment_seconds: int
+    minimum_seconds: int
+    included_seconds: int
+    price_per_minute: Decimal
+    currency: str
+    bills_failed_calls: bool
+    assumed_calls: str
+    monthly_fee: Decimal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownCall(_Row):
+    """A call as the ledger has it now."""
+
+    widget_id: UUID
+    session_id: str
+    call_id: str
+    started_at: Instant
+    ended_at: Instant | None
+    outcome: Outcome
+    evidence: Evidence | None
+    duration_seconds: Decimal | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """What became of a record of a call; ``call`` is the call as it now is, None as long as it has no start."""
+
+    accepted: int
+    duplicates: int
+    call: KnownCall | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BillingMonth(_Row):
     """The bounds of a month in the billing time zone: [period_start, period_end)."""
 
@@ -293,10 +422,22 @@ class BillingMonth(_Row):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Widget(_Row):
-    """A widget, and how people call it."""
+    """A widget, how people call it, and whom it is billed to.
+
+    Attributes:
+        customer_reference: the customer's number in the company's own books.
+        owner_email: None where there is no owner, or the address may not be read.
+        allowed_domains: the hosts whose pages may send its events.
+    """
 
     id: UUID
     name: str
+    customer_reference: str | None
+    owner_id: UUID | None
+    owner_email: str | None
+    allowed_domains: tuple[str, ...]
+    is_active: bool
+    is_demo: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
