@@ -262,6 +262,10 @@ def test_parquet_has_exact_types(books: Books, tmp_path: Path) -> None:
         (("--manifest",), "--manifest lies beside a file: name one"),
         (("--detail", "statements"), "--month: 2020-10 is not closed, so it has no statement yet"),
         (
+            ("--detail", "adjustments", "--manifest", "--output", "x.csv"),
+            "--manifest: 2020-10 is open, and what is pending changes",
+        ),
+        (
             ("--detail", "adjustments", "--as-of", "2020-11-01"),
             "--detail adjustments is of a closed month",
         ),
@@ -328,7 +332,9 @@ def test_the_report_of_a_closed_month_is_its_statement(books: Books, tmp_path: P
     assert statement["content_hash"] in page
     assert f"<dd>{due['due']} EUR</dd>" in page
     assert due["credit"] < 0
-    assert f"<td>{due['credit']} EUR</td>" in page
+    credit = f"{due['credit']} EUR".replace("-", "\N{MINUS SIGN}")
+    assert f'<td data-label="Adjustments">{credit}</td>' in page
+    assert "set by bob: goodwill" in page
     assert NAME in unescape(page)
     assert "<script" not in page
     assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?\s*(?:https?:)?//""", page)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from widget_analytics._commands.finding import WidgetsOption, find_ids
+from widget_analytics._commands.finding import WidgetsOption, find_ids, find_scope
 from widget_analytics._exit import NOT_EQUAL, one_line_errors
 from widget_analytics._export import Format, check_output, export_rows
 from widget_analytics._options import (
@@ -139,13 +139,18 @@ def verify(
 def report(
     month: Month,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")],
+    customer: Annotated[str | None, typer.Option(metavar="REF", help="Only this customer's widgets.")] = None,
+    owner: Annotated[str | None, typer.Option(metavar="EMAIL|ID", help="Only this owner's widgets.")] = None,
+    widget: WidgetsOption = None,
 ) -> None:
-    """Write a month's report as one HTML page, to read and to print.
+    """Write a month's report as one HTML page, to read, to print and to attach to an invoice.
 
-    Usage by day and widget, how the ends of calls are known, and what is charged. A closed month's figures are its
-    statement's. Nothing in the page is loaded from elsewhere. Needs matplotlib: the extra `report`.
+    Of all widgets, or of one customer's: what each is charged, what changed in earlier months, usage by day, how the
+    ends of calls are known. A closed month's figures are its statement's. Nothing in the page is loaded from elsewhere.
+
+    Figures are rounded as people read them; `export` has the exact ones. Needs matplotlib: the extra `report`.
     """
     with one_line_errors():
         period_of(month, None, None)
         with WidgetAnalytics() as client:
-            write_report(client, month, output)
+            write_report(client, month, output, find_scope(client, customer, owner, widget))

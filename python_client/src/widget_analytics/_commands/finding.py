@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated
@@ -12,6 +12,7 @@ import typer
 
 from widget_analytics._commands.tables import plain
 from widget_analytics._reader import Reader
+from widget_analytics._report_month import Scope
 from widget_analytics.errors import UsageError
 from widget_analytics.models import Widget
 
@@ -46,6 +47,34 @@ def find_ids(reader: Reader, texts: Sequence[str] | None) -> list[UUID] | None:
             widget_id = _find(widgets, text, "--widget").id
         ids.append(widget_id)
     return ids
+
+
+def find_scope(reader: Reader, customer: str | None, owner: str | None, widgets: Sequence[str] | None) -> Scope | None:
+    """Say whose page a report is; None for all.
+
+    Raises:
+        UsageError: nobody is called so, or more than one of these is given.
+    """
+    if sum(bool(given) for given in (customer, owner, widgets)) > 1:
+        raise UsageError("a page is of one of these: --customer, --owner or --widget")
+    if widgets:
+        found = [find_widget(reader, text) for text in widgets]
+        return Scope(", ".join(widget.name or str(widget.id) for widget in found), frozenset(one.id for one in found))
+    if customer is not None:
+        return _scope(reader, "--customer", customer, lambda widget: [widget.customer_reference])
+    if owner is not None:
+        return _scope(reader, "--owner", owner, lambda widget: [widget.owner_email, str(widget.owner_id or "")])
+    return None
+
+
+def _scope(reader: Reader, option: str, text: str, called: Callable[[Widget], list[str | None]]) -> Scope:
+    widgets = list(reader.widgets())
+    found = frozenset(widget.id for widget in widgets if text in called(widget))
+    if not found:
+        there_are = sorted({name for widget in widgets if (name := called(widget)[0])})
+        named = ", ".join(map(plain, there_are[:_MOST_NAMED])) or "none; `widget set` names one"
+        raise UsageError(f"{option}: no widget has {text!r}; there are: {named}")
+    return Scope(f"Customer {text}" if option == "--customer" else text, found)
 
 
 def as_id(text: str) -> UUID | None:
