@@ -110,7 +110,7 @@ def _charge_lines(charges: list[Charge], widgets: dict[str, Widget], month: date
                 f"{charge.usage_period:%Y-%m}" + (" adjusted" if charge.usage_period < month else ""),
                 number(charge.difference_seconds),
                 number(Decimal(charge.included_seconds)),
-                price(charge.monthly_fee, charge.currency),
+                price((charge.usage_period == month and charge.monthly_fee) or None, charge.currency),
                 money(charge.difference_amount, charge.currency),
             )
         )
