@@ -14,17 +14,8 @@ from widget_analytics._queries import Paging, bounds
 from widget_analytics._reader import Reader
 from widget_analytics._rest import RestTransport
 from widget_analytics._uuid7 import uuid7
-from widget_analytics.models import (
-    Charge,
-    Closing,
-    KnownCall,
-    MonthToClose,
-    PendingMonth,
-    Plan,
-    Recorded,
-    Usage,
-    read_as,
-)
+from widget_analytics.book_models import Closing, KnownCall, MonthToClose, PendingMonth, Plan, Recorded
+from widget_analytics.models import Charge, Usage, read_as
 from widget_analytics.periods import Period
 
 

@@ -13,8 +13,9 @@ from functools import cache
 
 from widget_analytics._lines import quoted, utc
 from widget_analytics._reader import Reader
+from widget_analytics.book_models import PendingAdjustment
 from widget_analytics.errors import NotMigrated, Refused, WrongKey
-from widget_analytics.models import PendingAdjustment, Widget, _Row
+from widget_analytics.models import Widget, _Row
 from widget_analytics.periods import Period
 
 #: Those that may change after an export.

@@ -8,16 +8,8 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from widget_analytics._queries import AnyRow, Paging, Query, bounds
-from widget_analytics.models import (
-    BillingMonth,
-    Call,
-    Charge,
-    PendingAdjustment,
-    Statement,
-    StatementLine,
-    Usage,
-    Widget,
-)
+from widget_analytics.book_models import PendingAdjustment
+from widget_analytics.models import BillingMonth, Call, Charge, Statement, StatementLine, Usage, Widget
 from widget_analytics.periods import Period
 
 

@@ -17,19 +17,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from widget_analytics._export import progress_bar
 from widget_analytics._labels import names_of
+from widget_analytics.book_models import MonthToClose, PendingAdjustment
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import MissingExtra, UsageError
-from widget_analytics.models import (
-    BillingMonth,
-    Call,
-    Charge,
-    Evidence,
-    MonthToClose,
-    PendingAdjustment,
-    Statement,
-    StatementLine,
-    Widget,
-)
+from widget_analytics.models import BillingMonth, Call, Charge, Evidence, Statement, StatementLine, Widget
 from widget_analytics.periods import Period
 
 Adjusted: TypeAlias = StatementLine | PendingAdjustment

@@ -15,7 +15,8 @@ from uuid import UUID
 from widget_analytics._labels import Labels, file_model, names_of
 from widget_analytics._lines import cells, utc
 from widget_analytics._reader import Reader, Rows
-from widget_analytics.models import Call, Charge, PendingAdjustment, StatementLine, Usage, _Row
+from widget_analytics.book_models import PendingAdjustment
+from widget_analytics.models import Call, Charge, StatementLine, Usage, _Row
 from widget_analytics.periods import Period
 
 ExportRow: TypeAlias = Call | Usage | Charge | StatementLine | PendingAdjustment

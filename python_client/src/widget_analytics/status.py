@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from widget_analytics.models import Alarm, CleanupRun, MonthToClose, PendingMonth, Rates
+from widget_analytics.book_models import MonthToClose, PendingMonth
+from widget_analytics.models import Alarm, CleanupRun, Rates
 from widget_analytics.periods import Period
 
 #: The cleanup runs every 30 minutes; five more are grace.

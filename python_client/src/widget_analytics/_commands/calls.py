@@ -16,9 +16,10 @@ from widget_analytics._commands.finding import WidgetOption, find_widget
 from widget_analytics._commands.tables import money, number, plain, second
 from widget_analytics._exit import one_line_errors
 from widget_analytics._options import instant_of
+from widget_analytics.book_models import KnownCall
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import UsageError
-from widget_analytics.models import KnownCall, Widget
+from widget_analytics.models import Widget
 from widget_analytics.periods import Period
 
 _MOST_NAMED = 5

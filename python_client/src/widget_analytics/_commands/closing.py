@@ -15,9 +15,10 @@ from widget_analytics._commands.tables import Sums, count, minute, money, number
 from widget_analytics._exit import one_line_errors
 from widget_analytics._labels import names_of
 from widget_analytics._options import period_of
+from widget_analytics.book_models import MonthToClose, PendingMonth
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import UsageError
-from widget_analytics.models import Charge, MonthToClose, PendingMonth, Widget
+from widget_analytics.models import Charge, Widget
 
 _MOST_SHOWN = 30
 _SETTLING_DAYS = 7

@@ -19,9 +19,10 @@ from widget_analytics._commands.tables import Sums, money, number, plain, price,
 from widget_analytics._exit import one_line_errors
 from widget_analytics._labels import names_of
 from widget_analytics._options import period_of
+from widget_analytics.book_models import Plan
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import InputError, UsageError
-from widget_analytics.models import Plan, Usage, Widget
+from widget_analytics.models import Usage, Widget
 from widget_analytics.periods import Period
 
 plan = typer.Typer(help="Set and show what a widget's calls cost.", no_args_is_help=True)
