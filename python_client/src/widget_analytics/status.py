@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from widget_analytics.book_models import MonthToClose, PendingMonth
 from widget_analytics.models import Alarm, CleanupRun, Rates
 from widget_analytics.periods import Period
 
@@ -41,6 +42,8 @@ class Status:
         month_seconds: their billable seconds so far.
         refusals: events refused in the last 24 whole hours and this one, by reason, the most frequent first.
         rates: of all widgets together, of the last 24 whole hours and this one.
+        months_to_close: the months that are over and wait to be closed, the earliest first.
+        pending: what late arrivals changed in closed months and no statement shows yet, by month.
         alarms: what is not well, by the database's clock: the cleanup, the counts behind the rates, the rates.
     """
 
@@ -53,6 +56,8 @@ class Status:
     refusals: dict[str, int]
     rates: Rates
     alarms: tuple[Alarm, ...]
+    months_to_close: tuple[MonthToClose, ...] = ()
+    pending: tuple[PendingMonth, ...] = ()
 
     @property
     def is_late(self) -> bool:

@@ -26,6 +26,11 @@ from widget_analytics.errors import ConfigError, MissingExtra, UsageError
 INCOMPLETE = 1
 
 
+def register(app: typer.Typer) -> None:
+    """Add this verb."""
+    app.command()(push)
+
+
 class System(StrEnum):
     """A billing system."""
 
