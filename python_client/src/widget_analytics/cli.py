@@ -19,6 +19,7 @@ from widget_analytics._archive.engines import EngineName
 from widget_analytics._exit import CODES_HELP, NOT_EQUAL, OTHER_ALARM, STATUS_CODES, one_line_errors
 from widget_analytics._export import Format, check_output, export_rows
 from widget_analytics._options import check_closed_detail, instant_of, period_of, selection_of, settled, source
+from widget_analytics._providers.commands import providers
 from widget_analytics._report import write_report
 from widget_analytics._selection import KINDS, Detail
 from widget_analytics._verify import MOST_DIFFERENCES, verify_file
@@ -37,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(providers, name="providers")
 
 
 def main() -> None:
