@@ -22,8 +22,11 @@ export const daily: Provider = {
   toRecord(payload) {
     if (at(payload, "type") !== "participant.left") return NoRecord.otherEvent("no end of a leg");
     const leg = at(payload, "payload");
-    // The agent's and staff's tokens are an owner's, the visitor's is not.
-    if (at(leg, "owner") === true || at(leg, "permissions.hasPresence") === false) {
+    // The tokens of agents and staff are an owner's, and name the user `staff`; the visitor's names the session.
+    const user = text(at(leg, "user_id"));
+    if (
+      at(leg, "owner") === true || at(leg, "permissions.hasPresence") === false || user === "staff"
+    ) {
       return NoRecord.otherEvent("no leg of a visitor");
     }
 
@@ -36,7 +39,7 @@ export const daily: Provider = {
       outcome: "completed",
       agent: text(at(leg, "room")),
       // A token has room for one id.
-      session_id: text(at(leg, "user_id")),
+      session_id: user,
     };
   },
 };

@@ -160,6 +160,7 @@ const otherEvents: Record<string, [string, string][]> = {
   daily: [
     ["another event", changed("daily", { type: "participant.joined" })],
     ["the agent's leg", changed("daily", { "payload.owner": true })],
+    ["the staff's leg", changed("daily", { "payload.user_id": "staff" })],
     ["a hidden leg", changed("daily", { "payload.permissions": { hasPresence: false } })],
   ],
   ultravox: [
