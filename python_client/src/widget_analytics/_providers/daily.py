@@ -17,11 +17,11 @@ def _read(api: ProviderApi, since: datetime, until: datetime) -> Iterator[Provid
     last: str | None = None
     while True:
         meetings = rows(at(api.get("meetings", **bounds, limit=_PAGE, starting_after=last), "data"))
+        if not meetings:
+            return
         for meeting in meetings:
             for participant in rows(at(meeting, "participants")):
                 yield record(meeting, participant)
-        if len(meetings) < _PAGE:
-            return
         last = at(meetings[-1], "id")
 
 

@@ -35,13 +35,14 @@ class Pulled:
 
     listed: int = 0
     new: int = 0
+    changed: int = 0
     known: int = 0
     refused: int = 0
     skipped: Counter[Skipped] = field(default_factory=Counter)
     refusals: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
-        counts = [f"{self.new:,} new", f"{self.known:,} known", f"{self.refused:,} refused"]
+        counts = [f"{getattr(self, name):,} {name}" for name in ("new", "changed", "known", "refused")]
         counts += [f"{count:,} {why}" for why, count in sorted(self.skipped.items())]
         return f"{self.listed:,} listed: {', '.join(counts)}"
 
@@ -81,7 +82,6 @@ def _store(transport: RestTransport, arguments: dict[str, object], pulled: Pulle
         if len(pulled.refusals) < _MOST_REFUSALS:
             pulled.refusals.append(f"{arguments.get('record_id')}: {error}")
         return
-    if answer["accepted"]:
-        pulled.new += 1
-    else:
-        pulled.known += 1
+    # Changed: it is longer now, or something was added, such as the cost.
+    count = {"stored": "new", "changed": "changed"}.get(str(answer["record"]), "known")
+    setattr(pulled, count, getattr(pulled, count) + 1)

@@ -21,7 +21,7 @@ def _read(api: ProviderApi, since: datetime, until: datetime) -> Iterator[Provid
         page = rows(api.get("/call", createdAtGe=since.isoformat(), createdAtLe=latest, limit=_PAGE))
         new = [call for call in page if at(call, "id") not in seen]
         yield from map(record, new)
-        if len(page) < _PAGE or not new:
+        if not new:
             return
         # Calls of that same millisecond come once more.
         latest, seen = str(at(page[-1], "createdAt")), {at(call, "id") for call in page}
