@@ -60,7 +60,7 @@ def browser_tells(db: Connection, widget_id: UUID, told: Told, session_id: str, 
 
 
 def bill(db: Connection, widget_id: UUID) -> list[Row]:
-    #db.execute("select public.match_widget_provider_records()")
+    db.execute("select public.match_widget_provider_records()")
     return db.execute(
         "select * from public.widget_billing_calls(now() - interval '10 days', now()) where widget_id = %s"
         " order by started_at",
