@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/90_rights.sql.
+-- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/90_rights.sql.
 
 -- The ledger: what was reported, as it was reported. Rows are only ever added; calls and bills follow from them.
 
@@ -2195,6 +2195,24 @@ comment on function widget_internal.prune() is
   'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
   'how many; repeats the erasures of the last days, for events that came late; forgets orphans and past days'' senders. '
   'Touches neither calls nor bills, nor any job that is not ours.';
+
+
+-- Where a set of the schema joins in what the sets below it do, without being named by them.
+
+create table widget_internal.hooks (
+  hook text not null,
+  function text not null,
+  constraint hooks_are_one_row_a_function primary key (hook, function)
+);
+
+comment on table widget_internal.hooks is
+  'Functions that lower sets call by name, each with its schema; each set of the schema adds its own rows.';
+comment on column widget_internal.hooks.hook is
+  'erase_session: (widget_id, session_id) returns how many rows lost something, after the ledger''s events did. '
+  'before_closing: (), before a month''s statement is written. alarms: () returns rows (alarm, widget_id, message). '
+  'jobs: () returns rows (name, schedule, command), as cron.schedule() takes them.';
+
+alter table widget_internal.hooks enable row level security;
 
 
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,
