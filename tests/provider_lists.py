@@ -54,8 +54,13 @@ def _vapi(calls: Sequence[Told], path: str, query: dict[str, str], seen: Seen, _
         | ({"status": "in-progress", "endedAt": None} if told.call_id == OPEN else {})
         for told in sorted(calls, key=lambda told: told.started_at, reverse=True)
     ]
-    low, high = datetime.fromisoformat(query["createdAtGe"]), datetime.fromisoformat(query["createdAtLe"])
-    found = [call for call in all_of_them if low <= datetime.fromisoformat(call["createdAt"]) <= high]
+    low, high = query["createdAtGe"], query.get("createdAtLe") or query["createdAtLt"]
+    found = [
+        call
+        for call in all_of_them
+        if datetime.fromisoformat(low) <= datetime.fromisoformat(call["createdAt"]) <= datetime.fromisoformat(high)
+        and call["createdAt"] != query.get("createdAtLt")
+    ]
     return found[: min(_PAGE, int(query.get("limit", 100)))]
 
 

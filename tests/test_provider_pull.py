@@ -29,13 +29,13 @@ def api(stack: Stack) -> Iterator[UnreliableProxy]:
 
 
 def told_calls(count: int = CALLS) -> list[Told]:
-    """Calls a minute apart, with ids of their own."""
+    """Two in each minute, with ids of their own."""
     first = told_call()
     return [
         replace(
             told_call(),
-            started_at=first.started_at - timedelta(minutes=number),
-            ended_at=first.ended_at - timedelta(minutes=number),
+            started_at=first.started_at - timedelta(minutes=number // 2),
+            ended_at=first.ended_at - timedelta(minutes=number // 2),
         )
         for number in range(count)
     ]
@@ -57,7 +57,7 @@ def test_what_no_webhook_brought_is_recorded_once(
 ) -> None:
     """All pages are read; telephone calls and those not over are left; run again, everything is known."""
     widget_id, calls = new_widget(), told_calls()
-    others = [replace(told_call(), call_id=TELEPHONE), replace(told_call(), call_id=OPEN)]
+    others = [replace(calls[2], call_id=TELEPHONE), replace(calls[4], call_id=OPEN)]
     old = replace(
         told_call(),
         started_at=calls[0].started_at - timedelta(days=3),

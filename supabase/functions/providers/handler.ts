@@ -58,6 +58,7 @@ export function receive(request: Request, env: Env, timeoutMs = TIMEOUT_MS): Pro
     }
     const record = provider.toRecord(payload);
     if (record instanceof NoRecord) return notRecorded(name, record);
+    if (!record.record_id) return notRecorded(name, NoRecord.incomplete("a call has no id"));
     return await store(name, record, env, timeoutMs);
   });
 }

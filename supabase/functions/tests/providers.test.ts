@@ -249,6 +249,25 @@ for (const [name, body] of failures) {
   });
 }
 
+for (
+  const [name, body] of [
+    ["vapi", changed("vapi", { "message.call.id": undefined })],
+    ["daily", changed("daily", { "payload.session_id": " " })],
+  ]
+) {
+  Deno.test(`providers: ${name}: a call without an id is 200, logged and no record`, async () => {
+    using log = capturedLog();
+    await using api = upstream(taken);
+    await using functions = door(api.url);
+
+    const answer = await answerTo(deliver(functions.url, name, body));
+
+    assert.deepEqual([answer.status, answer.body.recorded], [200, false]);
+    assert.equal(api.received.length, 0);
+    assert.match(log.lines.join(), /not recorded: a call has no id/);
+  });
+}
+
 Deno.test("providers: costs are in money where the provider names money", async () => {
   const costs = await Promise.all(
     ["vapi", "retell", "elevenlabs", "ultravox"].map(async (name) => {

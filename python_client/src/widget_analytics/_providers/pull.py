@@ -41,6 +41,11 @@ class Pulled:
     skipped: Counter[Skipped] = field(default_factory=Counter)
     refusals: list[str] = field(default_factory=list)
 
+    def refuse(self, why: str) -> None:
+        self.refused += 1
+        if len(self.refusals) < _MOST_REFUSALS:
+            self.refusals.append(why)
+
     def sentence(self) -> str:
         counts = [f"{getattr(self, name):,} {name}" for name in ("new", "changed", "known", "refused")]
         counts += [f"{count:,} {why}" for why, count in sorted(self.skipped.items())]
@@ -72,15 +77,16 @@ def pull(
 
 
 def _store(transport: RestTransport, arguments: dict[str, object], pulled: Pulled) -> None:
+    if "record_id" not in arguments:
+        pulled.refuse("a call without an id")
+        return
     try:
         answer = transport.call("record_widget_provider_call", lambda: arguments)
     except TooManyRequests:
         raise
     except Refused as error:
         # About this record alone; the others may fit.
-        pulled.refused += 1
-        if len(pulled.refusals) < _MOST_REFUSALS:
-            pulled.refusals.append(f"{arguments.get('record_id')}: {error}")
+        pulled.refuse(f"{arguments['record_id']}: {error}")
         return
     # Changed: it is longer now, or something was added, such as the cost.
     count = {"stored": "new", "changed": "changed"}.get(str(answer["record"]), "known")

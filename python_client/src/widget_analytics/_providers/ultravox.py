@@ -29,7 +29,7 @@ def _read(api: ProviderApi, since: datetime, until: datetime) -> Iterator[Provid
 
 
 def record(call: object) -> ProviderRecord | Skipped:
-    if any(at(call, f"medium.{medium}") for medium in _TELEPHONES):
+    if any(at(call, f"medium.{medium}") is not None for medium in _TELEPHONES):
         return Skipped.NO_VISITOR
     if not at(call, "ended"):
         return Skipped.NOT_OVER

@@ -16,14 +16,12 @@ _NEVER_CAME_ABOUT = re.compile(r"call\.start\.error|customer-did-not-give-microp
 
 
 def _read(api: ProviderApi, since: datetime, until: datetime) -> Iterator[ProviderRecord | Skipped]:
-    latest, seen = until.isoformat(), set[object]()
-    while True:
-        page = rows(api.get("/call", createdAtGe=since.isoformat(), createdAtLe=latest, limit=_PAGE))
+    bound, latest, seen = "createdAtLe", until.isoformat(), set[object]()
+    while page := rows(api.get("/call", limit=_PAGE, createdAtGe=since.isoformat(), **{bound: latest})):
         new = [call for call in page if at(call, "id") not in seen]
         yield from map(record, new)
-        if not new:
-            return
-        # Calls of that same millisecond come once more.
+        # Calls of the last one's millisecond may be on two pages: it is asked for until it brings nothing new.
+        bound = "createdAtLe" if new else "createdAtLt"
         latest, seen = str(at(page[-1], "createdAt")), {at(call, "id") for call in page}
 
 
