@@ -83,6 +83,8 @@ def instant(value: object) -> datetime | None:
             moment = read(str(value))
         except ValueError:
             continue
+        # To the millisecond, as the receiver of webhooks reads it: the same call must not look changed.
+        moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return None
 
@@ -102,7 +104,6 @@ def after(start: datetime | None, seconds: object) -> datetime | None:
     if start is None or lasts is None or lasts < 0:
         return None
     try:
-        # To the millisecond, as the receiver of webhooks reads it.
         return start + timedelta(milliseconds=round(lasts * 1000))
     except OverflowError:
         return None
