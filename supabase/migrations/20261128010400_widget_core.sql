@@ -1973,7 +1973,7 @@ comment on table public.widget_erasures is
   'Who erased what of which session, and when: one row each time that erase_widget_session() found something to erase.';
 comment on column public.widget_erasures.erased_by is
   'The database login, with the role and the user of the request if there was one.';
-comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties.';
+comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties, and records of other sets what tells of a visitor.';
 
 create index widget_erasures_widget_id_session_id_idx on public.widget_erasures (widget_id, session_id);
 comment on index public.widget_erasures_widget_id_session_id_idx is 'Serves "was this session erased?" and an owner''s own rows.';
@@ -2036,6 +2036,12 @@ begin
       or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
     );
   get diagnostics v_erased = row_count;
+  v_erased := v_erased + (
+    select coalesce(sum(h::bigint), 0)
+    from widget_internal.call_hooks('erase_session', jsonb_build_object(
+      'widget_id', erase_session.widget_id, 'session_id', erase_session.session_id
+    )) h
+  );
 
   if v_erased > 0 then
     insert into public.widget_erasures (widget_id, session_id, erased_by, events)
@@ -2206,13 +2212,34 @@ create table widget_internal.hooks (
 );
 
 comment on table widget_internal.hooks is
-  'Functions that lower sets call by name, each with its schema; each set of the schema adds its own rows.';
+  'Functions of higher sets that lower sets call, by their qualified names; each takes one jsonb. Each set of the schema '
+  'adds its own rows.';
 comment on column widget_internal.hooks.hook is
-  'erase_session: (widget_id, session_id) returns how many rows lost something, after the ledger''s events did. '
-  'before_closing: (), before a month''s statement is written. alarms: () returns rows (alarm, widget_id, message). '
-  'jobs: () returns rows (name, schedule, command), as cron.schedule() takes them.';
+  'erase_session: after a session''s events were erased ({"widget_id", "session_id"}); answers how many rows lost something. '
+  'before_closing: before the statement of a month is written. alarms: answers rows (alarm, widget_id, message). jobs: '
+  'answers rows (name, schedule, command), as cron.schedule() takes them.';
 
 alter table widget_internal.hooks enable row level security;
+
+
+create function widget_internal.call_hooks(hook text, arguments jsonb default '{}')
+returns setof jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_function text;
+begin
+  for v_function in
+    select h.function from widget_internal.hooks h where h.hook = call_hooks.hook order by h.function
+  loop
+    return query execute format('select to_jsonb(r) from %s($1) r', v_function) using call_hooks.arguments;
+  end loop;
+end
+$$;
+
+comment on function widget_internal.call_hooks(text, jsonb) is
+  'Calls the functions that widget_internal.hooks names for this, and answers what they answer.';
 
 
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,

@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/6_providers/01_provider_records.sql, schemas/6_providers/02_matching.sql, schemas/6_providers/03_writing.sql, schemas/6_providers/04_records_in.sql, schemas/6_providers/90_rights.sql.
+-- Made by scripts/baseline from schemas/6_providers/01_provider_records.sql, schemas/6_providers/02_matching.sql, schemas/6_providers/03_writing.sql, schemas/6_providers/04_records_in.sql, schemas/6_providers/05_job.sql, schemas/6_providers/06_alarms.sql, schemas/6_providers/07_erasures.sql, schemas/6_providers/08_reconciliation.sql, schemas/6_providers/90_rights.sql.
 
 -- What call providers say of the calls that they carried: each verified record once, apart from the ledger.
 
@@ -468,6 +468,13 @@ begin
   from unnest(v_shares) s
   where s.is_holder and c.provider = s.provider and c.call_id = s.provider_call_id;
   get diagnostics v_matched = row_count;
+  -- What was erased before its records came, or found it.
+  perform widget_internal.erase_provider_records(jsonb_build_object('widget_id', s.widget_id, 'session_id', s.session_id))
+  from unnest(v_shares) s
+  where exists (
+    select from public.widget_erasures e where e.widget_id = s.widget_id and e.session_id = s.session_id
+      and e.erased_at >= coalesce(s.told_at, s.started_at, s.ended_at)
+  );
   update public.widget_provider_calls c
   set next_look_at = case
     when c.provider || ' ' || c.call_id = any (v_taken) then match_provider_calls.at
@@ -694,6 +701,408 @@ comment on function public.record_widget_provider_call(
   'field.';
 
 
+-- What matches records that came before their call: a job of its own, so that no event waits for it.
+
+create table widget_internal.provider_state (
+  only_row boolean primary key default true,
+  looked_to timestamptz not null default now(),
+  constraint provider_state_is_one_row check (only_row)
+);
+
+comment on table widget_internal.provider_state is 'How far match_widget_provider_records() has come: exactly one row.';
+comment on column widget_internal.provider_state.looked_to is
+  'Providers'' calls that events received before this moment may concern have been queued.';
+
+insert into widget_internal.provider_state default values;
+
+alter table widget_internal.provider_state enable row level security;
+
+
+create function widget_internal.queue_provider_calls(looked_to timestamptz, cut_off timestamptz)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+-- What came in is found by its index, however large the ledger is.
+set enable_seqscan = off
+as $$
+begin
+  with arrived as materialized (
+    select distinct e.widget_id, e.session_id::text as session_id, coalesce(e.call_id, e.id::text) as call_id
+    from public.widget_analytics e
+    where e.received_at >= queue_provider_calls.looked_to and e.received_at < queue_provider_calls.cut_off
+      and e.event_type like 'call\_%'
+  ),
+  concerned as (
+    select p.provider, p.call_id
+    from arrived a
+    join public.widget_provider_calls p on p.call_id = a.call_id
+    union
+    select p.provider, p.call_id
+    from arrived a
+    join public.widget_provider_calls p
+      on p.named_session_id = a.session_id and p.named_widget_id = a.widget_id and p.named_call_id = a.call_id
+  )
+  update public.widget_provider_calls p set next_look_at = queue_provider_calls.cut_off
+  from concerned c
+  where p.provider = c.provider and p.call_id = c.call_id;
+end
+$$;
+
+comment on function widget_internal.queue_provider_calls(timestamptz, timestamptz) is
+  'Has the job look at the providers'' calls that the events received in [looked_to, cut_off) may concern.';
+
+
+create function widget_internal.match_due_provider_calls(
+  until timestamptz, at timestamptz default clock_timestamp(),
+  out calls_looked_at integer, out calls_matched integer, out calls_left bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_state widget_internal.provider_state;
+  v_cut_off timestamptz;
+  v_providers text[];
+  v_call_ids text[];
+begin
+  select s.* into v_state from widget_internal.provider_state s for update;
+  v_cut_off := widget_internal.cut_off();
+  perform widget_internal.queue_provider_calls(v_state.looked_to, v_cut_off);
+  update widget_internal.provider_state s set looked_to = v_cut_off;
+
+  calls_looked_at := 0;
+  calls_matched := 0;
+  loop
+    select array_agg(d.provider), array_agg(d.call_id::text) into v_providers, v_call_ids
+    from (
+      select c.provider, c.call_id
+      from public.widget_provider_calls c
+      where c.next_look_at <= greatest(match_due_provider_calls.at, v_cut_off)
+      order by c.next_look_at, c.provider, c.call_id
+      limit 1000
+    ) d;
+    exit when v_providers is null;
+    -- Off the queue first: what is to be looked at again is put back.
+    update public.widget_provider_calls c set next_look_at = null
+    from unnest(v_providers, v_call_ids) k (provider, call_id)
+    where c.provider = k.provider and c.call_id = k.call_id;
+    calls_matched := calls_matched
+      + widget_internal.match_provider_calls(v_providers, v_call_ids, match_due_provider_calls.at);
+    calls_looked_at := calls_looked_at + cardinality(v_providers);
+    exit when clock_timestamp() > match_due_provider_calls.until;
+  end loop;
+  select count(*) into calls_left from public.widget_provider_calls c
+  where c.next_look_at <= greatest(match_due_provider_calls.at, v_cut_off);
+end
+$$;
+
+comment on function widget_internal.match_due_provider_calls(timestamptz, timestamptz) is
+  'The work of match_widget_provider_records(), as of a moment, in parts of a thousand calls until there is none left or '
+  'the time is over.';
+
+
+create function public.match_widget_provider_records()
+returns table (calls_looked_at integer, calls_matched integer, calls_left bigint)
+language plpgsql volatile
+-- definer because service_role has no right to write records or the ledger
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- Half of what the statement may take, and not long: who waits for a cut-off waits for this transaction.
+  v_time constant interval := least(
+    coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '20 seconds') / 2, '10 seconds'
+  );
+begin
+  perform widget_internal.refuse_visitors();
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'records are matched in a read committed transaction only' using errcode = 'feature_not_supported';
+  end if;
+  return query select m.* from widget_internal.match_due_provider_calls(clock_timestamp() + v_time) m;
+end
+$$;
+
+comment on function public.match_widget_provider_records() is
+  'Matches the providers'' records that wait with the calls that have come in since, and seven days after their end those '
+  'that no browser reported; pg_cron runs it every five minutes. A record that comes after its call is matched at once. '
+  'Safe at any moment and twice at once. Does what fits into half of statement_timeout, ten seconds at most: calls_left says '
+  'how many are the next call''s.';
+
+
+create function widget_internal.match_before_closing(arguments jsonb)
+returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (widget_internal.match_due_provider_calls('infinity')).calls_matched;
+end
+$$;
+
+comment on function widget_internal.match_before_closing(jsonb) is
+  'Before a month''s statement is written: matches what waits, however much, and says how many calls these were.';
+
+insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_before_closing');
+
+
+create function widget_internal.look_again()
+returns trigger
+language plpgsql volatile
+-- definer because who may name an agent's widget need have no right to write records
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update public.widget_provider_calls c set next_look_at = now()
+  where c.provider = new.provider and new.agent in (c.agent, '*') and c.widget_id is null
+    and coalesce(c.ended_at, c.started_at) <= now() - interval '7 days';
+  return null;
+end
+$$;
+
+comment on function widget_internal.look_again() is
+  'After an agent''s widget was named: the job looks again at the agent''s calls that found none.';
+
+create trigger look_again_on_change after insert or update on public.widget_provider_agents
+  for each row execute function widget_internal.look_again();
+
+
+-- What of providers' records needs a person, for widget_alarms(), and the job, for job_alarms().
+
+create function widget_internal.provider_jobs(arguments jsonb)
+returns table (name text, schedule text, command text)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query values
+    ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
+end
+$$;
+
+comment on function widget_internal.provider_jobs(jsonb) is 'The job of providers'' records, as cron.schedule() takes it.';
+
+
+create function widget_internal.provider_alarms(arguments jsonb)
+returns table (alarm text, widget_id uuid, message text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select 'records_unmatched', a.widget_id, case
+    when a.widget_id is null then format(
+      '%s calls of %s %s, the latest of %s UTC, are no call of a widget: insert into widget_provider_agents (provider, agent, '
+      'widget_id) values (%L, %L, …), with null where they are none of a widget''s', u.calls, u.provider,
+      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), u.provider,
+      coalesce(u.agent, '*')
+    )
+    else format(
+      '%s calls of %s by %s, the latest of %s UTC, came with a start or an end alone and cannot be billed: '
+      'widget-analytics providers pull %s brings what no webhook did', u.calls, u.provider, coalesce(u.agent, 'no agent'),
+      to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), u.provider
+    )
+  end
+  from (
+    select c.provider, c.agent, count(*) as calls, max(coalesce(c.ended_at, c.started_at)) as latest
+    from public.widget_provider_calls c
+    where c.widget_id is null
+      -- Seven days after its end no event of it can come; after another month it is in widget_reconciliation() alone.
+      and coalesce(c.ended_at, c.started_at) between now() - interval '38 days' and now() - interval '7 days'
+      and (c.next_look_at is null or c.next_look_at < now() - interval '1 hour')
+    group by c.provider, c.agent
+  ) u
+  cross join lateral widget_internal.provider_widget(u.provider, u.agent) a
+  where a.is_known is null or a.widget_id is not null;
+
+  return query
+  select 'records_contradictory', c.widget_id, format(
+    'widget %s: %s records of %s contradict themselves by more than a second, such as %s; the earliest start and the latest '
+    'end are billed: look at widget_provider_records, and confirm or set each call with correct_widget_call()',
+    c.widget_id, count(*), r.provider, max(r.record_id)
+  )
+  from public.widget_provider_records r
+  join public.widget_provider_calls c on c.provider = r.provider and c.call_id = r.call_id
+  join widget_internal.call_states s
+    on s.widget_id = c.widget_id and s.session_id = c.session_id and s.call_id = c.widget_call_id
+  where r.is_contradictory
+    and (s.evidence = 'operator' and widget_internal.is_set_by_matching(s) is false) is not true
+  group by c.widget_id, r.provider;
+end
+$$;
+
+comment on function widget_internal.provider_alarms(jsonb) is
+  'records_unmatched: calls of a provider that ended more than seven days ago and are no call of a widget. '
+  'records_contradictory: a provider said different times of one record, and nobody has set the call yet.';
+
+insert into widget_internal.hooks (hook, function) values
+  ('jobs', 'widget_internal.provider_jobs'),
+  ('alarms', 'widget_internal.provider_alarms');
+
+
+-- A session that is erased is erased here too: what remains of its records are names, times and costs, which bills rest on.
+
+create function widget_internal.erase_provider_records(arguments jsonb)
+returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_widget_id constant uuid := arguments ->> 'widget_id';
+  v_session_id constant text := arguments ->> 'session_id';
+  v_erased bigint;
+begin
+  with concerned as (
+    select c.provider, c.call_id from public.widget_provider_calls c
+    where c.widget_id = v_widget_id and c.session_id = v_session_id
+    union
+    select c.provider, c.call_id from public.widget_provider_calls c
+    where c.named_widget_id = v_widget_id and c.named_session_id = v_session_id
+  ),
+  calls as (
+    update public.widget_provider_calls c
+    set agent = null, named_widget_id = null, named_session_id = null, named_call_id = null, erased_at = clock_timestamp()
+    from concerned e
+    -- One that waits for its call is named by nothing else.
+    where c.provider = e.provider and c.call_id = e.call_id and c.widget_id is not null and c.erased_at is null
+    returning c.provider, c.call_id
+  )
+  update public.widget_provider_records r
+  set reason = null, agent = null, said_widget_id = null, said_session_id = null, said_call_id = null
+  from calls c
+  where r.provider = c.provider and r.call_id = c.call_id
+    and num_nonnulls(r.reason, r.agent, r.said_widget_id, r.said_session_id, r.said_call_id) > 0;
+  get diagnostics v_erased = row_count;
+  return v_erased;
+end
+$$;
+
+comment on function widget_internal.erase_provider_records(jsonb) is
+  'After erase_widget_session(): erases the reason, the agent and our ids of the records of a session''s calls, and says '
+  'of how many. What comes of these calls later is stored without them.';
+
+insert into widget_internal.hooks (hook, function) values ('erase_session', 'widget_internal.erase_provider_records');
+
+
+-- What providers carried beside what is billed: where the two differ, one of them is wrong, or somebody is not billed.
+
+create function widget_internal.reconciled_calls(period_start timestamptz, period_end timestamptz)
+returns table (
+  provider text, widget_id uuid, side text, our_seconds numeric, provider_seconds numeric, provider_call_id text
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+-- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
+set jit = off
+as $$
+begin
+  return query
+  with ours as materialized (
+    select b.widget_id, b.session_id, b.call_id, b.started_at, b.outcome, b.evidence, b.duration_seconds
+    from public.widget_billing_calls(reconciled_calls.period_start, reconciled_calls.period_end) b
+  ),
+  carried as materialized (
+    select p.*, extract(epoch from p.ended_at - p.started_at) as seconds
+    from public.widget_provider_calls p
+    where coalesce(p.started_at, p.ended_at) >= reconciled_calls.period_start - interval '1 day'
+      and coalesce(p.started_at, p.ended_at) < reconciled_calls.period_end + interval '1 day'
+  ),
+  -- Of a widget that several providers carry, nobody knows which one missed a call.
+  carriers as materialized (
+    select w.widget_id, case when count(distinct w.provider) = 1 then min(w.provider) end as provider
+    from (
+      select a.widget_id, a.provider from public.widget_provider_agents a where a.widget_id is not null
+      union all
+      select p.widget_id, p.provider from carried p where p.widget_id is not null
+    ) w
+    group by w.widget_id
+  )
+  select p.provider, o.widget_id, case p.matched_by when 'agent' then 'made' else 'matched' end,
+    o.duration_seconds, coalesce(p.seconds, o.duration_seconds), p.call_id::text
+  from ours o
+  join carried p on p.widget_id = o.widget_id and p.session_id = o.session_id and p.widget_call_id = o.call_id
+  union all
+  select p.provider, a.widget_id, 'provider', null, coalesce(p.seconds, 0), p.call_id::text
+  from carried p
+  cross join lateral widget_internal.provider_widget(p.provider, p.agent) a
+  where p.widget_id is null and (a.is_known is null or a.widget_id is not null)
+    and coalesce(p.started_at, p.ended_at) >= reconciled_calls.period_start
+    and coalesce(p.started_at, p.ended_at) < reconciled_calls.period_end
+  union all
+  select c.provider, o.widget_id, 'browser', o.duration_seconds, null, null
+  from ours o
+  join carriers c on c.widget_id = o.widget_id
+  -- A call that failed was often none; one that is void is said to have been none.
+  where o.outcome = 'completed'
+    and (o.evidence in ('operator', 'provider') and o.duration_seconds = 0) is not true
+    and not exists (
+      select from carried p
+      where p.widget_id = o.widget_id and p.session_id = o.session_id and p.widget_call_id = o.call_id
+    );
+end
+$$;
+
+comment on function widget_internal.reconciled_calls(timestamptz, timestamptz) is
+  'The calls of a period as both sides have them. side: matched; made (only the provider told of it, and it is billed); '
+  'provider (only there, and not billed); browser (only there).';
+
+
+create function public.widget_reconciliation(period_start timestamptz, period_end timestamptz)
+returns table (
+  provider text, widget_id uuid, matched_calls bigint, our_seconds numeric, provider_seconds numeric,
+  seconds_apart numeric, provider_only_calls bigint, provider_only_seconds numeric, made_calls bigint,
+  browser_only_calls bigint, browser_only_seconds numeric, costs jsonb
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+begin
+  perform widget_internal.refuse_visitors();
+  return query
+  with calls as materialized (
+    select c.* from widget_internal.reconciled_calls(widget_reconciliation.period_start, widget_reconciliation.period_end) c
+  ),
+  costs as (
+    select s.provider, s.widget_id, jsonb_object_agg(s.cost_currency, s.cost) as costs
+    from (
+      select c.provider, c.widget_id, r.cost_currency, sum(r.cost) as cost
+      from calls c
+      join public.widget_provider_records r on r.provider = c.provider and r.call_id = c.provider_call_id
+      where r.cost is not null
+      group by c.provider, c.widget_id, r.cost_currency
+    ) s
+    group by s.provider, s.widget_id
+  ),
+  sums as (
+    select
+      c.provider, c.widget_id,
+      count(*) filter (where c.side = 'matched') as matched,
+      coalesce(sum(c.our_seconds) filter (where c.side = 'matched'), 0) as ours,
+      coalesce(sum(c.provider_seconds) filter (where c.side = 'matched'), 0) as theirs,
+      count(*) filter (where c.side in ('made', 'provider')) as provider_only,
+      coalesce(sum(c.provider_seconds) filter (where c.side in ('made', 'provider')), 0) as provider_only_seconds,
+      count(*) filter (where c.side = 'made') as made,
+      count(*) filter (where c.side = 'browser') as browser_only,
+      coalesce(sum(c.our_seconds) filter (where c.side = 'browser'), 0) as browser_only_seconds
+    from calls c
+    group by c.provider, c.widget_id
+  )
+  select s.provider, s.widget_id, s.matched, s.ours, s.theirs, s.ours - s.theirs, s.provider_only,
+    s.provider_only_seconds, s.made, s.browser_only, s.browser_only_seconds, coalesce(c.costs, '{}')
+  from sums s
+  left join costs c on c.provider is not distinct from s.provider and c.widget_id is not distinct from s.widget_id
+  order by s.provider nulls last, s.widget_id nulls last;
+end
+$$;
+
+comment on function public.widget_reconciliation(timestamptz, timestamptz) is
+  'What providers carried in a period beside what is billed, by provider and widget: matched calls, with the seconds of '
+  'both sides and how far these are apart (ours less theirs); calls that only the provider knows, of which made_calls are '
+  'billed because widget_provider_agents named the widget; calls that only browsers know, of widgets with a provider; and '
+  'what the providers say that it costs, by currency. No widget: none is known. No provider: the widget has several.';
+
+
 -- Who may do what with providers' records: the company alone. An owner learns from the bill that a call rests on one.
 
 insert into widget_internal.rights (object, grantee, privileges) values
@@ -703,6 +1112,10 @@ insert into widget_internal.rights (object, grantee, privileges) values
   (
     'function public.record_widget_provider_call(text, text, text, timestamp with time zone, timestamp with time zone, '
     'text, text, text, text, text, text, numeric, text)', 'service_role', 'execute'
-  );
+  ),
+  ('function public.match_widget_provider_records()', 'service_role', 'execute'),
+  ('function public.widget_reconciliation(timestamp with time zone, timestamp with time zone)', 'service_role', 'execute'),
+  ('function widget_internal.reconciled_calls(timestamp with time zone, timestamp with time zone)', 'service_role', 'execute'),
+  ('function widget_internal.provider_widget(text, text)', 'service_role', 'execute');
 
 select widget_internal.apply_rights();

@@ -7,10 +7,31 @@ create table widget_internal.hooks (
 );
 
 comment on table widget_internal.hooks is
-  'Functions that lower sets call by name, each with its schema; each set of the schema adds its own rows.';
+  'Functions of higher sets that lower sets call, by their qualified names; each takes one jsonb. Each set of the schema '
+  'adds its own rows.';
 comment on column widget_internal.hooks.hook is
-  'erase_session: (widget_id, session_id) returns how many rows lost something, after the ledger''s events did. '
-  'before_closing: (), before a month''s statement is written. alarms: () returns rows (alarm, widget_id, message). '
-  'jobs: () returns rows (name, schedule, command), as cron.schedule() takes them.';
+  'erase_session: after a session''s events were erased ({"widget_id", "session_id"}); answers how many rows lost something. '
+  'before_closing: before the statement of a month is written. alarms: answers rows (alarm, widget_id, message). jobs: '
+  'answers rows (name, schedule, command), as cron.schedule() takes them.';
 
 alter table widget_internal.hooks enable row level security;
+
+
+create function widget_internal.call_hooks(hook text, arguments jsonb default '{}')
+returns setof jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_function text;
+begin
+  for v_function in
+    select h.function from widget_internal.hooks h where h.hook = call_hooks.hook order by h.function
+  loop
+    return query execute format('select to_jsonb(r) from %s($1) r', v_function) using call_hooks.arguments;
+  end loop;
+end
+$$;
+
+comment on function widget_internal.call_hooks(text, jsonb) is
+  'Calls the functions that widget_internal.hooks names for this, and answers what they answer.';

@@ -129,6 +129,13 @@ begin
   from unnest(v_shares) s
   where s.is_holder and c.provider = s.provider and c.call_id = s.provider_call_id;
   get diagnostics v_matched = row_count;
+  -- What was erased before its records came, or found it.
+  perform widget_internal.erase_provider_records(jsonb_build_object('widget_id', s.widget_id, 'session_id', s.session_id))
+  from unnest(v_shares) s
+  where exists (
+    select from public.widget_erasures e where e.widget_id = s.widget_id and e.session_id = s.session_id
+      and e.erased_at >= coalesce(s.told_at, s.started_at, s.ended_at)
+  );
   update public.widget_provider_calls c
   set next_look_at = case
     when c.provider || ' ' || c.call_id = any (v_taken) then match_provider_calls.at
