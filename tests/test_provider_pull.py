@@ -12,10 +12,10 @@ from local_stack.stack import Stack
 from local_stack.unreliable_proxy import Answer, UnreliableProxy, answering
 from tests.client_support import environment, run
 from tests.conftest import NewWidget
+from tests.provider_calls import bill, browser_tells, records_of, told_call
 from tests.provider_lists import KEYS, OPEN, TELEPHONE, provider_api
 from tests.provider_payloads import BODIES, SECRETS, Told, deliver
 from tests.support import Connection
-from tests.test_provider_webhooks import bill, browser_tells, records_of, told_call
 
 EVERY_LIST = pytest.mark.parametrize("name", sorted(KEYS))
 CALLS = 7
@@ -101,7 +101,7 @@ def test_the_list_says_what_the_webhook_said(
     assert kept["record_id"] == brought["record_id"]
 
 
-@EVERY_LIST
+@pytest.mark.parametrize("name", ["retell", "vapi"])
 def test_limits_and_failures_that_pass_are_waited_for(
     stack: Stack, db: Connection, api: UnreliableProxy, tmp_path: Path, name: str
 ) -> None:

@@ -1,30 +1,33 @@
 """Webhooks of call providers through the function and the gateway into the database, up to the bill."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
+from local_stack.postgres_server import PostgresServer
 from local_stack.stack import Stack
 from local_stack.unreliable_proxy import DEAD_CONNECTION, UnreliableProxy, answering
 from tests.conftest import NewWidget
+from tests.provider_calls import bill, browser_tells, records_of, told_call
 from tests.provider_payloads import (
     BODIES,
     PRIVATE,
     PUBLIC_URL,
     SECRETS,
     WHOLE_SECONDS,
-    Told,
     daily,
     deliver,
     livekit,
     query_of,
 )
-from tests.support import Connection, Row, differences, record
+from tests.support import Connection, differences
 
 EVERY_PROVIDER = pytest.mark.parametrize("name", sorted(BODIES))
 SETTINGS = {f"{name.upper()}_WEBHOOK_SECRET": secret for name, secret in SECRETS.items()}
@@ -43,33 +46,6 @@ def receiver(stack: Stack, network: UnreliableProxy) -> Iterator[str]:
     settings = SETTINGS | {"SUPABASE_URL": network.url, "PROVIDERS_PUBLIC_URL": PUBLIC_URL}
     with stack.function("providers", settings) as url:
         yield url
-
-
-def told_call(**changes: object) -> Told:
-    """A call of two minutes, ten minutes ago, whose times are no whole seconds."""
-    started = datetime.now(UTC).replace(microsecond=300_000) - timedelta(minutes=10)
-    told = Told(call_id=f"call-{uuid4()}", started_at=started, ended_at=started + timedelta(seconds=120.4))
-    return replace(told, **changes)  # type: ignore[arg-type]
-
-
-def browser_tells(db: Connection, widget_id: UUID, told: Told, session_id: str, *, late_by: float = 2) -> None:
-    """The page passed the provider's id to callStart(), and its end was lost until a minute later."""
-    record(db, widget_id, session_id, "call_start", told.started_at + timedelta(seconds=late_by), call_id=told.call_id)
-    record(db, widget_id, session_id, "call_end", told.ended_at + timedelta(seconds=60), call_id=told.call_id)
-
-
-def bill(db: Connection, widget_id: UUID) -> list[Row]:
-    return db.execute(
-        "select * from public.widget_billing_calls(now() - interval '10 days', now()) where widget_id = %s"
-        " order by started_at",
-        [widget_id],
-    ).fetchall()
-
-
-def records_of(db: Connection, told: Told) -> list[Row]:
-    return db.execute(
-        "select * from public.widget_provider_records where call_id = %s order by record_id", [told.call_id]
-    ).fetchall()
 
 
 @EVERY_PROVIDER
@@ -96,7 +72,7 @@ def test_deliveries_in_any_order_and_number_give_one_bill(
 ) -> None:
     """Before the browser's events, after them, and over and over: one record, one call, the same seconds."""
     billed = []
-    for steps in (("webhook", "browser", "webhook"), ("browser", "webhook", "webhook")):
+    for steps in sorted(set(itertools.permutations(["webhook", "webhook", "browser"]))):
         widget_id, told = new_widget(), told_call()
         for step in steps:
             if step == "browser":
@@ -122,6 +98,37 @@ def test_a_webhook_of_days_ago_still_counts(receiver: str, db: Connection, new_w
 
     (billed,) = bill(db, widget_id)
     assert (billed["evidence"], round(billed["billable_seconds"])) == ("provider", 120)
+
+
+@EVERY_PROVIDER
+def test_a_call_that_no_page_reported_is_billed_by_its_agent(
+    receiver: str, db: Connection, new_widget: NewWidget, name: str
+) -> None:
+    """An ad blocker hid it: eight days after its end no browser can report it, and the agent says whose it was."""
+    widget_id, told = new_widget(), told_call(agent=f"agent-{uuid4()}")
+    told = replace(told, **{at: getattr(told, at) - timedelta(days=8) for at in ("started_at", "ended_at")})
+    db.execute("insert into public.widget_provider_agents values (%s, %s, %s)", [name, told.agent, widget_id])
+
+    deliver(receiver, name, BODIES[name](told))
+
+    (billed,) = bill(db, widget_id)
+    assert (billed["evidence"], round(billed["billable_seconds"])) == ("provider", 120)
+
+
+def test_the_same_delivery_many_times_at_once_is_one_record(
+    receiver: str, db: Connection, new_widget: NewWidget
+) -> None:
+    """Some providers send several within a second: each is answered 200."""
+    widget_id, told = new_widget(), told_call()
+    browser_tells(db, widget_id, told, "s")
+    body = BODIES["retell"](told)
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: deliver(receiver, "retell", body), range(24)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(records_of(db, told)) == 1
+    assert [billed["evidence"] for billed in bill(db, widget_id)] == ["provider"]
 
 
 @EVERY_PROVIDER
@@ -220,6 +227,22 @@ def test_an_outage_is_503_and_the_next_attempt_counts(
     assert statuses == [503, 503, 200, 200]
     assert len(records_of(db, told)) == 1
     assert [billed["evidence"] for billed in bill(db, widget_id)] == ["provider"]
+
+
+def test_while_the_database_is_down_the_provider_is_told_to_try_again(server: PostgresServer | None) -> None:
+    """Not the gateway but Postgres itself is gone."""
+    with (
+        Stack(durable=False, server=server, scheduler=False, jobs=False) as own,
+        own.function("providers", SETTINGS | {"PROVIDERS_PUBLIC_URL": PUBLIC_URL}) as url,
+    ):
+        own.database.kill()
+        down = [deliver(url, name, BODIES[name](told_call())).status_code for name in BODIES]
+        own.database.start()
+        own.restart_gateway()
+        up = deliver(url, "vapi", BODIES["vapi"](told_call()))
+
+    assert set(down) == {503}
+    assert up.json() == {"recorded": True}
 
 
 def test_what_will_never_fit_is_taken_off_the_providers_hands(receiver: str, db: Connection) -> None:

@@ -1,0 +1,28 @@
+"""What an operator reads about a provider is what the function and the client ask for."""
+
+import pytest
+
+from local_stack.functions import ENVIRONMENT
+from local_stack.places import ROOT
+from tests.provider_lists import KEYS
+from tests.provider_payloads import BODIES
+
+
+@pytest.mark.parametrize("name", sorted(BODIES))
+def test_each_provider_has_a_page_and_its_settings(name: str) -> None:
+    """Its address, its secret, how to pull, and what was never seen live; every setting stands in .env.example."""
+    page = (ROOT / "docs" / "providers" / f"{name}.md").read_text()
+    example = (ROOT / ".env.example").read_text()
+    secret = f"{name.upper()}_WEBHOOK_SECRET"
+
+    assert f"/functions/v1/providers/{name}" in page
+    assert secret in page
+    assert "**Never seen live:**" in page
+    assert secret in ENVIRONMENT
+    for setting in (secret, *KEYS.get(name, {})):
+        assert f"\n{setting}=" in example
+    if name in KEYS:
+        assert f"widget-analytics providers pull {name} --since" in page
+        assert all(setting in page for setting in KEYS[name])
+    else:
+        assert "There is no pull" in page
