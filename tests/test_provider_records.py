@@ -1,6 +1,6 @@
 """A call provider's own records: kept once, matched with the calls that browsers reported, billed once."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -398,7 +398,7 @@ def test_both_sides_are_reconciled(db: Connection, new_widget: NewWidget, provid
         record(db, widget_id, session, "call_end", at(65, SETTLED), call_id=call_id)
     tell(db, provider, both, started_at=at(0, SETTLED), ended_at=at(60, SETTLED), **cost)
     tell(db, provider, second, started_at=at(0, SETTLED), ended_at=at(60, SETTLED), **cost | {"cost_currency": "EUR"})
-    tell(db, provider, hidden, started_at=at(0, SETTLED), ended_at=at(30, SETTLED), **cost)
+    tell(db, provider, hidden, started_at=at(3600, SETTLED), ended_at=at(3630, SETTLED), **cost)
     tell(db, provider, astray, started_at=at(0, SETTLED), ended_at=at(20, SETTLED), agent="unknown")
     db.execute("select public.correct_widget_call(%s, 's', %s, 50, 'agreed', 'ann')", [widget_id, second])
 
@@ -414,3 +414,20 @@ def test_both_sides_are_reconciled(db: Connection, new_widget: NewWidget, provid
         "browser_only_calls": 1, "browser_only_seconds": 60, "costs": {"EUR": 0.25, "USD": 0.5},
     }  # fmt: skip
     assert (unknown["widget_id"], unknown["provider_only_calls"], unknown["made_calls"]) == (None, 1, 0)
+
+
+def test_a_page_that_passes_no_id_is_not_billed_twice(db: Connection, new_widget: NewWidget, provider: str) -> None:
+    """The agent's widget has a call of that minute that no record is known of: an alarm, not a second call."""
+    widget_id, hidden, other = new_widget(), a_name(), a_name()
+    name_agent(db, provider, "*", widget_id)
+    for call_id, session in (("mine", "s"), (other, "t")):
+        record(db, widget_id, session, "call_start", at(0, SETTLED), call_id=call_id)
+        record(db, widget_id, session, "call_end", at(90, SETTLED), call_id=call_id)
+    tell(db, provider, other, started_at=at(0, SETTLED), ended_at=at(80, SETTLED))
+
+    tell(db, provider, hidden, started_at=at(2, SETTLED), ended_at=at(80, SETTLED))
+
+    assert lengths(db, widget_id) == {"s": (90, "observed"), "t": (80, "provider")}
+    assert alarms(db, provider) == [("records_unmatched", widget_id)]
+    next_look_at = provider_call(db, provider, hidden)["next_look_at"]
+    assert timedelta(hours=23) < next_look_at - datetime.now(UTC) <= timedelta(days=1)

@@ -271,7 +271,17 @@ begin
     limit 1;
     if not found and v_mapped is not null and v_call.started_at is not null and v_call.ended_at is not null then
       return query
-      select v_mapped, left(v_call.provider || ':' || v_call.call_id, 255), v_call.call_id, 'agent';
+      select v_mapped, left(v_call.provider || ':' || v_call.call_id, 255), v_call.call_id, 'agent'
+      -- A call of about then that no record is known of may well be this one, under a name that tells nothing.
+      where not exists (
+        select from widget_internal.call_states c
+        where c.widget_id = v_mapped and c.outcome <> 'failed' and c.ended_at > c.started_at
+          and c.started_at between v_call.started_at - interval '1 minute' and v_call.started_at + interval '1 minute'
+          and not exists (
+            select from public.widget_provider_calls p
+            where p.widget_id = c.widget_id and p.session_id = c.session_id and p.widget_call_id = c.call_id
+          )
+      );
     end if;
   end if;
 end
@@ -279,7 +289,8 @@ $$;
 
 comment on function widget_internal.provider_candidates(public.widget_provider_calls, timestamptz) is
   'The calls that a provider''s call may be: those of its id; the one that its metadata names; seven days after its end the '
-  'one of the named session that started about then, else a new one of the widget that its agent serves.';
+  'one of the named session that started about then, else a new one of the widget that its agent serves, unless that has a '
+  'call of then that could be it.';
 
 
 create function widget_internal.provider_shares(provider_call public.widget_provider_calls, at timestamptz)
@@ -479,9 +490,15 @@ begin
   set next_look_at = case
     when c.provider || ' ' || c.call_id = any (v_taken) then match_provider_calls.at
     when k.due_at > match_provider_calls.at then k.due_at
+    -- Another record may still take the call that could have been this one.
+    when k.is_whole and k.due_at > match_provider_calls.at - interval '31 days'
+      and (widget_internal.provider_widget(c.provider, c.agent)).widget_id is not null
+      then match_provider_calls.at + interval '1 day'
   end
   from (
-    select u.provider, u.call_id, coalesce(u.ended_at, u.started_at) + interval '7 days' as due_at from unnest(v_calls) u
+    select u.provider, u.call_id, coalesce(u.ended_at, u.started_at) + interval '7 days' as due_at,
+      num_nulls(u.started_at, u.ended_at) = 0 as is_whole
+    from unnest(v_calls) u
   ) k
   where c.provider = k.provider and c.call_id = k.call_id and c.widget_id is null;
   return v_matched;
@@ -829,7 +846,7 @@ comment on function public.match_widget_provider_records() is
   'how many are the next call''s.';
 
 
-create function widget_internal.match_before_closing(arguments jsonb)
+create function widget_internal.match_before_closing()
 returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -839,7 +856,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.match_before_closing(jsonb) is
+comment on function widget_internal.match_before_closing() is
   'Before a month''s statement is written: matches what waits, however much, and says how many calls these were.';
 
 insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_before_closing');
@@ -869,7 +886,7 @@ create trigger look_again_on_change after insert or update on public.widget_prov
 
 -- What of providers' records needs a person, for widget_alarms(), and the job, for job_alarms().
 
-create function widget_internal.provider_jobs(arguments jsonb)
+create function widget_internal.provider_jobs()
 returns table (name text, schedule text, command text)
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -880,10 +897,10 @@ begin
 end
 $$;
 
-comment on function widget_internal.provider_jobs(jsonb) is 'The job of providers'' records, as cron.schedule() takes it.';
+comment on function widget_internal.provider_jobs() is 'The job of providers'' records, as cron.schedule() takes it.';
 
 
-create function widget_internal.provider_alarms(arguments jsonb)
+create function widget_internal.provider_alarms()
 returns table (alarm text, widget_id uuid, message text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -898,19 +915,23 @@ begin
       coalesce(u.agent, '*')
     )
     else format(
-      '%s calls of %s by %s, the latest of %s UTC, came with a start or an end alone and cannot be billed: '
-      'widget-analytics providers pull %s brings what no webhook did', u.calls, u.provider, coalesce(u.agent, 'no agent'),
-      to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), u.provider
+      '%s calls of %s %s, the latest of %s UTC, are not billed: %s', u.calls, u.provider,
+      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+      case when u.is_whole
+        then 'the widget has other calls of the same minute that may be the same ones; let its page pass the provider''s id to '
+          'callStart()'
+        else 'their start or their end never came; widget-analytics providers pull ' || u.provider || ' asks for both'
+      end
     )
   end
   from (
-    select c.provider, c.agent, count(*) as calls, max(coalesce(c.ended_at, c.started_at)) as latest
+    select c.provider, c.agent, num_nulls(c.started_at, c.ended_at) = 0 as is_whole, count(*) as calls,
+      max(coalesce(c.ended_at, c.started_at)) as latest
     from public.widget_provider_calls c
     where c.widget_id is null
       -- Seven days after its end no event of it can come; after another month it is in widget_reconciliation() alone.
-      and coalesce(c.ended_at, c.started_at) between now() - interval '38 days' and now() - interval '7 days'
-      and (c.next_look_at is null or c.next_look_at < now() - interval '1 hour')
-    group by c.provider, c.agent
+      and coalesce(c.ended_at, c.started_at) between now() - interval '38 days' and now() - interval '7 days 1 hour'
+    group by c.provider, c.agent, is_whole
   ) u
   cross join lateral widget_internal.provider_widget(u.provider, u.agent) a
   where a.is_known is null or a.widget_id is not null;
@@ -931,7 +952,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.provider_alarms(jsonb) is
+comment on function widget_internal.provider_alarms() is
   'records_unmatched: calls of a provider that ended more than seven days ago and are no call of a widget. '
   'records_contradictory: a provider said different times of one record, and nobody has set the call yet.';
 
@@ -942,14 +963,14 @@ insert into widget_internal.hooks (hook, function) values
 
 -- A session that is erased is erased here too: what remains of its records are names, times and costs, which bills rest on.
 
-create function widget_internal.erase_provider_records(arguments jsonb)
+create function widget_internal.erase_provider_records(session jsonb)
 returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_widget_id constant uuid := arguments ->> 'widget_id';
-  v_session_id constant text := arguments ->> 'session_id';
+  v_widget_id constant uuid := (session ->> 'widget_id')::uuid;
+  v_session_id constant text := session ->> 'session_id';
   v_erased bigint;
 begin
   with concerned as (

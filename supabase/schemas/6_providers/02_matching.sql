@@ -116,7 +116,17 @@ begin
     limit 1;
     if not found and v_mapped is not null and v_call.started_at is not null and v_call.ended_at is not null then
       return query
-      select v_mapped, left(v_call.provider || ':' || v_call.call_id, 255), v_call.call_id, 'agent';
+      select v_mapped, left(v_call.provider || ':' || v_call.call_id, 255), v_call.call_id, 'agent'
+      -- A call of about then that no record is known of may well be this one, under a name that tells nothing.
+      where not exists (
+        select from widget_internal.call_states c
+        where c.widget_id = v_mapped and c.outcome <> 'failed' and c.ended_at > c.started_at
+          and c.started_at between v_call.started_at - interval '1 minute' and v_call.started_at + interval '1 minute'
+          and not exists (
+            select from public.widget_provider_calls p
+            where p.widget_id = c.widget_id and p.session_id = c.session_id and p.widget_call_id = c.call_id
+          )
+      );
     end if;
   end if;
 end
@@ -124,7 +134,8 @@ $$;
 
 comment on function widget_internal.provider_candidates(public.widget_provider_calls, timestamptz) is
   'The calls that a provider''s call may be: those of its id; the one that its metadata names; seven days after its end the '
-  'one of the named session that started about then, else a new one of the widget that its agent serves.';
+  'one of the named session that started about then, else a new one of the widget that its agent serves, unless that has a '
+  'call of then that could be it.';
 
 
 create function widget_internal.provider_shares(provider_call public.widget_provider_calls, at timestamptz)

@@ -140,9 +140,15 @@ begin
   set next_look_at = case
     when c.provider || ' ' || c.call_id = any (v_taken) then match_provider_calls.at
     when k.due_at > match_provider_calls.at then k.due_at
+    -- Another record may still take the call that could have been this one.
+    when k.is_whole and k.due_at > match_provider_calls.at - interval '31 days'
+      and (widget_internal.provider_widget(c.provider, c.agent)).widget_id is not null
+      then match_provider_calls.at + interval '1 day'
   end
   from (
-    select u.provider, u.call_id, coalesce(u.ended_at, u.started_at) + interval '7 days' as due_at from unnest(v_calls) u
+    select u.provider, u.call_id, coalesce(u.ended_at, u.started_at) + interval '7 days' as due_at,
+      num_nulls(u.started_at, u.ended_at) = 0 as is_whole
+    from unnest(v_calls) u
   ) k
   where c.provider = k.provider and c.call_id = k.call_id and c.widget_id is null;
   return v_matched;

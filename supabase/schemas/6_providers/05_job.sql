@@ -126,7 +126,7 @@ comment on function public.match_widget_provider_records() is
   'how many are the next call''s.';
 
 
-create function widget_internal.match_before_closing(arguments jsonb)
+create function widget_internal.match_before_closing()
 returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -136,7 +136,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.match_before_closing(jsonb) is
+comment on function widget_internal.match_before_closing() is
   'Before a month''s statement is written: matches what waits, however much, and says how many calls these were.';
 
 insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_before_closing');

@@ -1,6 +1,6 @@
 -- What of providers' records needs a person, for widget_alarms(), and the job, for job_alarms().
 
-create function widget_internal.provider_jobs(arguments jsonb)
+create function widget_internal.provider_jobs()
 returns table (name text, schedule text, command text)
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -11,10 +11,10 @@ begin
 end
 $$;
 
-comment on function widget_internal.provider_jobs(jsonb) is 'The job of providers'' records, as cron.schedule() takes it.';
+comment on function widget_internal.provider_jobs() is 'The job of providers'' records, as cron.schedule() takes it.';
 
 
-create function widget_internal.provider_alarms(arguments jsonb)
+create function widget_internal.provider_alarms()
 returns table (alarm text, widget_id uuid, message text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -29,19 +29,23 @@ begin
       coalesce(u.agent, '*')
     )
     else format(
-      '%s calls of %s by %s, the latest of %s UTC, came with a start or an end alone and cannot be billed: '
-      'widget-analytics providers pull %s brings what no webhook did', u.calls, u.provider, coalesce(u.agent, 'no agent'),
-      to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), u.provider
+      '%s calls of %s %s, the latest of %s UTC, are not billed: %s', u.calls, u.provider,
+      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+      case when u.is_whole
+        then 'the widget has other calls of the same minute that may be the same ones; let its page pass the provider''s id to '
+          'callStart()'
+        else 'their start or their end never came; widget-analytics providers pull ' || u.provider || ' asks for both'
+      end
     )
   end
   from (
-    select c.provider, c.agent, count(*) as calls, max(coalesce(c.ended_at, c.started_at)) as latest
+    select c.provider, c.agent, num_nulls(c.started_at, c.ended_at) = 0 as is_whole, count(*) as calls,
+      max(coalesce(c.ended_at, c.started_at)) as latest
     from public.widget_provider_calls c
     where c.widget_id is null
       -- Seven days after its end no event of it can come; after another month it is in widget_reconciliation() alone.
-      and coalesce(c.ended_at, c.started_at) between now() - interval '38 days' and now() - interval '7 days'
-      and (c.next_look_at is null or c.next_look_at < now() - interval '1 hour')
-    group by c.provider, c.agent
+      and coalesce(c.ended_at, c.started_at) between now() - interval '38 days' and now() - interval '7 days 1 hour'
+    group by c.provider, c.agent, is_whole
   ) u
   cross join lateral widget_internal.provider_widget(u.provider, u.agent) a
   where a.is_known is null or a.widget_id is not null;
@@ -62,7 +66,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.provider_alarms(jsonb) is
+comment on function widget_internal.provider_alarms() is
   'records_unmatched: calls of a provider that ended more than seven days ago and are no call of a widget. '
   'records_contradictory: a provider said different times of one record, and nobody has set the call yet.';
 

@@ -1,13 +1,13 @@
 -- A session that is erased is erased here too: what remains of its records are names, times and costs, which bills rest on.
 
-create function widget_internal.erase_provider_records(arguments jsonb)
+create function widget_internal.erase_provider_records(session jsonb)
 returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_widget_id constant uuid := arguments ->> 'widget_id';
-  v_session_id constant text := arguments ->> 'session_id';
+  v_widget_id constant uuid := (session ->> 'widget_id')::uuid;
+  v_session_id constant text := session ->> 'session_id';
   v_erased bigint;
 begin
   with concerned as (
