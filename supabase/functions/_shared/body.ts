@@ -23,15 +23,15 @@ export async function limitedBytes(
     // The sender closed or the network went: nobody reads this, and it is no fault to log.
     throw new HttpError(400, "incomplete_body", "The body ended early.");
   }
-  return joined(chunks, length);
+  return concatenated(chunks);
 }
 
-function joined(chunks: Uint8Array[], length: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(length);
+export function concatenated(parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(parts.reduce((length, part) => length + part.byteLength, 0));
   let offset = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, offset);
-    offset += chunk.byteLength;
+  for (const part of parts) {
+    bytes.set(part, offset);
+    offset += part.byteLength;
   }
   return bytes;
 }

@@ -87,9 +87,10 @@ async function authenticate(name: string, provider: Provider, delivery: Delivery
   for (const secret of secrets) {
     if (await provider.verify(delivery, secret)) return;
   }
-  console.error(
-    `providers: ${name}: refused: ${secrets.length ? "not signed with" : "set"} ${variable}`,
-  );
+  // Most often the secret is another one, or, for Twilio, the address.
+  const [address] = delivery.url.split("?");
+  const advice = secrets.length ? `not signed with ${variable} for ${address}` : `set ${variable}`;
+  console.error(`providers: ${name}: refused: ${advice}`);
   throw new HttpError(401, "unauthorized", `${name}: the signature is missing, wrong or too old.`);
 }
 

@@ -1,4 +1,5 @@
 // What the providers' signatures have in common.
+import { concatenated } from "../_shared/body.ts";
 
 type Hash = "SHA-1" | "SHA-256";
 
@@ -15,18 +16,8 @@ export async function isSigned(
   if (!signature || key.length === 0) return false;
   const algorithm = { name: "HMAC", hash };
   const imported = await crypto.subtle.importKey("raw", key, algorithm, false, ["verify"]);
-  return await crypto.subtle.verify("HMAC", imported, signature, concatenated(message));
-}
-
-function concatenated(parts: (string | Uint8Array)[]): Uint8Array<ArrayBuffer> {
-  const all = parts.map((part) => typeof part === "string" ? utf8(part) : part);
-  const bytes = new Uint8Array(all.reduce((length, part) => length + part.length, 0));
-  let offset = 0;
-  for (const part of all) {
-    bytes.set(part, offset);
-    offset += part.length;
-  }
-  return bytes;
+  const signed = concatenated(message.map((part) => typeof part === "string" ? utf8(part) : part));
+  return await crypto.subtle.verify("HMAC", imported, signature, signed);
 }
 
 export function utf8(text: string): Uint8Array<ArrayBuffer> {

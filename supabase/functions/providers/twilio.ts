@@ -1,6 +1,6 @@
 import { type Delivery, NoRecord, type Provider } from "./provider.ts";
 import { fromBase64, isSigned, utf8 } from "./signatures.ts";
-import { at, instant, number, ourIds, text } from "./values.ts";
+import { at, instant, instantOfMs, number, ourIds, text } from "./values.ts";
 
 const FAILED = ["busy", "failed", "no-answer", "canceled"];
 
@@ -45,7 +45,7 @@ export const twilio: Provider = {
     return {
       record_id: id,
       call_id: id,
-      started_at: ended_at && new Date(Date.parse(ended_at) - seconds * 1000).toISOString(),
+      started_at: ended_at && instantOfMs(Date.parse(ended_at) - seconds * 1000),
       ended_at,
       outcome: status === "completed" ? "completed" : "failed",
       reason: text(at(payload, "SipResponseCode")) ?? status,

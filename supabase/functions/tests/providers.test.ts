@@ -129,6 +129,37 @@ for (const name of NAMES) {
   });
 }
 
+/** The paths of all values of a payload. */
+function leaves(value: unknown, path: string[] = []): string[] {
+  if (typeof value !== "object" || value === null) return [path.join(".")];
+  return Object.entries(value).flatMap(([key, inner]) => leaves(inner, [...path, key]));
+}
+
+const junk = [null, true, -1, 1e300, "", "x", "1e300", "9".repeat(400), [], {}, ["x"]];
+for (const name of NAMES) {
+  Deno.test(`providers: ${name}: junk in any field is 200, as it would be junk the next time`, async () => {
+    using log = capturedLog();
+    await using api = upstream(taken);
+    await using functions = door(api.url);
+    const form = name === "twilio" ? new URLSearchParams(ENDED.twilio) : null;
+    const fields = form ? [...form.keys()] : leaves(JSON.parse(ENDED[name]));
+
+    for (const field of fields) {
+      for (const value of junk) {
+        const changes = { [field]: value };
+        const body = form
+          ? new URLSearchParams({ ...Object.fromEntries(form), [field]: String(value) }).toString()
+          : changed(name, changes);
+        const { status } = await answerTo(deliver(functions.url, name, body));
+        assert.equal(status, 200, JSON.stringify(changes));
+      }
+    }
+
+    assert.ok(api.received.every(({ text }) => !text.includes("private")));
+    assert.ok(!log.lines.join().includes("private"));
+  });
+}
+
 const otherEvents: Record<string, [string, string][]> = {
   vapi: [
     ["another event", changed("vapi", { "message.type": "status-update" })],
