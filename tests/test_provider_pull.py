@@ -1,10 +1,15 @@
 """`widget-analytics providers pull` against servers that keep the providers' documented contracts."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -14,8 +19,19 @@ from tests.client_support import environment, run
 from tests.conftest import NewWidget
 from tests.provider_calls import bill, browser_tells, records_of, told_call
 from tests.provider_lists import KEYS, OPEN, TELEPHONE, provider_api
-from tests.provider_payloads import BODIES, SECRETS, Told, deliver
+from tests.provider_payloads import (
+    BODIES,
+    SECRETS,
+    Told,
+    deliver,
+    elevenlabs_conversation,
+    retell_call,
+    ultravox_call,
+    vapi_call,
+)
 from tests.support import Connection
+from widget_analytics._providers import elevenlabs, retell, ultravox, vapi
+from widget_analytics._providers.records import ProviderRecord, Skipped
 
 EVERY_LIST = pytest.mark.parametrize("name", sorted(KEYS))
 CALLS = 7
@@ -186,6 +202,54 @@ def test_one_record_that_is_refused_costs_no_other(
     assert done.returncode == 0
     assert counts(new=2, refused=1) in done.stderr
     assert f"{backwards.call_id}: refused: ended_at" in done.stderr
+
+
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    Decimal("1e300"),
+    Decimal("NaN"),
+    "",
+    "x",
+    "9" * 400,
+    "0001-01-01T00:00:00+14:00",
+    "\ud83d\0",
+    [],
+    {},
+)
+
+
+def leaves(value: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, dict):
+        for key in value:
+            yield from leaves(value[key], *path, key)
+    else:
+        yield path
+
+
+@pytest.mark.parametrize(
+    ("read", "listed"),
+    [
+        (elevenlabs.record, elevenlabs_conversation),
+        (retell.record, retell_call),
+        (ultravox.record, ultravox_call),
+        (vapi.record, vapi_call),
+    ],
+)
+def test_junk_in_any_field_stops_no_pull(
+    read: Callable[[object], ProviderRecord | Skipped], listed: Callable[[Told], dict[str, Any]]
+) -> None:
+    """Each is a record that can be sent as JSON, or none."""
+    told = told_call(widget_id="w", session_id="s")
+    for path in leaves(listed(told)):
+        for junk in JUNK:
+            call = listed(told)
+            reduce(getitem, path[:-1], call)[path[-1]] = junk
+
+            record = read(call)
+
+            assert isinstance(record, Skipped) or json.dumps(record.arguments()).encode()
 
 
 @pytest.mark.parametrize(

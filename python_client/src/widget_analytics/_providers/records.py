@@ -81,11 +81,11 @@ def instant(value: object) -> datetime | None:
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = read(str(value))
-        except ValueError:
+            utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
             continue
         # To the millisecond, as the receiver of webhooks reads it: the same call must not look changed.
-        moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
     return None
 
 
