@@ -179,7 +179,11 @@ begin
   )
   select
     v_call.provider, v_call.call_id, r.widget_id, r.session_id, r.call_id, r.matched_by, r.is_holder, r.told_at,
-    v_start_record, case when r.is_holder then v_call.started_at end,
+    v_start_record, case
+      -- A start alone waits for its end, or until none can be expected: no other call has it meanwhile.
+      when r.is_holder and (v_call.ended_at is not null or v_call.started_at <= provider_shares.at - interval '7 days')
+        then v_call.started_at
+    end,
     v_end_record, case when r.is_holder then v_call.ended_at else least(v_call.started_at, r.earliest_at) end,
     case when r.is_holder then v_call.outcome else 'completed' end
   from ranked r

@@ -15,8 +15,9 @@ declare
   v_start bigint[];
   v_end bigint[];
   v_decided_at bigint;
-  v_wanted record;
   v_facts record;
+  v_wanted record;
+  v_differs boolean;
 begin
   select c.* into v_state from widget_internal.call_states c
   where c.widget_id = v_share.widget_id and c.session_id = v_share.session_id and c.call_id = v_share.call_id;
@@ -34,11 +35,16 @@ begin
     select 'provider', r.event_type, r.at, v_now, r.properties
     from widget_internal.events_of_record(v_share.end_record, null, v_share.ended_at, v_share.outcome) r
     where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > v_end is not false;
-    -- An end before the start makes no seconds, unless the provider has said more of it.
-    if v_share.is_holder or v_end > widget_internal.claim('call_end', 'provider', v_now, v_share.ended_at) is not true then
-      return;
+    if v_share.started_at is not null then
+      v_start := greatest(v_start, widget_internal.claim('call_start', 'provider', v_now, v_share.started_at));
+    end if;
+    if v_share.ended_at is not null then
+      v_end := greatest(v_end, widget_internal.claim(v_end_type, 'provider', v_now, v_share.ended_at));
     end if;
   elsif widget_internal.is_set_by_matching(v_state) is not true then
+    return;
+  end if;
+  if v_share.ended_at is null then
     return;
   end if;
 
@@ -46,19 +52,26 @@ begin
   from widget_internal.call_facts(v_start, greatest(v_state.heartbeat_at, v_state.matched_heartbeat_at), v_end, null) f;
   select f.* into v_wanted
   from (
-    select coalesce(case when v_share.is_holder then v_share.started_at end, v_share.told_at, v_facts.started_at),
-      case when v_share.is_holder then v_share.ended_at
-        else coalesce(v_share.told_at, v_facts.started_at) end
-  ) w (started_at, ended_at)
+    select coalesce(case when v_share.is_holder then v_share.started_at end, v_share.told_at, v_facts.started_at) as started_at
+  ) w
   cross join lateral widget_internal.call_facts(
     widget_internal.claim('call_start', 'provider', v_now, w.started_at), null,
-    widget_internal.claim(v_end_type, 'provider', v_now, w.ended_at), null
+    widget_internal.claim(
+      v_end_type, 'provider', v_now, case when v_share.is_holder then v_share.ended_at else w.started_at end
+    ), null
   ) f;
-  if (v_wanted.started_at, v_wanted.ended_at, v_wanted.outcome) = (v_facts.started_at, v_facts.ended_at, v_facts.outcome) then
+  -- A provider's claims grow, so they alone cannot say of a call that held the record that it does so no more, or the reverse.
+  v_differs := case
+    when v_decided_at is not null
+      then (v_wanted.started_at, v_wanted.ended_at, v_wanted.outcome) <> (v_facts.started_at, v_facts.ended_at, v_facts.outcome)
+    else (v_wanted.ended_at > v_wanted.started_at) <> (v_facts.ended_at > v_facts.started_at)
+  end;
+  if v_differs is not true then
     return;
   end if;
   return query
-  select 'operator', e.event_type, e.at, greatest(v_now, timestamptz 'epoch' + (v_decided_at + 1) * interval '1 microsecond'),
+  select 'operator', e.event_type, e.at,
+    greatest(v_now, timestamptz 'epoch' + (v_decided_at + 1) * interval '1 microsecond'),
     jsonb_build_object(
       'reason', case when v_share.is_holder then 'the record ' || v_share.end_record || ' of ' || v_share.provider
         else 'call ' || v_share.provider_call_id || ' of ' || v_share.provider || ' is billed in another session' end,
@@ -125,7 +138,8 @@ begin
 
   update public.widget_provider_calls c
   set widget_id = s.widget_id, session_id = s.session_id, widget_call_id = s.call_id, matched_by = s.matched_by,
-    matched_at = match_provider_calls.at, next_look_at = null
+    matched_at = match_provider_calls.at,
+    next_look_at = case when num_nulls(s.started_at, s.ended_at) = 2 then c.started_at + interval '7 days' end
   from unnest(v_shares) s
   where s.is_holder and c.provider = s.provider and c.call_id = s.provider_call_id;
   get diagnostics v_matched = row_count;
