@@ -165,7 +165,7 @@ def _daily(calls: Sequence[Told], path: str, query: dict[str, str], seen: Seen, 
                     "user_id": None if told.call_id == TELEPHONE else told.session_id or "visitor",
                     "participant_id": told.record_id,
                     "join_time": int(told.started_at.timestamp()),
-                    "duration": round(told.seconds),
+                    "duration": int(told.seconds),
                 },
                 {
                     "user_id": "staff",

@@ -43,4 +43,11 @@ def record(meeting: object, participant: object) -> ProviderRecord | Skipped:
     )
 
 
-DAILY = Source(name="daily", url="https://api.daily.co/v1/", key_variable="DAILY_API_KEY", headers=bearer, read=_read)
+DAILY = Source(
+    name="daily",
+    url="https://api.daily.co/v1/",
+    key_variable="DAILY_API_KEY",
+    headers=bearer,
+    read=_read,
+    is_exact=False,
+)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from widget_analytics._providers.daily import DAILY
 from widget_analytics._providers.elevenlabs import ELEVENLABS
@@ -69,19 +70,22 @@ def pull(
             if isinstance(record, Skipped):
                 pulled.skipped[record] += 1
             else:
-                _store(transport, {"provider": source.name, **record.arguments()}, pulled)
+                _store(transport, source, record.arguments(), pulled)
             on_step(pulled)
     finally:
         api.close()
     return pulled
 
 
-def _store(transport: RestTransport, arguments: dict[str, object], pulled: Pulled) -> None:
+def _store(transport: RestTransport, source: Source, arguments: dict[str, Any], pulled: Pulled) -> None:
     if "record_id" not in arguments:
         pulled.refuse("a call without an id")
         return
+    sent = arguments | {"provider": source.name}
+    if not source.is_exact:
+        sent |= _known_times(transport, source.name, arguments["record_id"])
     try:
-        answer = transport.call("record_widget_provider_call", lambda: arguments)
+        answer = transport.call("record_widget_provider_call", lambda: sent)
     except TooManyRequests:
         raise
     except Refused as error:
@@ -91,3 +95,15 @@ def _store(transport: RestTransport, arguments: dict[str, object], pulled: Pulle
     # Changed: it is longer now, or something was added, such as the cost.
     count = {"stored": "new", "changed": "changed"}.get(str(answer["record"]), "known")
     setattr(pulled, count, getattr(pulled, count) + 1)
+
+
+def _known_times(transport: RestTransport, provider: str, record_id: str) -> dict[str, str]:
+    found = transport.answer(
+        lambda api: (
+            api.from_("widget_provider_records")
+            .select("started_at,ended_at")
+            .eq("provider", provider)
+            .eq("record_id", record_id)
+        )
+    )
+    return {name: time for row in found for name, time in row.items() if time is not None}

@@ -26,6 +26,8 @@ class Source:
         headers: how the key is sent.
         read: the list, page by page.
         user_variable: the setting that holds the user's name, where the key is a password.
+        is_exact: whether its list tells the same times as its webhooks. Where it rounds otherwise, the times of a known
+            record stay, as two that differ by more than a second are an alarm.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Source:
     headers: Callable[[str], Mapping[str, str]]
     read: Read
     user_variable: str | None = None
+    is_exact: bool = True
 
     def connect(self) -> ProviderApi:
         """Open the conversation.

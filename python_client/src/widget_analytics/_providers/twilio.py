@@ -57,4 +57,5 @@ TWILIO = Source(
     user_variable=_ACCOUNT,
     headers=lambda _: {},
     read=_read,
+    is_exact=False,
 )
