@@ -411,7 +411,7 @@ def test_both_sides_are_reconciled(db: Connection, new_widget: NewWidget, provid
     assert known == {
         "provider": provider, "widget_id": widget_id, "matched_calls": 2, "our_seconds": 110, "provider_seconds": 120,
         "seconds_apart": -10, "provider_only_calls": 1, "provider_only_seconds": 30, "made_calls": 1,
-        "browser_only_calls": 1, "browser_only_seconds": 60, "costs": {"EUR": 0.25, "USD": 0.5},
+        "browser_only_calls": 1, "browser_only_seconds": 60, "costs": ["EUR=0.25", "USD=0.50"],
     }  # fmt: skip
     assert (unknown["widget_id"], unknown["provider_only_calls"], unknown["made_calls"]) == (None, 1, 0)
 

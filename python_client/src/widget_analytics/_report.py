@@ -23,7 +23,7 @@ from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, stacked_d
 from widget_analytics._selection import utc
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
-from widget_analytics.models import BillingMonth, Call, Evidence, Statement, StatementLine
+from widget_analytics.models import BillingMonth, Call, Evidence, Reconciliation, Statement, StatementLine
 from widget_analytics.periods import Period
 
 _Legend: TypeAlias = list[tuple[str, str]]
@@ -89,6 +89,7 @@ class _Month:
     project: str
     widgets: dict[UUID, _WidgetMonth] = field(default_factory=lambda: defaultdict(_WidgetMonth))
     names: dict[UUID, str] = field(default_factory=dict)
+    reconciled: list[Reconciliation] = field(default_factory=list)
 
     @property
     def days(self) -> list[date]:
@@ -147,6 +148,9 @@ def _read(client: WidgetAnalytics, name: str) -> _Month:
     # Owners' own table: where it has no names, or may not be read, ids must do.
     with suppress(NotMigrated, Refused):
         month.names = {widget.id: widget.name.strip() for widget in client.widgets() if widget.name.strip()}
+    # The company's own, and a part of the schema that may have been left out.
+    with suppress(NotMigrated, Refused):
+        month.reconciled = client.reconciliation(period)
     return month
 
 
@@ -198,6 +202,7 @@ def _page(month: _Month) -> str:
         has_adjustments=any(widget.adjustments for widget in month.widgets.values()),
         figures=_key_figures(month, every, totals),
         plots=list(_plots(month, every)) if every.seconds else [],
+        reconciled=month.reconciled,
     )
 
 

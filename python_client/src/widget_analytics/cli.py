@@ -20,6 +20,7 @@ from widget_analytics._exit import CODES_HELP, NOT_EQUAL, OTHER_ALARM, STATUS_CO
 from widget_analytics._export import Format, check_output, export_rows
 from widget_analytics._options import check_closed_detail, instant_of, period_of, selection_of, settled, source
 from widget_analytics._providers.commands import providers
+from widget_analytics._reconcile import reconcile
 from widget_analytics._report import write_report
 from widget_analytics._selection import KINDS, Detail
 from widget_analytics._verify import MOST_DIFFERENCES, verify_file
@@ -296,6 +297,9 @@ def bill(
         file = None if output is None or str(output) == "-" else output
         check_output(file, file_format, with_manifest=False)
         archives.bill(archive, month, detail, file_format=file_format, output=file, engine=engine)
+
+
+app.command()(reconcile)
 
 
 def _status_lines(now: Status) -> Iterator[str]:

@@ -65,7 +65,7 @@ create function public.widget_reconciliation(period_start timestamptz, period_en
 returns table (
   provider text, widget_id uuid, matched_calls bigint, our_seconds numeric, provider_seconds numeric,
   seconds_apart numeric, provider_only_calls bigint, provider_only_seconds numeric, made_calls bigint,
-  browser_only_calls bigint, browser_only_seconds numeric, costs jsonb
+  browser_only_calls bigint, browser_only_seconds numeric, costs text[]
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -78,7 +78,7 @@ begin
     select c.* from widget_internal.reconciled_calls(widget_reconciliation.period_start, widget_reconciliation.period_end) c
   ),
   costs as (
-    select s.provider, s.widget_id, jsonb_object_agg(s.cost_currency, s.cost) as costs
+    select s.provider, s.widget_id, array_agg(s.cost_currency || '=' || s.cost order by s.cost_currency) as costs
     from (
       select c.provider, c.widget_id, r.cost_currency, sum(r.cost) as cost
       from calls c
@@ -114,4 +114,4 @@ comment on function public.widget_reconciliation(timestamptz, timestamptz) is
   'What providers carried in a period beside what is billed, by provider and widget: matched calls, with the seconds of '
   'both sides and how far these are apart (ours less theirs); calls that only the provider knows, of which made_calls are '
   'billed because widget_provider_agents named the widget; calls that only browsers know, of widgets with a provider; and '
-  'what the providers say that it costs, by currency. No widget: none is known. No provider: the widget has several.';
+  'what the providers say that it costs, such as USD=12.50, by currency. No widget: none is known. No provider: the widget has several.';
