@@ -1,4 +1,3 @@
-import { Webhook } from "standardwebhooks";
 import { isSecret } from "../_shared/secrets.ts";
 import { type Delivery, NoRecord, type Provider } from "./provider.ts";
 import { fromHex, isRecent, isSigned, utf8 } from "./signatures.ts";
@@ -65,7 +64,9 @@ function isHmac({ headers, body, receivedAt }: Delivery, secret: string) {
     isSigned("SHA-256", utf8(secret), signature, `${timestamp}.`, body);
 }
 
-function isStandardWebhook({ headers, body }: Delivery, secret: string) {
+async function isStandardWebhook({ headers, body }: Delivery, secret: string) {
+  // Here, so that nobody else waits for it when the function starts.
+  const { Webhook } = await import("standardwebhooks");
   try {
     const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(body);
     new Webhook(secret).verify(text, Object.fromEntries(headers), { jsonParse: false });
