@@ -31,7 +31,7 @@ def tell(db: Connection, provider: str, record_id: str, **fields: Any) -> Row:
     return answer
 
 
-def match(db: Connection) -> Row:
+def match_records(db: Connection) -> Row:
     """What pg_cron does every five minutes."""
     row = db.execute("select * from public.match_widget_provider_records()").fetchone()
     assert row is not None

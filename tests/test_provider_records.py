@@ -1,5 +1,8 @@
 """A call provider's own records: kept once, matched with the calls that browsers reported, billed once."""
 
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -19,7 +22,7 @@ from tests.provider_support import (
     alarms,
     at,
     lengths,
-    match,
+    match_records,
     name_agent,
     provider_call,
     tell,
@@ -67,7 +70,7 @@ def test_a_call_is_found_that_comes_after_its_record(
 
     browser.track(widget_id, "call_start", "s", call_id=call_id, age_ms=two_days)
     waiting = lengths(db, widget_id)
-    ran = match(db)
+    ran = match_records(db)
 
     assert (before["matched"], waiting) == (False, {"s": (None, None)})
     assert ran["calls_matched"] >= 1
@@ -163,7 +166,7 @@ def test_a_call_seen_in_two_sessions_is_billed_once(
                 browser_call(db, widget_id, call_id, "second", start=110, end=300)
             case _:
                 tell(db, provider, call_id, started_at=at(1), ended_at=at(301))
-        match(db)
+        match_records(db)
 
     bill = db.execute(
         "select session_id, started_at, billable_seconds, amount from public.widget_billing_calls(%s, %s)"
@@ -185,7 +188,7 @@ def test_a_person_has_the_last_word(db: Connection, new_widget: NewWidget, provi
     db.execute("select public.correct_widget_call(%s, 'second', %s, 200, 'agreed', 'ann')", [widget_id, call_id])
 
     browser_call(db, widget_id, call_id, "first", start=0, end=100)
-    match(db)
+    match_records(db)
     tell(db, provider, call_id, started_at=at(1), ended_at=at(400))
 
     assert lengths(db, widget_id) == {"second": (200, "operator"), "first": (0, "provider")}
@@ -217,10 +220,10 @@ def test_an_end_waits_for_a_start_before_it(db: Connection, new_widget: NewWidge
 
     alone = tell(db, provider, call_id, ended_at=at(60))
     record(db, widget_id, "s", "call_end", at(70), call_id=call_id)
-    match(db)
+    match_records(db)
     waiting = provider_call(db, provider, call_id)
     record(db, widget_id, "s", "call_start", at(0), call_id=call_id)
-    match(db)
+    match_records(db)
 
     assert (alone["matched"], waiting["widget_id"]) == (False, None)
     assert lengths(db, widget_id) == {"s": (60, "provider")}
@@ -254,7 +257,7 @@ def test_what_finds_no_call_is_an_alarm_after_seven_days(db: Connection, new_wid
     unmatched = alarms(db, provider)
     name_agent(db, provider, "new", widget_id)
     name_agent(db, provider, "phone", None)
-    match(db)
+    match_records(db)
 
     assert unmatched == [("records_unmatched", None)] * 2
     assert alarms(db, provider) == []
@@ -431,3 +434,56 @@ def test_a_page_that_passes_no_id_is_not_billed_twice(db: Connection, new_widget
     assert alarms(db, provider) == [("records_unmatched", widget_id)]
     next_look_at = provider_call(db, provider, hidden)["next_look_at"]
     assert timedelta(hours=23) < next_look_at - datetime.now(UTC) <= timedelta(days=1)
+
+
+def test_records_events_and_the_job_at_once(stack: Stack, db: Connection, new_widget: NewWidget, provider: str) -> None:
+    """Ten writers tell of the same calls in two sessions while the job runs: none fails, each call is billed once."""
+    widget_id, calls = new_widget(), [a_name() for _ in range(12)]
+
+    def write(number: int) -> None:
+        order = random.Random(number)  # noqa: S311 - nothing secret
+        with psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as own:
+            for call_id in order.sample(calls, len(calls)):
+                match number % 5:
+                    case 0:
+                        match_records(own)
+                    case 1:
+                        batch = order.sample(calls, len(calls))
+                        own.execute(
+                            "insert into public.widget_analytics"
+                            " (widget_id, session_id, call_id, event_type, timestamp)"
+                            " select %s, 'second', c, 'call_start', %s from unnest(%s::text[]) c",
+                            [widget_id, at(30), batch],
+                        )
+                    case 2:
+                        browser_call(own, widget_id, call_id, "first", start=0, end=20)
+                    case _:
+                        tell(own, provider, call_id, started_at=at(1), ended_at=at(90 + number % 2))
+
+    with ThreadPoolExecutor(10) as writers:
+        list(writers.map(write, range(10)))
+    match_records(db)
+
+    of_call = [(call["session_id"], call["duration_seconds"]) for call in calls_of(db, widget_id)]
+    assert Counter(of_call) == {("first", 90): len(calls), ("second", 0): len(calls)}
+    assert differences(db, widget_id) == []
+
+
+def test_a_record_is_kept_where_matching_fails(
+    stack: Stack, db: Connection, new_widget: NewWidget, provider: str
+) -> None:
+    """Its provider may never send it again: the job matches it soon."""
+    widget_id, call_id = new_widget(), a_name()
+    browser_call(db, widget_id, call_id, start=0, end=300)
+
+    with (
+        psycopg.connect(stack.database_url) as blocker,
+        psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as own,
+    ):
+        blocker.execute("lock table public.widget_analytics in exclusive mode")
+        own.execute("set lock_timeout = '100ms'")
+        answer = tell(own, provider, call_id, started_at=at(0), ended_at=at(90))
+    match_records(db)
+
+    assert (answer["record"], answer["matched"]) == ("stored", False)
+    assert lengths(db, widget_id) == {"s": (90, "provider")}

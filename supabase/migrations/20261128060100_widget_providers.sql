@@ -339,7 +339,11 @@ begin
       when r.is_holder and (v_call.ended_at is not null or v_call.started_at <= provider_shares.at - interval '7 days')
         then v_call.started_at
     end,
-    v_end_record, case when r.is_holder then v_call.ended_at else least(v_call.started_at, r.earliest_at) end,
+    v_end_record, case
+      when r.is_holder then v_call.ended_at
+      -- An hour before all of it, as a start may still come that is earlier than those that are known.
+      else least(v_call.started_at, r.earliest_at) - interval '1 hour'
+    end,
     case when r.is_holder then v_call.outcome else 'completed' end
   from ranked r
   -- As long as its end is not known, each of the others counts as its browser says.
@@ -672,9 +676,6 @@ begin
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';
   end if;
-  -- From here to the end the job waits before it takes the events as looked at that were received meanwhile.
-  perform widget_internal.receipt_time();
-
   v_record.provider := record_widget_provider_call.provider;
   v_record.record_id := record_widget_provider_call.record_id;
   -- A record stays one of the call that it came with first.
@@ -688,6 +689,9 @@ begin
   insert into public.widget_provider_calls as c (provider, call_id) values (v_record.provider, v_record.call_id)
   on conflict on constraint widget_provider_calls_pkey do update set call_id = c.call_id
   returning c.* into v_call;
+  -- From here to the end the job's cut-off waits: an event that is not seen below is received after it. After the lock on
+  -- the call, as who closes a month may hold that one, and waits for receipts.
+  perform widget_internal.receipt_time();
 
   v_record.started_at := record_widget_provider_call.started_at;
   v_record.ended_at := record_widget_provider_call.ended_at;

@@ -184,7 +184,11 @@ begin
       when r.is_holder and (v_call.ended_at is not null or v_call.started_at <= provider_shares.at - interval '7 days')
         then v_call.started_at
     end,
-    v_end_record, case when r.is_holder then v_call.ended_at else least(v_call.started_at, r.earliest_at) end,
+    v_end_record, case
+      when r.is_holder then v_call.ended_at
+      -- An hour before all of it, as a start may still come that is earlier than those that are known.
+      else least(v_call.started_at, r.earliest_at) - interval '1 hour'
+    end,
     case when r.is_holder then v_call.outcome else 'completed' end
   from ranked r
   -- As long as its end is not known, each of the others counts as its browser says.

@@ -142,9 +142,6 @@ begin
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';
   end if;
-  -- From here to the end the job waits before it takes the events as looked at that were received meanwhile.
-  perform widget_internal.receipt_time();
-
   v_record.provider := record_widget_provider_call.provider;
   v_record.record_id := record_widget_provider_call.record_id;
   -- A record stays one of the call that it came with first.
@@ -158,6 +155,9 @@ begin
   insert into public.widget_provider_calls as c (provider, call_id) values (v_record.provider, v_record.call_id)
   on conflict on constraint widget_provider_calls_pkey do update set call_id = c.call_id
   returning c.* into v_call;
+  -- From here to the end the job's cut-off waits: an event that is not seen below is received after it. After the lock on
+  -- the call, as who closes a month may hold that one, and waits for receipts.
+  perform widget_internal.receipt_time();
 
   v_record.started_at := record_widget_provider_call.started_at;
   v_record.ended_at := record_widget_provider_call.ended_at;
