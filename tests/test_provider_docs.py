@@ -13,7 +13,7 @@ from tests.support import Connection
 
 @pytest.mark.parametrize("name", sorted(BODIES))
 def test_each_provider_has_a_page_and_its_settings(db: Connection, name: str) -> None:
-    """Its address, its secret, a query that runs, how to pull, what was never seen live; .env.example has the settings."""
+    """Address, secret, a query that runs, how to pull, what was never seen live; .env.example has the settings."""
     page = (ROOT / "docs" / "providers" / f"{name}.md").read_text()
     example = (ROOT / ".env.example").read_text()
     secret = f"{name.upper()}_WEBHOOK_SECRET"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
@@ -113,6 +114,22 @@ def test_a_call_that_no_page_reported_is_billed_by_its_agent(
 
     (billed,) = bill(db, widget_id)
     assert (billed["evidence"], round(billed["billable_seconds"])) == ("provider", 120)
+
+
+def test_a_second_event_of_the_same_end_adds_what_was_not_known(receiver: str, db: Connection) -> None:
+    """Retell tells the end twice; the cost may be in either, and the order does not matter."""
+    kept = []
+    for events in (("call_ended", "call_analyzed"), ("call_analyzed", "call_ended")):
+        told = told_call()
+        for event in events:
+            payload = json.loads(BODIES["retell"](told)) | {"event": event}
+            if event == "call_ended":
+                del payload["call"]["call_cost"]
+            deliver(receiver, "retell", json.dumps(payload))
+        (stored,) = records_of(db, told)
+        kept.append((stored["cost"], stored["cost_currency"], stored["reason"]))
+
+    assert kept == [(Decimal("0.0871"), "USD", "user_hangup")] * 2
 
 
 def test_the_same_delivery_many_times_at_once_is_one_record(

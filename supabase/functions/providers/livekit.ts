@@ -20,7 +20,7 @@ function isVisitor(participant: unknown): boolean {
 export const livekit: Provider = {
   /** The secret is `key:secret`. The token says what the body's hash is. */
   async verify({ headers, body }, secret) {
-    // Here, so that nobody else waits for it when the function starts.
+    // Imported here, as the other providers' deliveries do not need it and it takes a while.
     const { TokenVerifier } = await import("livekit-server-sdk");
     const [key, ...rest] = secret.split(":");
     try {

@@ -65,7 +65,7 @@ function isHmac({ headers, body, receivedAt }: Delivery, secret: string) {
 }
 
 async function isStandardWebhook({ headers, body }: Delivery, secret: string) {
-  // Here, so that nobody else waits for it when the function starts.
+  // Imported here, as few deliveries need it and it takes a while.
   const { Webhook } = await import("standardwebhooks");
   try {
     const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(body);
