@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/90_rights.sql.
+-- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/90_rights.sql.
 
 -- The ledger: what was reported, as it was reported. Rows are only ever added; calls and bills follow from them.
 
@@ -1973,7 +1973,7 @@ comment on table public.widget_erasures is
   'Who erased what of which session, and when: one row each time that erase_widget_session() found something to erase.';
 comment on column public.widget_erasures.erased_by is
   'The database login, with the role and the user of the request if there was one.';
-comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties.';
+comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties, and records of other sets what tells of a visitor.';
 
 create index widget_erasures_widget_id_session_id_idx on public.widget_erasures (widget_id, session_id);
 comment on index public.widget_erasures_widget_id_session_id_idx is 'Serves "was this session erased?" and an owner''s own rows.';
@@ -2036,6 +2036,12 @@ begin
       or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
     );
   get diagnostics v_erased = row_count;
+  v_erased := v_erased + (
+    select coalesce(sum(h::bigint), 0)
+    from widget_internal.call_hooks('erase_session', jsonb_build_object(
+      'widget_id', erase_session.widget_id, 'session_id', erase_session.session_id
+    )) h
+  );
 
   if v_erased > 0 then
     insert into public.widget_erasures (widget_id, session_id, erased_by, events)
@@ -2195,6 +2201,47 @@ comment on function widget_internal.prune() is
   'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
   'how many; repeats the erasures of the last days, for events that came late; forgets orphans and past days'' senders. '
   'Touches neither calls nor bills, nor any job that is not ours.';
+
+
+-- Where a set of the schema joins in what the sets below it do, without being named by them.
+
+create table widget_internal.hooks (
+  hook text not null,
+  function text not null,
+  constraint hooks_are_one_row_a_function primary key (hook, function)
+);
+
+comment on table widget_internal.hooks is
+  'Functions of higher sets that lower sets call, by their qualified names; each set of the schema adds its '
+  'own rows.';
+comment on column widget_internal.hooks.hook is
+  'erase_session: after a session''s events were erased (jsonb: {"widget_id", "session_id"}); answers how many rows lost '
+  'something. before_closing: before the statement of a month is written. alarms: answers rows (alarm, widget_id, message). jobs: '
+  'answers rows (name, schedule, command), as cron.schedule() takes them.';
+
+alter table widget_internal.hooks enable row level security;
+
+
+create function widget_internal.call_hooks(hook text, argument jsonb default null)
+returns setof jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_function text;
+begin
+  for v_function in
+    select h.function from widget_internal.hooks h where h.hook = call_hooks.hook order by h.function
+  loop
+    return query execute format(
+      'select to_jsonb(r) from %s(%s) r', v_function, case when call_hooks.argument is not null then '$1' end
+    ) using call_hooks.argument;
+  end loop;
+end
+$$;
+
+comment on function widget_internal.call_hooks(text, jsonb) is
+  'Calls the functions that widget_internal.hooks names for this, and answers what they answer.';
 
 
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,

@@ -33,7 +33,7 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
     status, path, host = response.status_code, response.request.url.path, response.request.url.host
 
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return TooManyRequests(status=status, code=code, reason=reason, retry_after=_retry_after(response))
+        return TooManyRequests(status=status, code=code, reason=reason, retry_after=retry_after(response))
     if code in _MISSING:
         return NotMigrated(
             f"the database is not migrated, or differs from this client's version: {reason}. Run `supabase db push`."
@@ -82,7 +82,7 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())[:500]
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def retry_after(response: httpx.Response) -> float | None:
     """Seconds that ``Retry-After`` asks for, given as a number or as a date; None where it is not there or neither."""
     value = response.headers.get("retry-after", "").strip()
     if value.isdecimal():

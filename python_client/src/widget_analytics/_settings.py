@@ -86,6 +86,11 @@ def database_url() -> str:
     return url
 
 
+def variable(name: str) -> str:
+    """Give a setting from the environment, else from the nearest ``.env``; empty where it is in neither."""
+    return _clean_key(environment().get(name), name)
+
+
 def environment() -> Mapping[str, str | None]:
     """The environment's variables, and those of the nearest .env that it has not."""
     return {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
@@ -104,7 +109,7 @@ def _clean_key(key: str | None, name: str) -> str:
     # An HTTP library that meets a line break in a header would print the whole key in its error.
     cleaned = (key or "").strip()
     if not re.fullmatch(r"[\x21-\x7e]*", cleaned):
-        raise ConfigError(f"{name} holds characters that no key has; copy it again from the project's API settings.")
+        raise ConfigError(f"{name} holds characters that no key has; copy it again from where it was made.")
     return cleaned
 
 

@@ -14,7 +14,7 @@ comment on table public.widget_erasures is
   'Who erased what of which session, and when: one row each time that erase_widget_session() found something to erase.';
 comment on column public.widget_erasures.erased_by is
   'The database login, with the role and the user of the request if there was one.';
-comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties.';
+comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties, and records of other sets what tells of a visitor.';
 
 create index widget_erasures_widget_id_session_id_idx on public.widget_erasures (widget_id, session_id);
 comment on index public.widget_erasures_widget_id_session_id_idx is 'Serves "was this session erased?" and an owner''s own rows.';
@@ -77,6 +77,12 @@ begin
       or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
     );
   get diagnostics v_erased = row_count;
+  v_erased := v_erased + (
+    select coalesce(sum(h::bigint), 0)
+    from widget_internal.call_hooks('erase_session', jsonb_build_object(
+      'widget_id', erase_session.widget_id, 'session_id', erase_session.session_id
+    )) h
+  );
 
   if v_erased > 0 then
     insert into public.widget_erasures (widget_id, session_id, erased_by, events)

@@ -19,7 +19,7 @@ from widget_analytics._push.charges import customers_of, with_customers
 from widget_analytics._push.outbox import Outbox
 from widget_analytics._push.push import Pusher
 from widget_analytics._push.target import Planned, Target
-from widget_analytics._settings import environment
+from widget_analytics._settings import variable
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import ConfigError, MissingExtra, UsageError
 
@@ -124,10 +124,8 @@ def _report(outbox: Outbox, say: Callable[[str], object]) -> bool:
 
 
 def _target(system: System, *, meter: str | None, code: str, needs_key: bool) -> Target:
-    given = environment()
-
     def key(name: str) -> str:
-        value = given.get(name) or ""
+        value = variable(name)
         if needs_key and not value:
             raise ConfigError(f"{name} is missing: set it in the environment or in .env")
         return value or "none"
@@ -136,14 +134,14 @@ def _target(system: System, *, meter: str | None, code: str, needs_key: bool) ->
         if system is System.STRIPE:
             from widget_analytics._push.stripe_target import StripeTarget  # noqa: PLC0415 (an extra)
 
-            return StripeTarget(key("STRIPE_API_KEY"), meter=meter, url=given.get("STRIPE_API_URL"))
+            return StripeTarget(key("STRIPE_API_KEY"), meter=meter, url=variable("STRIPE_API_URL") or None)
         if system is System.LAGO:
             from widget_analytics._push.lago_target import LagoTarget  # noqa: PLC0415 (an extra)
 
-            return LagoTarget(key("LAGO_API_KEY"), code=code, url=given.get("LAGO_API_URL"))
+            return LagoTarget(key("LAGO_API_KEY"), code=code, url=variable("LAGO_API_URL") or None)
         from widget_analytics._push.openmeter_target import OpenMeterTarget  # noqa: PLC0415 (an extra)
 
-        return OpenMeterTarget(key("OPENMETER_API_KEY"), event_type=code, url=given.get("OPENMETER_URL"))
+        return OpenMeterTarget(key("OPENMETER_API_KEY"), event_type=code, url=variable("OPENMETER_URL") or None)
 
 
 @contextmanager
