@@ -39,7 +39,7 @@ class System(StrEnum):
     OPENMETER = "openmeter"
 
 
-def push(  # noqa: PLR0917 (typer's way to have an argument first)
+def push(
     system: Annotated[System, typer.Argument(help="The billing system.")],
     month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A closed month.")],
     customers: Annotated[
