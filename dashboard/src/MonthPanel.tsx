@@ -1,17 +1,19 @@
 import * as format from "./format";
 import { Panel } from "./Panel";
-import type { Month } from "./types";
+import { amounts } from "./totals";
+import type { Month, PlanUsage } from "./types";
 import type { Loaded } from "./useLoaded";
 
-export function MonthPanel({ loaded }: { loaded: Loaded<Month[]> }) {
+export function MonthPanel({ loaded, plans }: { loaded: Loaded<Month[]>; plans: PlanUsage[] | undefined }) {
   return (
     <Panel class="narrow" title="This month so far" loaded={loaded} isEmpty={(months) => months.length < 2}>
-      {(months) => <Comparison before={months[0]!} now={months[1]!} />}
+      {(months) => <Comparison before={months[0]!} now={months[1]!} plans={plans ?? []} />}
     </Panel>
   );
 }
 
-function Comparison({ before, now }: { before: Month; now: Month }) {
+function Comparison({ before, now, plans }: { before: Month; now: Month; plans: PlanUsage[] }) {
+  const forecasts = amounts(plans, ({ currency, forecast_amount }) => ({ currency, amount: forecast_amount }));
   const currencies = Object.entries(now.amounts);
   return (
     <>
@@ -35,8 +37,13 @@ function Comparison({ before, now }: { before: Month; now: Month }) {
         {currencies.map(([currency, amount]) => (
           <>
             <dd key={currency}><strong>{format.money(amount, currency)}</strong></dd>
+            {forecasts.has(currency) && (
+              <dd class="muted">
+                {format.money(forecasts.get(currency)!, currency)} at the month's end: a forecast, if the rest goes as the part until now
+              </dd>
+            )}
             {before.amounts[currency] !== undefined && (
-              <dd class="muted">{format.money(before.amounts[currency], currency)} for the whole of {format.month(before.month)}</dd>
+              <dd class="muted">{format.money(before.amounts[currency], currency)} {before.is_closed ? "charged for" : "for the whole of"} {format.month(before.month)}</dd>
             )}
           </>
         ))}

@@ -40,11 +40,17 @@ export const day = (date: string) => dayName(`${date}T00:00:00Z`);
 export const longDay = (date: string) => longDayName(`${date}T00:00:00Z`);
 export const month = (date: string) => monthName(`${date}T00:00:00Z`);
 
-export function money(amount: Numeric, currency: string): string {
-  const parts = new Intl.NumberFormat("en", { style: "currency", currency, currencyDisplay: "code" }).formatToParts(Number(amount));
+/** An amount, with the decimals that its currency has; `digits`: up to so many, for prices. */
+export function money(amount: Numeric, currency: string, digits?: number): string {
+  const parts = new Intl.NumberFormat("en", {
+    style: "currency", currency, currencyDisplay: "code", ...(digits !== undefined && { maximumFractionDigits: digits }),
+  }).formatToParts(Number(amount));
   const text = (isWanted: (type: string) => boolean) => parts.filter(({ type }) => isWanted(type)).map(({ value }) => value).join("");
   return `${currency}\u00a0${text((type) => type !== "currency" && type !== "literal")}`;
 }
+
+/** What one call or one minute costs: money is rounded where a month is summed up, not here. */
+export const price = (amount: Numeric, currency: string) => money(amount, currency, 6);
 
 /** 3725.5 → 1:02:05 */
 export function duration(value: Numeric | null): string {
