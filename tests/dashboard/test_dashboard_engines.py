@@ -78,7 +78,7 @@ def test_what_cannot_be_drawn_is_said_and_can_be_tried_again(
     """One panel's trouble is its own; the others stand."""
 
     def nonsense(request: Seen) -> Answer:
-        if request.path.endswith("widget_refusal_totals") and request.method == "POST":
+        if "/widget_refusal_totals" in request.path and request.method == "POST":
             return Answer(200, '[{"reason": null}]', {"content-type": "application/json"})
         return proxy.pass_on(request)
 

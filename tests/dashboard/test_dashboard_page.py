@@ -246,7 +246,7 @@ def test_a_wrong_password(usage_page: UsagePage, owner: Owner) -> None:
 def test_loading_and_failing(usage_page: UsagePage, played: Owner) -> None:
     """A panel waits by itself, says what failed, and can be tried again; the others go on."""
     held: list[Route] = []
-    usage_page.page.route("**/rpc/widget_daily_usage", lambda route: held.append(route))
+    usage_page.page.route("**/rpc/widget_daily_usage?*", lambda route: held.append(route))
     usage_page.sign_in(played)
     panel = usage_page.panel("Day by day")
     expect(panel.get_by_role("status")).to_have_text("Loading…")
@@ -258,7 +258,7 @@ def test_loading_and_failing(usage_page: UsagePage, played: Owner) -> None:
     expect(panel.get_by_role("alert")).to_contain_text("This could not be loaded: The project cannot be reached.")
     expect(usage_page.figure("Calls")).to_contain_text("could not be loaded")
     expect(usage_page.panel("By widget")).to_contain_text(played.widget_name)
-    usage_page.page.unroute("**/rpc/widget_daily_usage")
+    usage_page.page.unroute("**/rpc/widget_daily_usage?*")
     panel.get_by_role("button", name="Try again").click()
     expect(usage_page.figure("Calls")).to_contain_text("11")
 
