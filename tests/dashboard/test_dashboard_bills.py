@@ -1,4 +1,4 @@
-"""What an owner sees of plans and statements, on a project that cuts lists at 1,000 rows and loses a connection now and then."""
+"""What an owner sees of plans and statements; the project cuts lists at 1,000 rows and loses connections."""
 
 import csv
 from collections.abc import Iterator
@@ -79,7 +79,8 @@ def billed() -> Iterator[Billed]:
         owner, chain = add_owner(db, "Shop voice", 1), add_owner(db, "Branch", MANY)
         db.execute(
             """
-            insert into widget_plans (widget_id, valid_from, name, included_seconds, price_per_minute, currency, monthly_fee)
+            insert into widget_plans
+              (widget_id, valid_from, name, included_seconds, price_per_minute, currency, monthly_fee)
             values (%s, %s, 'Pro', %s, %s, 'EUR', %s)
             """,
             [owner.widget_id, BEFORE.replace(day=1).date(), INCLUDED, PRICE, FEE],
@@ -150,7 +151,7 @@ def test_the_plan_and_what_is_left_of_it(usage_page: UsagePage, billed: Billed) 
 
 
 def test_a_statement_and_its_lines(usage_page: UsagePage, billed: Billed, tmp_path: Path) -> None:
-    """Opened from the list: what is to be paid, each charge, the adjusted calls with the reason, the calls, and whom to ask."""
+    """Opened from the list: what is to be paid, each charge, the adjusted calls and why, all calls, whom to ask."""
     paid = query(
         billed,
         "select sum(difference_amount) as amount from widget_statement_charges where period = %s and widget_id = %s",

@@ -263,8 +263,9 @@ def test_loading_and_failing(usage_page: UsagePage, played: Owner) -> None:
     expect(usage_page.figure("Calls")).to_contain_text("11")
 
 
-def test_nothing_to_show(usage_page: UsagePage, owner: Owner, sign_up: Callable[[str], UUID]) -> None:
+def test_nothing_to_show(db: Connection, usage_page: UsagePage, owner: Owner, sign_up: Callable[[str], UUID]) -> None:
     """A widget without calls, and an owner without widgets, are told so."""
+    record(db, owner.widget_id, session_name(), "widget_load", days_ago(1))
     usage_page.open(owner)
     expect(usage_page.panel("Day by day")).to_contain_text("No calls in this period.")
     expect(usage_page.panel("Refused events")).to_contain_text("None in this period")
@@ -277,9 +278,9 @@ def test_nothing_to_show(usage_page: UsagePage, owner: Owner, sign_up: Callable[
     expect(usage_page.page.get_by_role("heading", name="No widgets yet")).to_be_visible()
 
 
-def test_a_session_that_has_ended(usage_page: UsagePage, owner: Owner) -> None:
+def test_a_session_that_has_ended(usage_page: UsagePage, played: Owner) -> None:
     """A token that the project does not take any more leads back to signing in."""
-    usage_page.open(owner)
+    usage_page.open(played)
 
     usage_page.page.route("**/rest/v1/rpc/**", lambda route: route.continue_(headers=forged(route)))
     usage_page.page.get_by_role("combobox", name="Period").select_option("Last 7 days")
@@ -292,21 +293,21 @@ def forged(route: Route) -> dict[str, str]:
 
 
 def test_refused_domains_come_with_their_remedy(
-    db: Connection, stack: Stack, http: httpx.Client, usage_page: UsagePage, owner: Owner
+    stack: Stack, http: httpx.Client, usage_page: UsagePage, played: Owner
 ) -> None:
     """What the door turned away a moment ago stands there with the host to add."""
     answer = http.post(
         "/rest/v1/rpc/track_event",
         headers={"apikey": stack.publishable_key, "origin": "https://new-shop.example"},
-        json={"widget_id": str(owner.widget_id), "event_type": "widget_load", "session_id": "s"},
+        json={"widget_id": str(played.widget_id), "event_type": "widget_load", "session_id": "s"},
     )
     assert answer.status_code == 403
 
-    usage_page.open(owner)
+    usage_page.open(played)
 
     [row] = usage_page.rows("Refused events")
     assert row[:3] == [
-        owner.widget_name,
+        played.widget_name,
         "new-shop.example",
         "If this is your page, add new-shop.example to the widget's allowed domains.",
     ]
@@ -341,9 +342,9 @@ def test_what_senders_write_stays_text(
     assert usage_page.complaints == []
 
 
-def test_the_policy_stops_what_gets_in(usage_page: UsagePage, owner: Owner, stack: Stack) -> None:
+def test_the_policy_stops_what_gets_in(usage_page: UsagePage, played: Owner, stack: Stack) -> None:
     """Even markup that somebody got into the page would neither run nor reach another host; no secret is in it."""
-    usage_page.open(owner)
+    usage_page.open(played)
 
     outcome = usage_page.page.evaluate(
         """async () => {
