@@ -77,7 +77,7 @@ function Report({ api, email, widgets, zone }: ReportProps) {
   if (statement !== null) {
     return <StatementPage {...{ api, only, names, email, zone }} period={statement} onClose={() => change({ statement: null })} />;
   }
-  return <Usage key={only?.id} {...{ api, widgets, names, only, zone, change }} period={address.period} />;
+  return <Usage {...{ api, widgets, names, only, zone, change }} period={address.period} />;
 }
 
 /** Two widgets of one name are told apart by the beginning of their ids. */
@@ -96,7 +96,9 @@ type UsageProps = {
 function Usage({ api, widgets, names, only, zone, change, period: wanted }: UsageProps) {
   const { preset, period } = readPeriod(wanted, zone);
   const [arrivals, setArrivals] = useState(0); // first events that came while somebody waited for them
-  const [looks, setLooks] = useState(0); // for a first event, in vain
+  const shown = only ?? (widgets.length === 1 ? widgets[0]! : null);
+  const [waiting, setWaiting] = useState({ id: "", looks: 0 }); // for the first event of that widget, in vain so far
+  const looks = waiting.id === shown?.id ? waiting.looks : 0;
   const { firstDay, lastDay } = period;
   const selection: Selection = useMemo(
     () => ({ ...boundsOf({ firstDay, lastDay }, zone), only_widget: only?.id ?? null }),
@@ -139,7 +141,6 @@ function Usage({ api, widgets, names, only, zone, change, period: wanted }: Usag
     document.title = `Usage: ${only ? names.get(only.id) : "all widgets"}`;
   }, [only, names]);
 
-  const shown = only ?? (widgets.length === 1 ? widgets[0]! : null);
   const onPick = (id: string) => change({ widget: id });
   return (
     <>
@@ -154,9 +155,9 @@ function Usage({ api, widgets, names, only, zone, change, period: wanted }: Usag
             api={api}
             widget={shown}
             name={names.get(shown.id)!}
-            onNothing={setLooks}
+            onNothing={(looks) => setWaiting({ id: shown.id, looks })}
             onFirstEvent={() => {
-              setLooks(0);
+              setWaiting({ id: "", looks: 0 });
               setArrivals((n) => n + 1);
             }}
           />

@@ -8,7 +8,7 @@ const change = new Intl.NumberFormat("en", { style: "percent", maximumFractionDi
 
 /** A date by a pattern of its parts' names: how a locale orders and separates them differs between engines. */
 function dateFormat(pattern: string, options: Intl.DateTimeFormatOptions): (instant: string) => string {
-  const formatter = new Intl.DateTimeFormat("en-GB", { hourCycle: "h23", ...options });
+  const formatter = new Intl.DateTimeFormat("en-US", { hourCycle: "h23", ...options });
   return (instant) => {
     const parts = new Map(formatter.formatToParts(new Date(instant)).map(({ type, value }) => [type as string, value]));
     return pattern.replace(/[a-z]+/gi, (name) => parts.get(name) ?? name);
