@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from local_stack.demo_site import DemoSite
 from local_stack.stack import Stack
-from tests.dashboard.conftest import PASSWORD, Owner, UsagePage, play_call, today
+from tests.dashboard.conftest import PASSWORD, Owner, UsagePage, axe, play_call, today
 from tests.support import Connection
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -199,6 +199,8 @@ def test_a_statement_on_paper(usage_page: UsagePage, billed: Billed) -> None:
     ink = "getComputedStyle(document.querySelector('.totals .value')).color"
     assert usage_page.page.evaluate(ink) == "rgb(0, 0, 0)"
     assert usage_page.page.pdf().startswith(b"%PDF")
+    usage_page.page.emulate_media(media="screen", color_scheme="dark")
+    assert axe(usage_page.page) == []
 
 
 def test_pending_adjustments_are_named(usage_page: UsagePage, billed: Billed) -> None:

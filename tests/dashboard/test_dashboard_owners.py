@@ -8,7 +8,7 @@ from playwright.sync_api import Request, expect
 from local_stack.demo_site import DemoSite, Page
 from local_stack.stack import Stack
 from tests.conftest import NewWidget
-from tests.dashboard.conftest import PASSWORD, Owner, UsagePage
+from tests.dashboard.conftest import PASSWORD, Owner, UsagePage, axe
 from tests.support import Connection
 
 NEW_PASSWORD = "another correct horse"
@@ -99,6 +99,7 @@ def test_an_empty_widget_waits_for_its_first_event(usage_page: UsagePage, sign_u
     expect(setup).to_contain_text("Waiting for the first event.")
     expect(page.locator(".figure")).to_have_count(0)
     expect(page.get_by_text("every page")).to_have_count(0)
+    assert axe(page) == []
 
     snippet = setup.locator("pre").inner_text()
     assert str(widget_id) in snippet
