@@ -39,7 +39,7 @@ function Comparison({ before, now, plans }: { before: Month; now: Month; plans: 
             <dd key={currency}><strong>{format.money(amount, currency)}</strong></dd>
             {forecasts.has(currency) && (
               <dd class="muted">
-                {format.money(forecasts.get(currency)!, currency)} at the month's end: a forecast, if the rest goes as the part until now
+                {format.money(forecasts.get(currency)!, currency)} by the end of the month: a forecast, at the rate so far
               </dd>
             )}
             {before.amounts[currency] !== undefined && (

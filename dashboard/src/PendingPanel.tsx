@@ -26,7 +26,7 @@ export function adjustmentColumns<Row extends PendingAdjustment | StatementLine>
       ),
     },
     { title: "Widget", value: nameOf, isMinor: true },
-    { title: "Why", value: (row) => row.rule, show: (row) => <span class="place">{row.rule}</span>, isMinor: true },
+    { title: "Why", value: (row) => row.rule, show: (row) => <span class="place">{row.rule}</span> },
     { title: "Billed", value: (row) => row.old_seconds, show: (row) => format.seconds(row.old_seconds), isNumber: true, isMinor: true },
     { title: "Now", value: (row) => row.new_seconds, show: (row) => format.seconds(row.new_seconds), isNumber: true, isMinor: true },
     {

@@ -50,7 +50,7 @@ export function PlansPanel({ loaded, names, onPick }: Props) {
     <Panel
       class="full"
       title="Plans this month"
-      note="What each plan makes of the month so far. A forecast takes it that the rest of the month goes as the part until now."
+      note="What each plan charges for the month so far. The forecast assumes that the rest of the month goes like the part so far."
       loaded={loaded}
       isEmpty={(rows) => rows.length === 0}
       empty="No plan holds this month, and there are no calls."

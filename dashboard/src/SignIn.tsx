@@ -15,8 +15,8 @@ export function SignIn({ client, hasEnded, linkProblem }: Props) {
     return (
       <main class="alone">
         <div class="card sign-in" role="status">
-          <h1>Look into your mail</h1>
-          <p>If {sentTo} has an account here, a link to set a password is on its way. It works once, and for a short time.</p>
+          <h1>Check your email</h1>
+          <p>If {sentTo} has an account here, a link to set a password is on its way. It works once, and for a short time only.</p>
           <button onClick={() => { setSentTo(null); setIsForgotten(false); }}>Back to signing in</button>
         </div>
       </main>
@@ -29,8 +29,8 @@ export function SignIn({ client, hasEnded, linkProblem }: Props) {
         title={hasLinkProblem ? "This link does not work any more" : "Set a new password"}
         note={
           hasLinkProblem
-            ? <>{linkProblem}. Have a new one sent to you.</>
-            : "You get a mail with a link. It also helps if you were invited and never set a password."
+            ? <>{linkProblem}. Ask for a new one.</>
+            : "We send you a link to set one. Use it also if you were invited and have not set a password yet."
         }
         action="Send the link"
         busy="Sending…"
@@ -57,7 +57,7 @@ export function SignIn({ client, hasEnded, linkProblem }: Props) {
       busy="Signing in…"
       submit={async (fields) =>
         (await client.auth.signInWithPassword({ email: String(fields.get("email")), password: String(fields.get("password")) })).error}
-      other={<button type="button" class="link" onClick={() => setIsForgotten(true)}>Forgotten, or never had a password?</button>}
+      other={<button type="button" class="link" onClick={() => setIsForgotten(true)}>No password, or forgotten it?</button>}
     >
       <Email value={email} onChange={setEmail} />
       <label>

@@ -11,7 +11,7 @@ from tests.conftest import NewWidget
 from tests.dashboard.conftest import PASSWORD, Owner, UsagePage, axe
 from tests.support import Connection
 
-NEW_PASSWORD = "another correct horse"
+NEW_PASSWORD = "correct horse battery staple"
 # As GoTrue answers a link that was used already.
 USED_LINK = "#error=access_denied&error_code=otp_expired&error_description=Email+link+is+invalid+or+has+expired"
 
@@ -45,7 +45,7 @@ def test_a_forgotten_password(db: Connection, stack: Stack, usage_page: UsagePag
     """Asked for on the page, a link leads to a new password, which is the one from then on."""
     page = usage_page.page
     page.goto(usage_page.site.address("/dashboard/"))
-    page.get_by_role("button", name="Forgotten, or never had a password?").click()
+    page.get_by_role("button", name="No password, or forgotten it?").click()
     page.get_by_label("Email").fill(owner.email)
     with page.expect_request("**/auth/v1/recover*") as asked:
         page.get_by_role("button", name="Send the link").click()

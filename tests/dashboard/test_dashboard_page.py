@@ -368,7 +368,7 @@ def test_everybody_can_use_it(db: Connection, usage_page: UsagePage, played: Own
     page.goto(usage_page.site.address("/dashboard/"))
     expect(page.get_by_label("Email")).to_be_visible()
     findings = axe(page)
-    page.get_by_role("button", name="Forgotten").click()
+    page.get_by_role("button", name="No password").click()
     findings += axe(page)
 
     usage_page.open(played)
