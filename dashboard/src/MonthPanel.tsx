@@ -1,6 +1,6 @@
 import * as format from "./format";
 import { Panel } from "./Panel";
-import { amounts } from "./totals";
+import { amounts, sumOf } from "./totals";
 import type { Month, PlanUsage } from "./types";
 import type { Loaded } from "./useLoaded";
 
@@ -14,6 +14,8 @@ export function MonthPanel({ loaded, plans }: { loaded: Loaded<Month[]>; plans: 
 
 function Comparison({ before, now, plans }: { before: Month; now: Month; plans: PlanUsage[] }) {
   const forecasts = amounts(plans, ({ currency, forecast_amount }) => ({ currency, amount: forecast_amount }));
+  const [guessed, counted] = [sumOf(plans.map((row) => row.assumed_seconds)), sumOf(plans.map((row) => row.billable_seconds))].map(Number);
+  const assumed = counted ? guessed! / counted : 0;
   const currencies = Object.entries(now.amounts);
   return (
     <>
@@ -32,6 +34,7 @@ function Comparison({ before, now, plans }: { before: Month; now: Month; plans: 
         <dd class="muted">
           {format.minutes(before.billable_seconds_to_date)} by then, {format.minutes(before.billable_seconds)} in the whole month
         </dd>
+        {assumed > 0 && <dd class="muted">{format.share(assumed)} of this month's time is of calls whose end was assumed</dd>}
         <dt>Bill so far</dt>
         {currencies.length === 0 && <dd class="muted">No plan with a price holds this month.</dd>}
         {currencies.map(([currency, amount]) => (

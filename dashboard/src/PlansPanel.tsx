@@ -1,3 +1,4 @@
+import { Assumed } from "./Assumed";
 import * as format from "./format";
 import { Panel } from "./Panel";
 import { type Column, DownloadButton, PagedTable, plainColumns } from "./Table";
@@ -28,7 +29,7 @@ export function PlansPanel({ loaded, names, onPick }: Props) {
     {
       title: "Billable minutes",
       value: (row) => row.billable_seconds,
-      show: (row) => <>{format.minutes(row.billable_seconds)}<span class="muted meaning">{included(row)}</span></>,
+      show: (row) => <>{format.minutes(row.billable_seconds)}<span class="muted meaning">{included(row)}</span><Assumed of={row} /></>,
       isNumber: true,
     },
     {

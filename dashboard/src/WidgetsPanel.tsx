@@ -1,3 +1,4 @@
+import { Assumed } from "./Assumed";
 import * as format from "./format";
 import { Panel } from "./Panel";
 import { type Column, DownloadButton, PagedTable } from "./Table";
@@ -13,7 +14,7 @@ export function WidgetsPanel({ loaded, names, name, onPick }: Props) {
     { title: "Widget", value: nameOf, show: (row) => <button class="link" onClick={() => onPick(row.widget_id)}>{nameOf(row)}</button> },
     { title: "Calls", value: (row) => row.calls, show: (row) => format.count(row.calls), isNumber: true },
     { title: "Failed", value: (row) => row.failed_calls, show: (row) => format.count(row.failed_calls), isNumber: true, isMinor: true },
-    { title: "Billable seconds", value: (row) => row.billable_seconds, show: (row) => <>{format.seconds(row.billable_seconds)}{assumed(row)}</>, isNumber: true },
+    { title: "Billable seconds", value: (row) => row.billable_seconds, show: (row) => <>{format.seconds(row.billable_seconds)}<Assumed of={row} /></>, isNumber: true },
     { title: "Charged seconds", value: (row) => row.charged_seconds, show: (row) => format.seconds(row.charged_seconds), isNumber: true, isMinor: true },
     {
       title: "Amount",
@@ -53,10 +54,4 @@ export function WidgetsPanel({ loaded, names, name, onPick }: Props) {
       )}
     </Panel>
   );
-}
-
-/** How much of a bill rests on a guess. */
-function assumed({ assumed_seconds, billable_seconds }: WidgetUsage) {
-  const share = Number(billable_seconds) > 0 ? Number(assumed_seconds) / Number(billable_seconds) : 0;
-  return share > 0 && <span class="muted meaning">{format.share(share)} assumed</span>;
 }
