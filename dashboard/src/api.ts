@@ -26,7 +26,6 @@ interface Query extends PromiseLike<Answer> {
   eq(column: string, value: unknown): Query;
   neq(column: string, value: unknown): Query;
   gt(column: string, value: unknown): Query;
-  lt(column: string, value: unknown): Query;
   order(column: string): Query;
   limit(rows: number): Query;
   range(from: number, to: number): Query;
