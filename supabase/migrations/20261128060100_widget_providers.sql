@@ -191,6 +191,10 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Most calls have no decision: their events need not be read.
+  if state.evidence = 'operator' is not true then
+    return null;
+  end if;
   return (
     select e.properties ->> 'corrected_by' = 'match_widget_provider_records'
     from public.widget_analytics e
