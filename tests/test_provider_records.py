@@ -1,6 +1,7 @@
 """A call provider's own records: kept once, matched with the calls that browsers reported, billed once."""
 
 import random
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from local_stack.places import ROOT
 from local_stack.stack import Stack
 from tests.billing_support import add_plan
 from tests.conftest import Connect, FreshDatabase, NewOwner, NewWidget
@@ -487,3 +489,18 @@ def test_a_record_is_kept_where_matching_fails(
 
     assert (answer["record"], answer["matched"]) == ("stored", False)
     assert lengths(db, widget_id) == {"s": (90, "provider")}
+
+
+def test_the_sql_of_the_docs_runs(db: Connection) -> None:
+    """As it stands in docs/providers.md, for a widget of its id."""
+    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "providers.md").read_text(), re.DOTALL)
+
+    with db.transaction(force_rollback=True):
+        db.execute("set local search_path = public")
+        db.execute("insert into widgets (id) values ('0199a0c4-0000-7000-8000-000000000001')")
+        for block in blocks:
+            db.execute(block)
+        row = db.execute("select count(*) as calls from widget_provider_calls where call_id = 'call-7'").fetchone()
+
+    assert len(blocks) == 4
+    assert row == {"calls": 1}

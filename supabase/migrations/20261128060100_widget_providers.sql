@@ -7,6 +7,7 @@ create table public.widget_provider_agents (
   agent text not null default '*',
   widget_id uuid references public.widgets (id),
   constraint widget_provider_agents_have_one_widget primary key (provider, agent),
+  constraint provider_is_a_short_lower_case_name check (provider ~ '^[a-z][a-z0-9_-]{0,49}$'),
   constraint agent_has_1_to_255_characters check (length(agent) between 1 and 255)
 );
 
@@ -191,6 +192,10 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Most calls have no decision: their events need not be read.
+  if state.evidence = 'operator' is not true then
+    return null;
+  end if;
   return (
     select e.properties ->> 'corrected_by' = 'match_widget_provider_records'
     from public.widget_analytics e
@@ -229,7 +234,8 @@ comment on function widget_internal.first_told_at(widget_internal.call_states) i
 
 create function widget_internal.provider_candidates(provider_call public.widget_provider_calls, at timestamptz)
 returns table (widget_id uuid, session_id text, call_id text, matched_by text)
-language plpgsql stable
+-- By the estimate of a thousand, each would be looked for by reading all calls.
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -295,7 +301,7 @@ comment on function widget_internal.provider_candidates(public.widget_provider_c
 
 create function widget_internal.provider_shares(provider_call public.widget_provider_calls, at timestamptz)
 returns setof widget_internal.provider_share
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -361,7 +367,7 @@ comment on function widget_internal.provider_shares(public.widget_provider_calls
 
 create function widget_internal.share_events(share widget_internal.provider_share)
 returns table (source text, event_type text, at timestamptz, received_at timestamptz, properties jsonb)
-language plpgsql volatile
+language plpgsql volatile rows 2
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column

@@ -5,6 +5,7 @@ create table public.widget_provider_agents (
   agent text not null default '*',
   widget_id uuid references public.widgets (id),
   constraint widget_provider_agents_have_one_widget primary key (provider, agent),
+  constraint provider_is_a_short_lower_case_name check (provider ~ '^[a-z][a-z0-9_-]{0,49}$'),
   constraint agent_has_1_to_255_characters check (length(agent) between 1 and 255)
 );
 

@@ -36,6 +36,10 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Most calls have no decision: their events need not be read.
+  if state.evidence = 'operator' is not true then
+    return null;
+  end if;
   return (
     select e.properties ->> 'corrected_by' = 'match_widget_provider_records'
     from public.widget_analytics e
@@ -74,7 +78,8 @@ comment on function widget_internal.first_told_at(widget_internal.call_states) i
 
 create function widget_internal.provider_candidates(provider_call public.widget_provider_calls, at timestamptz)
 returns table (widget_id uuid, session_id text, call_id text, matched_by text)
-language plpgsql stable
+-- By the estimate of a thousand, each would be looked for by reading all calls.
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -140,7 +145,7 @@ comment on function widget_internal.provider_candidates(public.widget_provider_c
 
 create function widget_internal.provider_shares(provider_call public.widget_provider_calls, at timestamptz)
 returns setof widget_internal.provider_share
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column

@@ -3,7 +3,7 @@
 
 create function widget_internal.share_events(share widget_internal.provider_share)
 returns table (source text, event_type text, at timestamptz, received_at timestamptz, properties jsonb)
-language plpgsql volatile
+language plpgsql volatile rows 2
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
