@@ -302,7 +302,7 @@ def test_a_draft_rates_a_closed_months_calls(books: Books) -> None:
 
     done = books.run("what-if", "draft.json", "--month", "2020-08", "--widget", "Müller's shop")
 
-    assert done.stdout.splitlines()[3].split() == (
+    assert done.stdout.splitlines()[4].split() == (
         "Müller's shop 120 60 0.10 EUR 0.60 EUR 0.50 EUR".split()  # noqa: SIM905
     )
 
