@@ -1,5 +1,6 @@
 """The verbs that write what bills rest on: they show what will happen, ask, and say what to do instead."""
 
+import json
 import os
 import pty
 import subprocess
@@ -302,7 +303,7 @@ def test_a_draft_rates_a_closed_months_calls(books: Books) -> None:
 
     done = books.run("what-if", "draft.json", "--month", "2020-08", "--widget", "Müller's shop")
 
-    assert done.stdout.splitlines()[3].split() == (
+    assert done.stdout.splitlines()[4].split() == (
         "Müller's shop 120 60 0.10 EUR 0.60 EUR 0.50 EUR".split()  # noqa: SIM905
     )
 
@@ -371,7 +372,7 @@ def test_names_stand_in_exports_and_change_no_bill(books: Books) -> None:
 
 
 def test_owners_export_their_own_names(books: Books) -> None:
-    """A signed-in owner's directory has the own widgets alone, with the own address."""
+    """A signed-in owner's directory has the own widgets alone, with the own address; nobody else's is told."""
     owner_id = books.value("insert into auth.users (id, email) values (gen_random_uuid(), 'me@x.example') returning id")
     books.db.execute("insert into public.widgets (name, owner_id) values ('Mine', %s)", [owner_id])
     token = books.stack.token_for(owner_id)
@@ -379,8 +380,15 @@ def test_owners_export_their_own_names(books: Books) -> None:
         url=books.stack.api_url, publishable_key=books.stack.publishable_key, access_token=token
     ) as client:
         found = [(widget.name, widget.owner_email) for widget in client.widgets()]
+    stranger = books.value("insert into auth.users (id, email) values (gen_random_uuid(), 's@x.example') returning id")
+    with books.db.transaction(force_rollback=True):
+        claims = json.dumps({"role": "authenticated", "sub": str(owner_id)})
+        books.db.execute("select set_config('request.jwt.claims', %s, true)", [claims])
+        books.db.execute("set local role authenticated")
+        told = [books.value("select widget_internal.owner_email(%s)", user) for user in (owner_id, stranger)]
 
     assert found == [("Mine", "me@x.example")]
+    assert told == ["me@x.example", None]
 
 
 def test_a_period_of_closed_and_open_months_says_which(books: Books) -> None:

@@ -217,6 +217,7 @@ class WidgetAnalytics(Books):
             month=month,
             month_calls=sum(one.calls for one in usage),
             month_seconds=sum((one.billable_seconds for one in usage), Decimal(0)),
+            month_assumed_seconds=sum((one.assumed_seconds for one in usage), Decimal(0)),
             refusals=dict(sorted(refusals.items(), key=lambda entry: (-entry[1], entry[0]))),
             rates=next(rates for rates in self.rates(since=since) if rates.widget_id is None),
             alarms=tuple(self.alarms(thresholds)),

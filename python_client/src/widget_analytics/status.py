@@ -39,7 +39,7 @@ class Status:
         open_calls: calls that have not ended.
         month: this calendar month, in UTC.
         month_calls: its calls so far.
-        month_seconds: their billable seconds so far.
+        month_seconds: their billable seconds so far; ``month_assumed_seconds`` those of them whose end is assumed.
         refusals: events refused in the last 24 whole hours and this one, by reason, the most frequent first.
         rates: of all widgets together, of the last 24 whole hours and this one.
         months_to_close: the months that are over and wait to be closed, the earliest first.
@@ -53,6 +53,7 @@ class Status:
     month: Period
     month_calls: int
     month_seconds: Decimal
+    month_assumed_seconds: Decimal
     refusals: dict[str, int]
     rates: Rates
     alarms: tuple[Alarm, ...]

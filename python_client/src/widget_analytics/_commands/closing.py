@@ -11,7 +11,7 @@ import typer
 
 from widget_analytics._commands.asking import DryRun, Yes, goes_ahead
 from widget_analytics._commands.finding import WidgetsOption, find_ids
-from widget_analytics._commands.tables import Sums, count, minute, money, number, price, table
+from widget_analytics._commands.tables import Sums, assumed_share, count, minute, money, number, price, table
 from widget_analytics._exit import one_line_errors
 from widget_analytics._labels import names_of
 from widget_analytics._options import period_of
@@ -19,6 +19,7 @@ from widget_analytics.book_models import MonthToClose, PendingMonth
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import UsageError
 from widget_analytics.models import Charge, Widget
+from widget_analytics.periods import Period
 
 _MOST_SHOWN = 30
 _SETTLING_DAYS = 7
@@ -85,6 +86,8 @@ def _close(client: WidgetAnalytics, month: str, *, dry_run: bool, yes: bool) -> 
         raise UsageError(f"--month: {month} is not over before {minute(bounds.period_end)}; --dry-run shows it so far")
     settled = bounds.period_end + timedelta(days=_SETTLING_DAYS)
     lines = list(_charge_lines(client.statement_preview(month), names_of(client), first))
+    assumed = assumed_share(client.usage(Period(bounds.period_start, bounds.period_end)))
+    lines.append(f"assumed ends: {assumed} of the billable seconds of {month}")
     lines += [f"{waiting.month:%Y-%m} waits to be closed before it" for waiting in earlier]
     if settled > now:
         lines.append(

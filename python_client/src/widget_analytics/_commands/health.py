@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from widget_analytics._commands.closing import pending_line, waiting_lines
+from widget_analytics._commands.tables import share
 from widget_analytics._exit import OTHER_ALARM, STATUS_CODES, one_line_errors
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.models import CleanupResult, CleanupRun
@@ -115,7 +116,9 @@ def _status_lines(now: Status) -> Iterator[str]:
     if rates.response_ms_median is not None:
         yield f"answers in 24 h  half within {rates.response_ms_median:,} ms, 95 % within {rates.response_ms_p95:,} ms"
     calls = f"{now.month_calls:,} call" + ("" if now.month_calls == 1 else "s")
-    yield f"{now.month.start:%Y-%m} so far   {calls}, {now.month_seconds:,f} billable seconds"
+    seconds = f"{now.month_seconds:,f} billable seconds"
+    assumed = f", {share(now.month_assumed_seconds, now.month_seconds)} of them assumed" if now.month_seconds else ""
+    yield f"{now.month.start:%Y-%m} so far   {calls}, {seconds}{assumed}"
     for waiting in waiting_lines(now.months_to_close, now.at) if now.months_to_close else ():
         yield f"to close         {waiting}"
     for pending in now.pending:

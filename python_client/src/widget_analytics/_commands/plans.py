@@ -15,7 +15,7 @@ import typer
 
 from widget_analytics._commands.asking import DryRun, Yes, goes_ahead
 from widget_analytics._commands.finding import WidgetOption, WidgetsOption, find_ids, find_widget
-from widget_analytics._commands.tables import Sums, money, number, plain, price, table
+from widget_analytics._commands.tables import Sums, assumed_share, money, number, plain, price, table
 from widget_analytics._exit import one_line_errors
 from widget_analytics._labels import names_of
 from widget_analytics._options import period_of
@@ -228,6 +228,8 @@ def what_if(
                 if wanted is None or usage.widget_id in wanted
             }
             typer.echo(f"{month} by {plain(terms.name)}: {terms.sentence()}")
+            shares = [assumed_share(usages.values()) for usages in (before, after)]
+            typer.echo(f"assumed ends: {shares[0]} of the billable seconds, by the draft {shares[1]}")
             for line in _before_and_after(before.values(), after.values(), names_of(client)):
                 typer.echo(line)
 

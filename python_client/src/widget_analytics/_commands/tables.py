@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from widget_analytics.models import Usage
+
 _GAP = "  "
 
 
@@ -56,6 +58,19 @@ def minute(at: datetime) -> str:
 def second(at: datetime) -> str:
     """Write a moment to the second."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def share(part: Decimal, whole: Decimal) -> str:
+    """Write which part of a whole it is."""
+    return f"{part * 100 / whole:.1f} %" if whole else "none"
+
+
+def assumed_share(usages: Iterable[Usage]) -> str:
+    """Say which part of the billable seconds rests on ends that are assumed."""
+    usages = list(usages)
+    zero = Decimal(0)
+    assumed, all_of_it = sum((u.assumed_seconds for u in usages), zero), sum((u.billable_seconds for u in usages), zero)
+    return share(assumed, all_of_it)
 
 
 def count(many: int, noun: str) -> str:
