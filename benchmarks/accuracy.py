@@ -1,7 +1,7 @@
 """How far from the truth a month's bill is: by the user's document, and by this project. `scripts/bench-accuracy`.
 
 Months of calls are made up, with the true length of each known, and with the trouble that real ones have. What would
-reach the server goes into a table of the seed's shape, billed by the seed's own query after its own cleanup, and into
+reach the server goes into a table of the original shape, billed by the original document's own query after its own cleanup, and into
 the ledger. Everything is drawn from one seed, so the figures come out the same again.
 """
 
@@ -122,7 +122,7 @@ class Sent:
     received_at: datetime
     # By the server: receipt less the age that the sender gives.
     happened_at: datetime
-    # By the sender's own clock: what a table of the seed's shape is told.
+    # By the sender's own clock: what a table of the original shape is told.
     claimed_at: datetime
 
 
@@ -170,11 +170,11 @@ class World:
         def send(event_type: str, after: float, trackers: tuple[UUID, ...], late: float = 0) -> None:
             happened = started_at + timedelta(seconds=after)
             left = happened + timedelta(seconds=late)
-            # On its way for 80 ms, for one in a thousand a third of a second; this is all that can shift R3's time.
+            # On its way for 80 ms, for one in a thousand a third of a second; this is all that can shift an event's time.
             received = left + timedelta(seconds=self.random.lognormvariate(-2.5, 0.45))
             # In whole milliseconds by the sender's clock, whatever that shows.
             age = timedelta(milliseconds=round((clock(left) - clock(happened)) / timedelta(milliseconds=1)))
-            # A repeat has the id that the sender gave; the seed's sender gives none.
+            # A repeat has the id that the sender gave; the original sender gives none.
             id = UUID(int=self.random.getrandbits(128))
             times = [received]
             if self.random.random() < DUPLICATES:
@@ -211,7 +211,7 @@ class Result:
     name: str
     true_seconds: float
     of_sessions: list[float]
-    # The seed bills sessions, and cannot tell the calls of one apart.
+    # The original SQL bills sessions, and cannot tell the calls of one apart.
     of_calls: list[float] | None = None
 
     @property
@@ -244,8 +244,8 @@ def measure(
     say(f"making up {calls:,} calls")
     world.make_calls(calls)
     _load(connection, world.sent)
-    say(f"billing {len(world.sent):,} events: the seed's SQL")
-    by_seed = _bill_by_seed(connection)
+    say(f"billing {len(world.sent):,} events: the original SQL")
+    by_seed = _bill_by_original(connection)
     say("billing: this project")
     ours = _bill_by_ledger(connection)
 
@@ -253,7 +253,7 @@ def measure(
     of_session: dict[str, float] = {}
     for call in world.calls:
         of_session[call.session_id] = of_session.get(call.session_id, 0) + call.seconds
-    results = [Result("the seed's SQL", true_seconds, [by_seed.get(id, 0) - was for id, was in of_session.items()])]
+    results = [Result("the original SQL", true_seconds, [by_seed.get(id, 0) - was for id, was in of_session.items()])]
     for tracker in TRACKERS:
         billed = ours[tracker.widget_id]
         of_sessions = {id: -was for id, was in of_session.items()}
@@ -285,7 +285,7 @@ def _moments(step: timedelta) -> Iterator[tuple[datetime, datetime]]:
     return pairwise(MONTH_START + step * number for number in range((MONTH + timedelta(days=2)) // step))
 
 
-def _bill_by_seed(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, float]:
+def _bill_by_original(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, float]:
     connection.execute("create schema seed")
     with connection.transaction():
         connection.execute("set local search_path = seed")
@@ -375,7 +375,7 @@ def show(floor: float, results: list[Result], *, calls: int, seed: int, console:
         f"{SESSIONS_OF_SEVERAL_CALLS:.0%} of sessions with several calls, "
         f"{CLOCKS_OFF_BY_HOURS:.0%} of clocks off by hours and {CLOCKS_OFF_BY_MINUTES:.0%} by minutes,\n"
         f"all fast or slow by up to {CLOCK_RATE * 1e6:.0f} millionths, {LOST_HEARTBEATS:.0%} of heartbeats lost.\n"
-        "The seed bills sessions: its shares and its most over-billed call are of sessions.",
+        "The original SQL bills sessions: its shares and its most over-billed call are of sessions.",
         soft_wrap=True,
     )
 

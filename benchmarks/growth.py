@@ -1,4 +1,4 @@
-"""What a larger history costs: each figure at 1, 10 and 50 million events, against the seed's way and itself."""
+"""What a larger history costs: each figure at 1, 10 and 50 million events, against the original way and itself."""
 
 import json
 from collections.abc import Generator, Iterator, Sequence
@@ -19,7 +19,7 @@ _UNTIL_PLANNED = 6  # PostgreSQL plans a function's query anew at each of the fi
 SIZES = (EVENTS_A_MONTH, 10 * EVENTS_A_MONTH, 50 * EVENTS_A_MONTH)
 
 # The document's own query, and the filter that it lacks.
-_SEED_BILL = """
+_ORIGINAL_BILL = """
 select
   widget_id,
   session_id,
@@ -29,7 +29,7 @@ select
     max(case when event_type = 'call_end' then timestamp end) -
     min(case when event_type = 'call_start' then timestamp end)
   )) as duration_seconds
-from seed_baseline.widget_analytics
+from original_baseline.widget_analytics
 where event_type in ('call_start', 'call_end') and timestamp >= %s and timestamp < %s
 """
 
@@ -64,12 +64,12 @@ def _size_of_a_row(bench: Bench, at: str) -> Iterator[Finding]:
     def bytes_per_row(table: str) -> float:
         return bench.number(f"select pg_total_relation_size('{table}')::float8 / count(*) from {table}")
 
-    ours, seeds = bytes_per_row("public.widget_analytics"), bytes_per_row("seed_baseline.widget_analytics")
+    ours, seeds = bytes_per_row("public.widget_analytics"), bytes_per_row("original_baseline.widget_analytics")
     calls = bytes_per_row("widget_internal.call_states")
     ratios = [ours / seeds]
     yield Finding(
         f"bytes per event, heap and indexes, {at}: {figure(ours)} (and {figure(calls)} for each call)",
-        f"the seed's table: {figure(seeds)}",
+        f"the original table: {figure(seeds)}",
         f"{figure(ratios[0])} ×",
         *at_most(ratios, 0.55),
     )
@@ -79,14 +79,14 @@ def _bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
     month = history.newest_month
     with _connected(bench) as connection:
         billed = "select sum(billable_seconds) from public.widget_billing_usage(%s, %s)"
-        seeds = f"select sum(duration_seconds) from ({_SEED_BILL} group by widget_id, session_id) s"
+        seeds = f"select sum(duration_seconds) from ({_ORIGINAL_BILL} group by widget_id, session_id) s"
         _check_both_bill_the_same(connection.execute(billed, month), connection.execute(seeds.encode(), month))
         ours, other = take_turns(
             lambda: connection.execute(billed, month),
             lambda: connection.execute(seeds.encode(), month),
             rounds=bench.plan.rounds,
         )
-    what, against = f"the month's bill, all widgets, {at}", "the seed's query with a month filter"
+    what, against = f"the month's bill, all widgets, {at}", "the original query with a month filter"
     yield _times_faster(what, against, ours, other, _target(history, 20, 50))
 
 
@@ -97,7 +97,7 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
         as_owner.execute("select set_config('request.jwt.claims', %s, false)", [claims])
         as_owner.execute("set role authenticated")
         billed = "select sum(billable_seconds) from public.widget_billing_usage(%s, %s)"
-        seeds = f"select sum(duration_seconds) from ({_SEED_BILL} and widget_id = %s group by widget_id, session_id) s"
+        seeds = f"select sum(duration_seconds) from ({_ORIGINAL_BILL} and widget_id = %s group by widget_id, session_id) s"
         values = [*month, loads.FIRST_WIDGET]
         _check_both_bill_the_same(as_owner.execute(billed, month), connection.execute(seeds.encode(), values))
         # A server's connections are open for long: by now each has planned this query, and keeps the plan.
@@ -116,7 +116,7 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
 def _check_both_bill_the_same(
     ours: psycopg.Cursor[tuple[object, ...]], seeds: psycopg.Cursor[tuple[object, ...]]
 ) -> None:
-    """But for the calls that go on over the month's ends, of which the seed's query sees one half."""
+    """But for the calls that go on over the month's ends, of which the original query sees one half."""
     billed, wanted = ours.fetchone(), seeds.fetchone()
     assert billed is not None
     assert wanted is not None
@@ -149,13 +149,13 @@ def _cleanup(bench: Bench, size: int, at_first: list[float] | None) -> Generator
         _make_stale(bench, "public.widget_analytics")
         ours.append(seconds_of(lambda: bench.execute("select public.complete_stale_sessions()")))
     for _ in range(1 if size > EVENTS_A_MONTH else bench.plan.rounds):
-        _make_stale(bench, "seed_baseline.widget_analytics")
-        seeds.append(seconds_of(lambda: bench.execute("select seed_baseline.cleanup()")))
+        _make_stale(bench, "original_baseline.widget_analytics")
+        seeds.append(seconds_of(lambda: bench.execute("select original_baseline.cleanup()")))
     target = {10 * EVENTS_A_MONTH: 60, 50 * EVENTS_A_MONTH: 200}.get(size)
     ratios = [median(seeds) / own for own in ours]
     yield Finding(
         f"cleanup with {NEWLY_STALE:,} newly stale calls, {millions(size)}: {_duration(ours)}",
-        f"the seed's algorithm: {_duration(seeds)}",
+        f"the original algorithm: {_duration(seeds)}",
         f"{spread(ratios)} faster",
         *(at_least(ratios, target) if target else ("–", None)),
     )
@@ -224,7 +224,7 @@ def _inserts(bench: Bench, empty: Bench, size: int) -> Iterator[Finding]:
     )
     yield Finding(
         f"load, 16 connections, into {at}: {figure(events_per_second(pair.ours))}/s",
-        f"bare insert of the seed's row into as many: {figure(events_per_second(pair.other))}/s",
+        f"bare insert of the original row into as many: {figure(events_per_second(pair.other))}/s",
         spread(pair.rate_ratios()),
         *(at_least(pair.rate_ratios(), 5) if is_biggest_size else ("–", None)),
     )

@@ -1,4 +1,4 @@
-"""What a call costs: the seed's wrong bills put right, plans, and bills as of the past."""
+"""What a call costs: calls that the original query bills wrongly, plans, and bills as of the past."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -23,7 +23,7 @@ SEED_QUERY = """
 
 
 def test_the_seed_bills_two_calls_and_the_pause_between_them(db: Connection, new_widget: NewWidget) -> None:
-    """Two 2-minute calls 20 minutes apart are 240 s; the seed's query makes 1,320 of them."""
+    """Two 2-minute calls 20 minutes apart are 240 s; the original query makes 1,320 of them."""
     widget_id = new_widget()
 
     for minutes, event_type in ((0, "call_start"), (2, "call_end"), (20, "call_start"), (22, "call_end")):
@@ -34,7 +34,7 @@ def test_the_seed_bills_two_calls_and_the_pause_between_them(db: Connection, new
 
 
 def test_the_seed_bills_the_inferred_end_for_ever(db: Connection, new_widget: NewWidget) -> None:
-    """A 5-minute call whose real end comes after the inferred one is 300 s; the seed's query stays at 1,800."""
+    """A 5-minute call whose real end comes after the inferred one is 300 s; the original query stays at 1,800."""
     widget_id = new_widget()
 
     record(db, widget_id, "s", "call_start", NOON)
@@ -46,7 +46,7 @@ def test_the_seed_bills_the_inferred_end_for_ever(db: Connection, new_widget: Ne
 
 
 def test_the_seed_has_nothing_for_a_failed_call(db: Connection, new_widget: NewWidget) -> None:
-    """A failed call stands on the bill with its duration and 0 s, and costs what the plan says; the seed has null."""
+    """A failed call stands on the bill with its duration and 0 s, and costs what the plan says; the original query gives null."""
     widget_id = new_widget()
     call(db, widget_id, 90, event_type="call_error")
 

@@ -896,7 +896,7 @@ $$;
 comment on function widget_internal.count_refusals(widget_internal.refusal[]) is 'Adds refused events to the counts of this hour.';
 
 
--- More events than so many of one widget a day, or of one sender a minute, are refused. Counting each event would make a
+-- Quotas of events: of a widget a day, of a sender a minute. Counting each event would make a
 -- queue of a busy widget's senders, so of a large quota one event in up to 64 is counted, for as many.
 
 alter table widget_internal.settings
@@ -916,9 +916,9 @@ comment on column widget_internal.settings.events_per_widget_per_day is
 comment on column widget_internal.settings.events_per_sender_per_minute is
   'How many events are taken from one network address (IPv6: one /64) in a minute; null: any number.';
 comment on column widget_internal.settings.widget_sample is
-  'Of a widget''s events one in so many is counted, for so many: 64, or less where the quota is small.';
+  'Sampling rate of a widget''s events: one in n is counted, as n. 64, or less where the quota is small.';
 comment on column widget_internal.settings.sender_sample is
-  'Of a sender''s events one in so many is counted, for so many: 64, or less where the quota is small.';
+  'Sampling rate of a sender''s events: one in n is counted, as n. 64, or less where the quota is small.';
 comment on column widget_internal.settings.sender_address_hop is
   'Which address of X-Forwarded-For is the sender''s, counted from its right end, where the nearest proxy writes: 1 is '
   'the last. Anyone can write what stands further left than your own proxies do.';
@@ -934,7 +934,7 @@ create table public.widget_quotas (
 
 comment on table public.widget_quotas is 'Widgets whose daily quota is not the one of the settings.';
 comment on column public.widget_quotas.events_per_day is 'How many events are taken in a day (UTC); null: any number.';
-comment on column public.widget_quotas.widget_sample is 'Of its events one in so many is counted, for so many.';
+comment on column public.widget_quotas.widget_sample is 'Sampling rate of its events: one in n is counted, as n.';
 
 alter table public.widget_quotas enable row level security;
 
@@ -1922,7 +1922,7 @@ begin
     raise exception 'stale_after: must be an interval of zero or more'
       using errcode = 'invalid_parameter_value', hint = 'Leave it out for 30 minutes.';
   elsif not pg_try_advisory_xact_lock(hashtextextended('widget_internal: cleanup', 0)) then
-    raise notice 'another cleanup is at work';
+    raise notice 'another cleanup is running';
     return query select 0, 0, 0, null::bigint;
     return;
   end if;
@@ -1953,7 +1953,7 @@ comment on function public.complete_stale_sessions(interval) is
   'Gives each call that is open for longer than stale_after, with no heartbeat since, an inferred call_end. Such a call '
   'ended at its last heartbeat, else assumed_call_duration (30 minutes) after its start: no bill depends on stale_after, or '
   'on when this runs. Safe at any moment, twice at once, after days without a run. Does what fits into half of '
-  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is at work and this one did '
+  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is in progress and this one did '
   'nothing. Every run leaves a row in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
 
 
@@ -2120,7 +2120,7 @@ comment on function widget_internal.erase_late_events() is
   'says how many events lost something. widget_internal.prune() calls it every day.';
 
 
--- Notes of what ran and counts of what was refused would grow for ever; here is how long they are kept, and what prunes them.
+-- Retention of the records of runs and the counts of refusals: how long they are kept, and what deletes them.
 
 alter table widget_internal.settings
   add column keep_runs interval not null default '90 days',
@@ -2129,7 +2129,7 @@ alter table widget_internal.settings
   add constraint keep_refusals_is_a_day_at_least check (keep_refusals >= interval '1 day');
 
 comment on column widget_internal.settings.keep_runs is
-  'How long widget_cleanup_runs, and pg_cron''s own notes of our jobs, are kept.';
+  'How long widget_cleanup_runs, and pg_cron''s own records of our jobs, are kept.';
 comment on column widget_internal.settings.keep_refusals is 'How long the hours of widget_refusals are kept.';
 
 
@@ -2192,7 +2192,7 @@ end
 $$;
 
 comment on function widget_internal.prune() is
-  'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
+  'Removes records of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
   'how many; repeats the erasures of the last days, for events that came late; forgets orphans and past days'' senders. '
   'Touches neither calls nor bills, nor any job that is not ours.';
 
@@ -2350,6 +2350,6 @@ $$;
 
 comment on function widget_internal.rights_differences() is
   'Rights in force that the list does not have (too wide), and rights of the list that are not in force (missing). Good: '
-  'no rows. select widget_internal.apply_rights() mends both.';
+  'no rows. select widget_internal.apply_rights() corrects both.';
 
 select widget_internal.apply_rights();

@@ -699,7 +699,7 @@ comment on column public.widget_health.sessions is
 comment on column public.widget_health.events_numbered is
   'Of the sessions that began in this hour: events that arrived with a running number (seq), each number once.';
 comment on column public.widget_health.events_expected is
-  'Of these sessions: the sum of the highest numbers seen. Exact for gaps; knows nothing of events lost at the very end '
+  'Of these sessions: the sum of the highest numbers seen. Exact for gaps; does not see events lost at the very end '
   'of a session. Numbers above 10,000 are left out.';
 comment on column public.widget_health.delivery_rate is
   'events_numbered / events_expected. Good: above 0.99, a little lower in the current hour. Null: no numbered events. '

@@ -41,7 +41,7 @@ class Status:
         month_seconds: their billable seconds so far.
         refusals: events refused in the last 24 whole hours and this one, by reason, the most frequent first.
         rates: of all widgets together, of the last 24 whole hours and this one.
-        alarms: what is not well, by the database's clock: the cleanup, the counts behind the rates, the rates.
+        alarms: what is wrong, by the database's clock: the cleanup, the counts behind the rates, the rates.
     """
 
     at: datetime

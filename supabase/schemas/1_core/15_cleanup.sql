@@ -94,7 +94,7 @@ begin
     raise exception 'stale_after: must be an interval of zero or more'
       using errcode = 'invalid_parameter_value', hint = 'Leave it out for 30 minutes.';
   elsif not pg_try_advisory_xact_lock(hashtextextended('widget_internal: cleanup', 0)) then
-    raise notice 'another cleanup is at work';
+    raise notice 'another cleanup is running';
     return query select 0, 0, 0, null::bigint;
     return;
   end if;
@@ -125,5 +125,5 @@ comment on function public.complete_stale_sessions(interval) is
   'Gives each call that is open for longer than stale_after, with no heartbeat since, an inferred call_end. Such a call '
   'ended at its last heartbeat, else assumed_call_duration (30 minutes) after its start: no bill depends on stale_after, or '
   'on when this runs. Safe at any moment, twice at once, after days without a run. Does what fits into half of '
-  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is at work and this one did '
+  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is in progress and this one did '
   'nothing. Every run leaves a row in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
