@@ -1,7 +1,6 @@
 -- Removes widget analytics from a project: every event, call, bill and statement, and the jobs. Nothing brings them back but
 -- a backup. The table public.widgets stays, without the policy and the constraint that need our functions.
-begin;
-
+-- One statement, so that it is done whole or not at all, also by `supabase db query`.
 do $$
 declare
   v_object record;
@@ -28,12 +27,9 @@ begin
   loop
     execute format('drop %s if exists %s cascade', v_object.kind, v_object.name);
   end loop;
+
+  drop schema widget_internal cascade;
+  -- So that a later push applies them again.
+  delete from supabase_migrations.schema_migrations where version like '202611280%' and name like 'widget%';
 end
 $$;
-
-drop schema widget_internal cascade;
-
--- So that a later push applies them again.
-delete from supabase_migrations.schema_migrations where version like '202611280%' and name like 'widget%';
-
-commit;

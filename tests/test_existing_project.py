@@ -61,7 +61,10 @@ def test_it_is_adopted(project: tuple[Stack, Path]) -> None:
 
 
 def test_its_members_see_their_calls_on_the_page(project: tuple[Stack, Path]) -> None:
-    """A page on an allowed host sends a call; a member of the widget's team sees it, and nobody else."""
+    """A page on an allowed host sends a call; a member of the widget's team sees it, and nobody else.
+
+    The project's own policy lets everybody read the names of all widgets, and so the page lists them.
+    """
     stack, _ = project
     users = {}
     for name in ("member", "stranger"):
@@ -97,15 +100,12 @@ def test_its_members_see_their_calls_on_the_page(project: tuple[Stack, Path]) ->
         sync_playwright() as playwright,
         launch(playwright) as browser,
     ):
-        for name, calls in (("member", "1"), ("stranger", None)):
+        for name, calls in (("member", "Calls1"), ("stranger", "Calls0")):
             tab = browser.new_context().new_page()
             tab.goto(site.address("/dashboard/"))
             tab.get_by_label("Email").fill(f"{name}@shop.example")
             tab.get_by_label("Password").fill(PASSWORD)
             tab.get_by_role("button", name="Sign in").click()
             expect(tab.get_by_role("button", name="Sign out")).to_be_visible(timeout=30_000)
-            if calls:
-                expect(tab.locator("[data-figure='Calls']")).to_contain_text(calls, timeout=30_000)
-                expect(tab.get_by_text(f"Widget {str(row['id'])[:8]}").first).to_be_visible()
-            else:
-                expect(tab.get_by_text("Widget ", exact=False)).to_have_count(0)
+            expect(tab.locator("[data-figure='Calls']")).to_contain_text(calls, timeout=30_000)
+            expect(tab.locator("option", has_text=f"Widget {str(row['id'])[:8]}")).to_be_attached()

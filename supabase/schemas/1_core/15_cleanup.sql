@@ -1,4 +1,4 @@
--- Browsers crash in mid-call. What is open for too long is over, and the ledger gets an event that says so.
+-- The cleanup: a call that has been open for too long, as after a browser's crash, gets an inferred end in the ledger.
 
 create table public.widget_cleanup_runs (
   id bigint generated always as identity primary key,
@@ -14,12 +14,12 @@ create table public.widget_cleanup_runs (
 );
 
 comment on table public.widget_cleanup_runs is
-  'Each run of complete_stale_sessions(). Good: one at least every 30 minutes, each with no error.';
+  'Each run of complete_stale_sessions(). Good: at least one every 30 minutes, none with an error.';
 comment on column public.widget_cleanup_runs.calls_checked is 'Open calls that had started more than stale_after ago.';
 comment on column public.widget_cleanup_runs.calls_completed is 'Of these, how many got an inferred end.';
 comment on column public.widget_cleanup_runs.calls_still_active is 'Of these, how many had a heartbeat younger than stale_after.';
-comment on column public.widget_cleanup_runs.calls_left is 'How many stale calls did not fit into the run, and are the next one''s.';
-comment on column public.widget_cleanup_runs.error is 'Why the run failed, and changed nothing; null where it did not.';
+comment on column public.widget_cleanup_runs.calls_left is 'How many stale calls did not fit into the run; the next run completes them.';
+comment on column public.widget_cleanup_runs.error is 'Why the run failed, which then changed nothing; null if it succeeded.';
 
 create index widget_cleanup_runs_started_at_idx on public.widget_cleanup_runs (started_at);
 comment on index public.widget_cleanup_runs_started_at_idx is 'Serves widget_internal.prune(), and "the latest runs".';

@@ -27,7 +27,7 @@ end
 $$;
 
 comment on function widget_internal.forget_orphans() is
-  'Forgets the states of calls whose start can come no more, and says how many these were. Their events stay.';
+  'Deletes the states of calls whose start can no longer arrive, and returns how many. Their events stay.';
 
 
 create function widget_internal.prune()
