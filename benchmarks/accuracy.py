@@ -1,8 +1,8 @@
 """How far from the truth a month's bill is: by the user's document, and by this project. `scripts/bench-accuracy`.
 
 Months of calls are made up, with the true length of each known, and with the trouble that real ones have. What would
-reach the server goes into a table of the original shape, billed by the original document's own query after its own cleanup, and into
-the ledger. Everything is drawn from one seed, so the figures come out the same again.
+reach the server goes into a table of the original shape, billed by the original query after the original cleanup, and
+into the ledger. Everything is drawn from one seed, so the figures come out the same again.
 """
 
 import argparse
@@ -170,7 +170,7 @@ class World:
         def send(event_type: str, after: float, trackers: tuple[UUID, ...], late: float = 0) -> None:
             happened = started_at + timedelta(seconds=after)
             left = happened + timedelta(seconds=late)
-            # On its way for 80 ms, for one in a thousand a third of a second; this is all that can shift an event's time.
+            # On its way for 80 ms, for one in a thousand a third of a second; nothing else can shift its time.
             received = left + timedelta(seconds=self.random.lognormvariate(-2.5, 0.45))
             # In whole milliseconds by the sender's clock, whatever that shows.
             age = timedelta(milliseconds=round((clock(left) - clock(happened)) / timedelta(milliseconds=1)))

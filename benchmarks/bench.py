@@ -67,7 +67,9 @@ class Bench:
         return float(str(self.execute(sql, parameters)[0][0]))
 
     def empty(self) -> None:
-        self.execute("truncate public.widget_analytics, widget_internal.call_states, original_baseline.widget_analytics")
+        self.execute(
+            "truncate public.widget_analytics, widget_internal.call_states, original_baseline.widget_analytics"
+        )
 
     def check_nothing_was_refused(self) -> None:
         """Raise otherwise: refusing is not what is to be measured."""

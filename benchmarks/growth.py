@@ -97,7 +97,8 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
         as_owner.execute("select set_config('request.jwt.claims', %s, false)", [claims])
         as_owner.execute("set role authenticated")
         billed = "select sum(billable_seconds) from public.widget_billing_usage(%s, %s)"
-        seeds = f"select sum(duration_seconds) from ({_ORIGINAL_BILL} and widget_id = %s group by widget_id, session_id) s"
+        by_session = f"{_ORIGINAL_BILL} and widget_id = %s group by widget_id, session_id"
+        seeds = f"select sum(duration_seconds) from ({by_session}) s"
         values = [*month, loads.FIRST_WIDGET]
         _check_both_bill_the_same(as_owner.execute(billed, month), connection.execute(seeds.encode(), values))
         # A server's connections are open for long: by now each has planned this query, and keeps the plan.

@@ -22,11 +22,12 @@ CALL_SECONDS = 120
 # Random keys leave a b-tree's pages two thirds full. Building the indexes so, after the rows, takes minutes where
 # growing them takes hours; all pages being alike at first, they split later than in one that grew.
 _RANDOM_FILL = 69
-_WITHOUT_SEED_KEY = "alter table original_baseline.widget_analytics drop constraint if exists widget_analytics_pkey"
-_WITHOUT_SEED_INDEX = "drop index if exists original_baseline.widget_analytics_widget_id_session_id_idx"
-_SEED_KEY = "alter table original_baseline.widget_analytics add primary key (id)"
-_SEED_INDEX = (
-    "create index widget_analytics_widget_id_session_id_idx on original_baseline.widget_analytics (widget_id, session_id)"
+_WITHOUT_ORIGINAL_KEY = "alter table original_baseline.widget_analytics drop constraint if exists widget_analytics_pkey"
+_WITHOUT_ORIGINAL_INDEX = "drop index if exists original_baseline.widget_analytics_widget_id_session_id_idx"
+_ORIGINAL_KEY = "alter table original_baseline.widget_analytics add primary key (id)"
+_ORIGINAL_INDEX = (
+    "create index widget_analytics_widget_id_session_id_idx"
+    " on original_baseline.widget_analytics (widget_id, session_id)"
 )
 
 # One row for each event: u is a call and its time, e an event, v what follows from both. "offset 0": v's columns are
@@ -139,8 +140,8 @@ class History:
         """Go on until there are as many events in both tables."""
         with self._connect() as connection:
             self._set_durability(connection, "off")
-            connection.execute(_WITHOUT_SEED_KEY)
-            connection.execute(_WITHOUT_SEED_INDEX)
+            connection.execute(_WITHOUT_ORIGINAL_KEY)
+            connection.execute(_WITHOUT_ORIGINAL_INDEX)
         try:
             while self.events < events:
                 self._add(min(CALLS_A_MONTH - self._calls % CALLS_A_MONTH, events // 10 - self._calls))
@@ -171,7 +172,11 @@ class History:
         fill = f" with (fillfactor = {_RANDOM_FILL})"
         return (
             ("vacuum (freeze, analyze) public.widget_analytics, widget_internal.call_states",),
-            (_SEED_KEY + fill, _SEED_INDEX + fill, "vacuum (freeze, analyze) original_baseline.widget_analytics"),
+            (
+                _ORIGINAL_KEY + fill,
+                _ORIGINAL_INDEX + fill,
+                "vacuum (freeze, analyze) original_baseline.widget_analytics",
+            ),
         )
 
     def _run(self, statements: Sequence[str], parameters: dict[str, object] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""`python -m local_stack.reference` writes docs/reference.md from the comments of a database that the migrations make."""
+"""`python -m local_stack.reference` writes docs/reference.md from the comments that the migrations make."""
 
 import re
 import sys
@@ -16,6 +16,12 @@ _HEAD = """# API reference
 
 Made by `scripts/reference` from the database's own comments. Functions are called in SQL, or over REST as
 `POST /rest/v1/rpc/NAME`; tables and views are read at `/rest/v1/NAME`. [security.md](security.md) says who may do what.
+"""
+_SETTINGS = """## Settings
+
+The columns of the one row of `widget_internal.settings`, changed in the SQL Editor:
+`update widget_internal.settings set max_call_duration = '2 hours';`
+
 """
 _FUNCTIONS = """
     select p.proname as name, pg_get_function_identity_arguments(p.oid) as signature,
@@ -44,7 +50,8 @@ _RELATIONS = """
 """
 _COLUMNS = """
     select a.attname as name, format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), a.atttypmod) as type,
-      a.attnotnull and d.adbin is null as is_required, case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) else 'computed' end as default_value,
+      a.attnotnull and d.adbin is null as is_required,
+      case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) else 'computed' end as default_value,
       col_description(a.attrelid, a.attnum) as comment
     from pg_attribute a
     join pg_type t on t.oid = a.atttypid
@@ -60,12 +67,19 @@ _ERRORS = {
     "undefined_function": ("42883", "404", "An extension that is needed is missing; the hint names it."),
     "feature_not_supported": ("0A000", "400", "The transaction's isolation, or the server, does not allow this."),
     "lock_not_available": ("55P03", "500", "Something else is at work on the same. Nothing was changed: try again."),
-    "object_not_in_prerequisite_state": ("55000", "500", "The state does not allow this (archived events, a closed month)."),
+    "object_not_in_prerequisite_state": (
+        "55000",
+        "500",
+        "The state does not allow this (archived events, a closed month).",
+    ),
     "data_corrupted": ("XX001", "500", "Stored data contradict each other. Stop, and compare with a backup."),
     "WA001": ("WA001", "400", "Used inside the schema only; no caller sees it."),
 }
 # Raised by answering and not by RAISE, so that refusals are counted.
-_ANSWERS = [("53400", "429", "Over quota: wait for `Retry-After`."), ("54000", "413", "More than 1,000 events in one call.")]
+_ANSWERS = [
+    ("53400", "429", "Over quota: wait for `Retry-After`."),
+    ("54000", "413", "More than 1,000 events in one call."),
+]
 
 
 def page(db: psycopg.Connection[DictRow]) -> str:
@@ -78,9 +92,7 @@ def page(db: psycopg.Connection[DictRow]) -> str:
             f"### {relation['name']}\n\n{_kind(kind, 'Read by', relation['roles'])}\n\n{_text(relation['comment'])}\n\n"
             + _table(_columns(db, relation["oid"]))
         )
-    parts.append("## Settings\n\nThe columns of the one row of `widget_internal.settings`, changed in the SQL Editor:\n"
-                 "`update widget_internal.settings set max_call_duration = '2 hours';`\n\n"
-                 + _table([row for row in settings if row["name"] != "only_row"]))  # fmt: skip
+    parts.append(_SETTINGS + _table([row for row in settings if row["name"] != "only_row"]))
     return "\n".join([*parts, _errors()])
 
 
@@ -93,11 +105,17 @@ def _kind(kind: str, verb: str, roles: list[str]) -> str:
 
 
 def _function(row: DictRow) -> str:
-    arguments = ",\n  ".join(re.split(r", (?=\w+ (?:[a-z]|\"))", row["arguments"])) if len(row["arguments"]) > 80 else row["arguments"]
+    arguments = (
+        ",\n  ".join(re.split(r", (?=\w+ (?:[a-z]|\"))", row["arguments"]))
+        if len(row["arguments"]) > 80
+        else row["arguments"]
+    )
     body = f"\n  {arguments}\n" if "\n" in arguments else arguments
     result = row["result"]
     if len(result) > 100:
-        result = re.sub(r"^TABLE\((.*)\)$", lambda found: "TABLE(\n  " + found[1].replace(", ", ",\n  ") + "\n)", result)
+        result = re.sub(
+            r"^TABLE\((.*)\)$", lambda found: "TABLE(\n  " + found[1].replace(", ", ",\n  ") + "\n)", result
+        )
     return (
         f"### {row['name']}\n\n```\n{row['name']}({body}) → {result}\n```\n\n"
         f"{_kind('function', 'Executed by', row['roles'])}\n\n{_text(row['comment'])}\n"
@@ -107,17 +125,19 @@ def _function(row: DictRow) -> str:
 def _table(columns: list[DictRow]) -> str:
     rows = ["| column | type | default | |", "|---|---|---|---|"]
     for column in columns:
-        default = f"`{column['default_value']}`" if column["default_value"] else ("required" if column["is_required"] else "")
+        default = (
+            f"`{column['default_value']}`" if column["default_value"] else ("required" if column["is_required"] else "")
+        )
         default = re.sub(r"::[a-z ]+(\[\])?`$", "`", default)
-        rows.append(f"| `{column['name']}` | {column['type']} | {_cell(default)} | {_cell(_text(column['comment'] or ''))} |")
+        rows.append(
+            f"| `{column['name']}` | {column['type']} | {_cell(default)} | {_cell(_text(column['comment'] or ''))} |"
+        )
     return "\n".join(rows) + "\n"
 
 
 def _errors() -> str:
     used = {
-        code
-        for path in sorted(SCHEMAS.rglob("*.sql"))
-        for code in re.findall(r"errcode = '(\w+)'", path.read_text())
+        code for path in sorted(SCHEMAS.rglob("*.sql")) for code in re.findall(r"errcode = '(\w+)'", path.read_text())
     }
     unknown = used - _ERRORS.keys()
     if unknown:
@@ -125,8 +145,8 @@ def _errors() -> str:
     rows = sorted([_ERRORS[code] for code in used] + _ANSWERS)
     lines = [f"| `{code}` | {status} | {meaning} |" for code, status, meaning in rows if code != "WA001"]
     return (
-        "## Errors\n\nWhat our own functions raise. [answers.md](answers.md) lists what PostgREST and PostgreSQL add, and which"
-        " of them cost\nno event.\n\n| code | HTTP | meaning |\n|---|---|---|\n" + "\n".join(lines) + "\n"
+        "## Errors\n\nWhat our own functions raise. [answers.md](answers.md) lists what PostgREST and PostgreSQL add, "
+        "and which of them cost\nno event.\n\n| code | HTTP | meaning |\n|---|---|---|\n" + "\n".join(lines) + "\n"
     )
 
 

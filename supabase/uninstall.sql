@@ -17,7 +17,7 @@ begin
     execute format('drop function if exists %s cascade', v_object.function_name);
   end loop;
   for v_object in
-    select c.oid::regclass as name, case c.relkind when 'v' then 'view' else 'table' end as kind
+    select format('public.%I', c.relname) as name, case c.relkind when 'v' then 'view' else 'table' end as kind
     from pg_class c
     where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v') and c.relname <> 'widgets'
       and exists (

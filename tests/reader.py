@@ -1,16 +1,15 @@
 """Somebody who follows a page of the documentation to the letter: its code blocks are run as they stand, in order."""
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local_stack.places import NODE, ROOT, SUPABASE_CLI, bare_environment
+from local_stack.places import NODE, ROOT, RUN, SUPABASE_CLI, bare_environment
 
-# What needs an account on the hosted platform, or a network. It is held against the CLI's own help instead of being run.
+# Commands that need an account on the hosted platform. They are held against the CLI's own help instead of being run.
 HOSTED_ONLY = {
     "npx supabase login": "opens a browser to sign in to supabase.com",
     "npx supabase link": "looks the project up at supabase.com",
@@ -82,7 +81,18 @@ class Reader:
 
     def _sql(self, block: Block, text: str) -> str:
         # As in the SQL editor: as postgres, a statement after another.
-        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "footer=off", "-P", "pager=off", self.database_url]
+        command = [
+            "psql",
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-P",
+            "footer=off",
+            "-P",
+            "pager=off",
+            self.database_url,
+        ]
         return self._program(block, command, text)
 
     def _bash(self, block: Block, text: str) -> str:
@@ -112,7 +122,9 @@ class Reader:
 
     def _program(self, block: Block, command: list[str], text: str) -> str:
         home = str(self.folder)
-        environment = bare_environment(HOME=home, SUPABASE_HOME=home, SUPABASE_TELEMETRY_DISABLED="1") | self.environment
+        environment = (
+            bare_environment(HOME=home, SUPABASE_HOME=home, SUPABASE_TELEMETRY_DISABLED="1") | self.environment
+        )
         done = subprocess.run(
             command, input=text, cwd=self.folder_now or self.folder, env=environment, capture_output=True, text=True,
             timeout=120, check=False,
@@ -151,5 +163,5 @@ def check_syntax(block: Block, command: str) -> None:
 def cli_help(*names: str) -> str:
     return subprocess.run(
         [NODE, SUPABASE_CLI, *names, "--help"], capture_output=True, text=True, timeout=60, check=False,
-        env=bare_environment(SUPABASE_TELEMETRY_DISABLED="1", HOME=os.environ.get("HOME", "/tmp")),
+        env=bare_environment(SUPABASE_TELEMETRY_DISABLED="1", HOME=str(RUN)),
     ).stdout  # fmt: skip

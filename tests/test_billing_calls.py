@@ -22,7 +22,7 @@ SEED_QUERY = """
 """
 
 
-def test_the_seed_bills_two_calls_and_the_pause_between_them(db: Connection, new_widget: NewWidget) -> None:
+def test_the_original_query_bills_two_calls_and_the_pause_between_them(db: Connection, new_widget: NewWidget) -> None:
     """Two 2-minute calls 20 minutes apart are 240 s; the original query makes 1,320 of them."""
     widget_id = new_widget()
 
@@ -33,7 +33,7 @@ def test_the_seed_bills_two_calls_and_the_pause_between_them(db: Connection, new
     assert db.execute(SEED_QUERY, [widget_id]).fetchall() == [{"duration_seconds": 1320}]
 
 
-def test_the_seed_bills_the_inferred_end_for_ever(db: Connection, new_widget: NewWidget) -> None:
+def test_the_original_query_bills_the_inferred_end_for_ever(db: Connection, new_widget: NewWidget) -> None:
     """A 5-minute call whose real end comes after the inferred one is 300 s; the original query stays at 1,800."""
     widget_id = new_widget()
 
@@ -45,8 +45,8 @@ def test_the_seed_bills_the_inferred_end_for_ever(db: Connection, new_widget: Ne
     assert db.execute(SEED_QUERY, [widget_id]).fetchall() == [{"duration_seconds": 1800}]
 
 
-def test_the_seed_has_nothing_for_a_failed_call(db: Connection, new_widget: NewWidget) -> None:
-    """A failed call stands on the bill with its duration and 0 s, and costs what the plan says; the original query gives null."""
+def test_a_failed_call_is_billed_by_its_plan(db: Connection, new_widget: NewWidget) -> None:
+    """A failed call stands on the bill with its duration and 0 s, and costs what the plan says."""
     widget_id = new_widget()
     call(db, widget_id, 90, event_type="call_error")
 

@@ -25,7 +25,9 @@ PASSWORD = "correct horse battery"
 def checkout(folder: Path) -> Path:
     """A clone of this repository, in which `npm ci` was run."""
     for name in ("supabase", "tracker", "dashboard", "python_client"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("node_modules", "dist", "__pycache__"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("node_modules", "dist", "__pycache__")
+        )
     for name in ("node_modules", "tracker/node_modules", "dashboard/node_modules"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "package.json", folder)
@@ -162,7 +164,7 @@ def test_operations_by_night(reader: Reader) -> None:
 
 
 def test_operations_of_a_living_project(project: Stack, reader: Reader) -> None:
-    """Rights, keys, an upgrade, a customer who leaves, a test widget that goes entirely, the cleanup, retention, health."""
+    """Keys, an upgrade, a customer who leaves, a test widget that is deleted, the cleanup, retention, health."""
     with psycopg.connect(project.database_url, autocommit=True) as db:
         db.execute("with w as (insert into widgets (name, allowed_domains) values ('Test', '{*}') returning id)"
                    " insert into widget_plans (widget_id, valid_from, name, price_per_minute, currency)"

@@ -1,4 +1,4 @@
-"""docs/existing-project.md, followed to the letter by a project with migrations, a widgets table and teams of its own."""
+"""docs/existing-project.md, followed by a project with migrations, a widgets table and teams of its own."""
 
 import shutil
 from collections.abc import Iterator
@@ -40,7 +40,9 @@ def test_it_is_adopted(project: tuple[Stack, Path]) -> None:
     """Files copied, one left out, two bodies replaced, pushed: the project's own hosts decide, and its members see."""
     stack, folder = project
     reader = Reader(folder=folder, database_url=stack.database_url, names={})
-    copying, settings, leaving_out, helpers, pushing, checks, columns, policy, daily = blocks("docs/existing-project.md")
+    copying, settings, leaving_out, helpers, pushing, checks, columns, policy, daily = blocks(
+        "docs/existing-project.md"
+    )
 
     reader.run(copying)
     with (folder / "supabase" / "config.toml").open("a") as file:
@@ -57,7 +59,11 @@ def test_it_is_adopted(project: tuple[Stack, Path]) -> None:
     assert [line.strip() for line in rows.splitlines() if line.strip() and "-+-" not in line] == [
         "object | grantee | privilege | problem", "alarm | message",
     ]  # fmt: skip
-    assert sorted(path.name for path in (folder / "supabase" / "functions").iterdir()) == ["_shared", "cleanup", "events"]
+    assert sorted(path.name for path in (folder / "supabase" / "functions").iterdir()) == [
+        "_shared",
+        "cleanup",
+        "events",
+    ]
 
 
 def test_its_members_see_their_calls_on_the_page(project: tuple[Stack, Path]) -> None:
@@ -109,3 +115,21 @@ def test_its_members_see_their_calls_on_the_page(project: tuple[Stack, Path]) ->
             expect(tab.get_by_role("button", name="Sign out")).to_be_visible(timeout=30_000)
             expect(tab.locator("[data-figure='Calls']")).to_contain_text(calls, timeout=30_000)
             expect(tab.locator("option", has_text=f"Widget {str(row['id'])[:8]}")).to_be_attached()
+
+
+def test_it_is_uninstalled(project: tuple[Stack, Path]) -> None:
+    """What was there before stays: the project's tables, its rows, policy and job."""
+    stack, _ = project
+    with psycopg.connect(stack.database_url, autocommit=True) as db:
+        db.execute((ROOT / "supabase" / "uninstall.sql").read_bytes())
+
+        tables = db.execute(
+            "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
+        )
+        assert sorted(name for (name,) in tables) == ["sessions", "team_members", "teams", "widgets"]
+        assert db.execute("select count(*) from widgets").fetchall() == [(1,)]
+        assert db.execute("select policyname from pg_policies where schemaname = 'public'").fetchall() == [
+            ("anyone may look",)
+        ]
+        assert db.execute("select jobname from cron.job").fetchall() == [("nightly",)]
+        assert db.execute("select name from supabase_migrations.schema_migrations").fetchall() == [("shop",)]

@@ -68,7 +68,13 @@ def test_queries(reader: Reader, page: str) -> None:
 def test_security(demo: Stack, reader: Reader) -> None:
     """An owner erases a session of six events; afterwards the page's answer stands there."""
     events = [
-        {"widget_id": BAKERY, "event_type": kind, "session_id": "mine", "call_id": "c", "page_url": "https://bakery.example/"}
+        {
+            "widget_id": BAKERY,
+            "event_type": kind,
+            "session_id": "mine",
+            "call_id": "c",
+            "page_url": "https://bakery.example/",
+        }
         for kind in ("call_start", *["call_heartbeat"] * 4, "call_end")
     ]
     httpx.post(
@@ -81,10 +87,27 @@ def test_security(demo: Stack, reader: Reader) -> None:
         reader.run(block)
 
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each file that a page links to or shows is there, and each heading."""
+    for target, _, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#([\w-]+))?\)", page.read_text()):
+        file = page if target == "" else page.parent / target
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
+            assert heading in anchors, f"{target}#{heading}"
+
+
 def verdicts() -> list[tuple[str, int, str, bool]]:
     """Of docs/answers.md's table: each answer with a status, its codes, and whether its events are to be dropped."""
     text = (ROOT / "docs/answers.md").read_text()
-    rows = re.findall(r"^\| ([\d, ]+) \| (.*?) \| (.*?) \| (.*?) \|$", text[text.index("## Answers, one by one") :], re.M)
+    rows = re.findall(
+        r"^\| ([\d, ]+) \| (.*?) \| (.*?) \| (.*?) \|$", text[text.index("## Answers, one by one") :], re.M
+    )
     found = []
     for statuses, codes, _, event in rows:
         for status in map(int, statuses.split(", ")):
@@ -102,7 +125,8 @@ def test_the_rule_in_answers_is_its_table(tmp_path: Path) -> None:
       const rows = {json.dumps(rows)};
       const body = (code) => ({{ code: code === '""' ? "" : code }});
       console.log(JSON.stringify(rows.map(([code, status]) => isRefused(status, body(code)))));
-      console.log(JSON.stringify([isDelivered(200, {{ accepted: 1 }}), isDelivered(200, undefined), isRefused(400, undefined)]));
+      const basics = [isDelivered(200, {{ accepted: 1 }}), isDelivered(200, undefined), isRefused(400, undefined)];
+      console.log(JSON.stringify(basics));
     """
     done = subprocess.run([NODE, "-e", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     decided, basics = map(json.loads, done.stdout.splitlines())
