@@ -53,7 +53,7 @@ def test_readme(demo: Stack, reader: Reader) -> None:
     for block in others:
         reader.run(block)
 
-    assert (reader.folder / "november.csv").read_text().startswith("widget_id,")
+    assert "44444444-4444-7444-8444-444444444444,mine," in (reader.folder / "november.csv").read_text()
     assert "<html" in (reader.folder / "november.html").read_text()
 
 
