@@ -1,4 +1,4 @@
-"""R10: as whom, does what, sees what. Nothing is reachable unless it stands here."""
+"""As whom, does what, sees what. Nothing is reachable unless it stands here."""
 
 from uuid import UUID
 

@@ -1,6 +1,6 @@
 -- Made by scripts/baseline from schemas/3_health/01_health_tables.sql, schemas/3_health/02_counting.sql, schemas/3_health/03_refreshing.sql, schemas/3_health/04_computing.sql, schemas/3_health/05_erasures.sql, schemas/3_health/06_widget_health.sql, schemas/3_health/07_rates.sql, schemas/3_health/08_alarms.sql, schemas/3_health/09_widget_alarms.sql, schemas/3_health/10_alerts.sql, schemas/3_health/90_rights.sql.
 
--- Health must be quick to read however large the ledger is: what widget_calls does not know is counted once, as it comes in.
+-- Counts behind health, which must be quick to read however large the ledger is: what widget_calls does not hold is counted once.
 
 -- No block ranges: small rows fill gaps in pages long past, and each makes such a range wider.
 create index widget_analytics_received_at_idx on public.widget_analytics (received_at);
@@ -143,7 +143,7 @@ begin
     return null;
   end if;
   v_milliseconds := (response_bucket.properties ->> 'rtt_ms')::numeric;
-  -- Ten minutes: no sender waits longer, and what says so is made up.
+  -- Ten minutes: no sender waits longer; a larger value is invented.
   if v_milliseconds between 0 and 600000 then
     return ceil(ln(greatest(v_milliseconds, 1)::float8) / ln(1.1::float8));
   end if;
@@ -299,7 +299,7 @@ comment on function widget_internal.count_health_part(timestamptz, uuid, timesta
   'Counts the events received after one moment and up to another (at equal moments: by id), and says how many these were.';
 
 
--- What keeps the counts of health up to now, and what counts them anew.
+-- Refreshing the counts of health, and rebuilding them.
 
 create function public.refresh_widget_health(
   out counted_to timestamptz, out events_counted bigint, out events_left bigint
@@ -356,9 +356,9 @@ end
 $$;
 
 comment on function public.refresh_widget_health() is
-  'Brings widget_health, widget_pages and widget_response_times up to now. Reads what was received since the last time, '
-  'not the ledger; pg_cron runs it every five minutes. Answers up to when all is counted, and how many events were new. Does '
-  'what fits into half of statement_timeout, a minute at most: events_left says how many are the next call''s (10000: so '
+  'Brings widget_health, widget_pages and widget_response_times up to date. Reads what was received since the last time, '
+  'not the ledger; pg_cron runs it every five minutes. Returns up to when everything is counted, and how many events were new. Does '
+  'what fits into half of statement_timeout, a minute at most: events_left says how many are left for the next call (10000: that '
   'many or more).';
 
 
@@ -384,7 +384,7 @@ end
 $$;
 
 comment on function widget_internal.rebuild_health() is
-  'Counts the whole ledger anew, and answers how many events it has counted; what does not fit into its time, the next '
+  'Counts the whole ledger again, and returns how many events it has counted; what does not fit into its time, the next '
   'refreshes count. Needed only after somebody changed or deleted events by hand, or gave new ones a received_at of their '
   'own that lies in the past: those the refresh cannot notice.';
 
@@ -585,7 +585,7 @@ create view public.widget_response_times with (security_invoker = true) as
 
 comment on view public.widget_response_times is
   'How long widgets waited for the answers to their requests, by their own clocks: by widget and hour, how many answers '
-  'took about so many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
+  'took about that many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
 
 
 create view public.widget_health with (security_invoker = true) as
@@ -659,7 +659,7 @@ comment on column public.widget_health.sessions is
 comment on column public.widget_health.events_numbered is
   'Of the sessions that began in this hour: events that arrived with a running number (seq), each number once.';
 comment on column public.widget_health.events_expected is
-  'Of these sessions: the sum of the highest numbers seen. Exact for gaps; knows nothing of events lost at the very end '
+  'Of these sessions: the sum of the highest numbers seen. Exact for gaps; does not see events lost at the very end '
   'of a session. Numbers above 10,000 are left out.';
 comment on column public.widget_health.delivery_rate is
   'events_numbered / events_expected. Good: above 0.99, a little lower in the current hour. Null: no numbered events. '
@@ -676,7 +676,7 @@ comment on column public.widget_health.calls_operator is 'Of these, calls that e
 comment on column public.widget_health.calls_heartbeat is
   'Of these, calls that broke off and end at their last sign of life. Good: below 5 in 100.';
 comment on column public.widget_health.calls_assumed is
-  'Of these, calls that broke off without any sign of life and are taken to have lasted 30 minutes. Good: none.';
+  'Of these, calls that broke off without any sign of life and are assumed to have lasted 30 minutes. Good: none.';
 comment on column public.widget_health.calls_failed is
   'Of these, calls that ended by call_error; they have evidence like all others. Good: few.';
 comment on column public.widget_health.completion_rate is
@@ -688,10 +688,10 @@ comment on column public.widget_health.orphan_ends is
 comment on column public.widget_health.refusals is
   'Events refused in this hour, by when they came. Good: none; widget_refusals says why.';
 comment on column public.widget_health.response_ms_median is
-  'Half of the senders'' requests were answered within so many milliseconds, by their own clocks (properties.rtt_ms), '
+  'Half of the senders'' requests were answered within this many milliseconds, by their own clocks (properties.rtt_ms), '
   'within 5 %. Good: below 200. Null: no sender said.';
 comment on column public.widget_health.response_ms_p95 is
-  'Nineteen of twenty were answered within so many. Good: below 1000.';
+  'Nineteen of twenty were answered within this many milliseconds. Good: below 1000.';
 comment on column public.widget_health.as_of is 'What was received by then is counted. Good: less than 10 minutes ago.';
 
 
@@ -1175,7 +1175,7 @@ end
 $$;
 
 comment on function widget_internal.alert_body(jsonb, jsonb) is
-  'What the webhook gets: text, as Slack and its like show it, and the same for programs.';
+  'The body that is posted: text, as Slack and similar services show it, and the same for programs.';
 
 
 create function widget_internal.send_alerts()
@@ -1254,7 +1254,7 @@ end
 $$;
 
 comment on function widget_internal.send_alerts() is
-  'Posts what is newly wrong, again after repeat_after, and once what is well again; nothing where nothing changed. What the '
+  'Posts new alarms, repeats them after repeat_after, and posts once that they are over; nothing where nothing changed. What the '
   'webhook did not take is posted again for as long as it holds.';
 
 
@@ -1292,7 +1292,7 @@ $$;
 
 comment on function public.enable_widget_alerts(text, numeric, numeric, integer, interval) is
   'For the SQL editor: from now on every five minutes what widget_alarms() finds is posted to this URL, once, again '
-  'after repeat_after, and when it is well again. Called again, it changes the settings. No API role may call it.';
+  'after repeat_after, and when it is over. Called again, it changes the settings. No API role may call it.';
 
 
 create function public.disable_widget_alerts()

@@ -60,7 +60,7 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
         # Its way to say that it failed: it answers with its row, so that the note of the failure is kept.
         return Refused(status=status, code=code, reason="the cleanup failed", hint="see widget_cleanup_runs.error")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Unreachable(f"{host} is not well: HTTP {status}, {reason}. Try again later.")
+        return Unreachable(f"{host} failed: HTTP {status}, {reason}. Try again later.")
     is_passing = status == HTTPStatus.BAD_REQUEST and not code.startswith(_ABOUT_THE_REQUEST)
     if not code:
         return Unreachable(

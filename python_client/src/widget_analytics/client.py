@@ -192,7 +192,7 @@ class WidgetAnalytics(Books):
         return list(rows)
 
     def alarms(self, thresholds: Thresholds | None = None) -> list[Alarm]:
-        """Tell what is not well, by the database's clock and counts of the last 24 hours. Needs the secret key."""
+        """Return what is wrong, by the database's clock and counts of the last 24 hours. Needs the secret key."""
         limits = thresholds or Thresholds()
         arguments = {
             "min_delivery_rate": str(limits.min_delivery),

@@ -421,7 +421,7 @@ class Reconciliation(_Row):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alarm(_Row):
-    """Something that is not well; ``widget_id`` is None where it concerns the project, or all widgets together.
+    """Something that is wrong; ``widget_id`` is None where it concerns the project, or all widgets together.
 
     ``alarm`` is ``cleanup_late``, ``cleanup_failed``, ``health_late``, ``delivery_low`` or ``completion_low``.
     """

@@ -1,4 +1,4 @@
--- A visitor may ask to be forgotten. What tells of the visitor goes; what a bill rests on stays, so that no bill changes.
+-- Erasure of a visitor's personal data. What bills rest on stays, so that no bill changes.
 
 create table public.widget_erasures (
   id bigint generated always as identity primary key,
@@ -45,7 +45,7 @@ end
 $$;
 
 comment on function widget_internal.billing_facts(text, jsonb) is
-  'What of an event''s properties bills need: the record that tells a repeat, who corrected and why.';
+  'The part of an event''s properties that bills need: the record''s id, and who corrected the call and why.';
 
 
 create function widget_internal.erase_session(widget_id uuid, session_id text)
@@ -113,7 +113,7 @@ comment on function public.erase_widget_session(uuid, text) is
   'Erases page, agent and properties of all events of a session: for the widget''s owner, and service_role. Ids, times, '
   'types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, '
   'how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. What arrives in '
-  'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
+  'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is not one.';
 
 
 create function widget_internal.erase_late_events()

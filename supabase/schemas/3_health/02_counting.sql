@@ -13,7 +13,7 @@ begin
     return null;
   end if;
   v_milliseconds := (response_bucket.properties ->> 'rtt_ms')::numeric;
-  -- Ten minutes: no sender waits longer, and what says so is made up.
+  -- Ten minutes: no sender waits longer; a larger value is invented.
   if v_milliseconds between 0 and 600000 then
     return ceil(ln(greatest(v_milliseconds, 1)::float8) / ln(1.1::float8));
   end if;

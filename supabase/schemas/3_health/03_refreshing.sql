@@ -1,4 +1,4 @@
--- What keeps the counts of health up to now, and what counts them anew.
+-- Refreshing the counts of health, and rebuilding them.
 
 create function public.refresh_widget_health(
   out counted_to timestamptz, out events_counted bigint, out events_left bigint
@@ -55,9 +55,9 @@ end
 $$;
 
 comment on function public.refresh_widget_health() is
-  'Brings widget_health, widget_pages and widget_response_times up to now. Reads what was received since the last time, '
-  'not the ledger; pg_cron runs it every five minutes. Answers up to when all is counted, and how many events were new. Does '
-  'what fits into half of statement_timeout, a minute at most: events_left says how many are the next call''s (10000: so '
+  'Brings widget_health, widget_pages and widget_response_times up to date. Reads what was received since the last time, '
+  'not the ledger; pg_cron runs it every five minutes. Returns up to when everything is counted, and how many events were new. Does '
+  'what fits into half of statement_timeout, a minute at most: events_left says how many are left for the next call (10000: that '
   'many or more).';
 
 
@@ -83,6 +83,6 @@ end
 $$;
 
 comment on function widget_internal.rebuild_health() is
-  'Counts the whole ledger anew, and answers how many events it has counted; what does not fit into its time, the next '
+  'Counts the whole ledger again, and returns how many events it has counted; what does not fit into its time, the next '
   'refreshes count. Needed only after somebody changed or deleted events by hand, or gave new ones a received_at of their '
   'own that lies in the past: those the refresh cannot notice.';

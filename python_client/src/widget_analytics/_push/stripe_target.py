@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,8 +101,10 @@ class StripeTarget:
         return [self._send(push) for push in pushes]
 
     def _send(self, push: Push) -> Settled:
-        # The same key for the same event: a request that was heard and lost is answered as it was then.
-        options: Any = {"idempotency_key": push.event_id}
+        # The same key for the same payload: a request that was heard and lost is answered as it was then. One that was
+        # refused, and corrected, has another.
+        digest = hashlib.sha256(json.dumps(push.payload, sort_keys=True).encode()).hexdigest()[:12]
+        options: Any = {"idempotency_key": f"{push.event_id}-{digest}"}
         try:
             with _translated():
                 if "item" in push.payload:
