@@ -16,7 +16,7 @@ import typer
 from widget_analytics import __version__
 from widget_analytics._archive import commands as archives
 from widget_analytics._archive.engines import EngineName
-from widget_analytics._exit import CODES_HELP, NOT_EQUAL, OTHER_ALARM, STATUS_CODES, one_line_errors
+from widget_analytics._exit import CODES_HELP, NOT_EQUAL, OTHER_ALARM, STATUS_CODES, UNWELL, one_line_errors
 from widget_analytics._export import Format, check_output, export_rows
 from widget_analytics._options import check_closed_detail, instant_of, period_of, selection_of, settled, source
 from widget_analytics._report import write_report
@@ -247,6 +247,26 @@ def status(
         if problems:
             codes = (code for alarm, code in STATUS_CODES.items() if alarm in problems.values())
             raise typer.Exit(next(codes, OTHER_ALARM))
+
+
+@app.command()
+def doctor(
+    widget: Annotated[UUID | None, typer.Option(metavar="ID", help="Send a test event for this widget.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array, for programs.")] = False,
+) -> None:
+    """Check the installation end to end, and say of each part that it is well, or what to do.
+
+    With --widget, sends it one `widget_load` and reads it back: it stays in the ledger, and no bill counts it.
+    Takes ten seconds at most. Exits with 15 where there is a problem.
+    """
+    from widget_analytics._doctor import examine  # noqa: PLC0415 (httpx takes long to import)
+
+    with one_line_errors():
+        findings = examine(widget)
+        lines = (f"{one.check:<17} {one.result:<8} {' '.join(one.message.split())}" for one in findings)
+        typer.echo(json.dumps([asdict(one) for one in findings], indent=2) if as_json else "\n".join(lines))
+        if any(one.result == "problem" for one in findings):
+            raise typer.Exit(UNWELL)
 
 
 @app.command()
