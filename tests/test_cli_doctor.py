@@ -105,3 +105,15 @@ def test_a_gateway_that_hangs_takes_ten_seconds_at_most(stack: Stack, tmp_path: 
 
     assert (done.returncode, done.stderr) == (15, "")
     assert took < 9
+
+
+@pytest.mark.parametrize("drips", [False, True])
+def test_status_gives_up_in_time(stack: Stack, tmp_path: Path, *, drips: bool) -> None:
+    """Exit code 4, and one line."""
+    with hanging_gateway(drips=drips) as url:
+        began = time.monotonic()
+        done = run(environment(stack, SUPABASE_URL=url), tmp_path, "status")
+        took = time.monotonic() - began
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert took < 10

@@ -285,8 +285,16 @@ def test_what_makes_no_sense_is_refused(books: Books, tmp_path: Path, arguments:
             ("export", "--format", "parquet"),
             "Parquet needs pyarrow: pip install './python_client[parquet]' in this package's repository",
         ),
-        ("psycopg", ("export", "--direct"), "--direct needs psycopg: pip install './python_client[direct]' in this package's repository"),
-        ("matplotlib", ("report",), "the report needs matplotlib: pip install './python_client[report]' in this package's repository"),
+        (
+            "psycopg",
+            ("export", "--direct"),
+            "--direct needs psycopg: pip install './python_client[direct]' in this package's repository",
+        ),
+        (
+            "matplotlib",
+            ("report",),
+            "the report needs matplotlib: pip install './python_client[report]' in this package's repository",
+        ),
     ],
 )
 def test_a_missing_extra_is_named(tmp_path: Path, package: str, arguments: tuple[str, ...], said: str) -> None:

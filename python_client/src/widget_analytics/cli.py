@@ -16,6 +16,7 @@ import typer
 from widget_analytics import __version__
 from widget_analytics._archive import commands as archives
 from widget_analytics._archive.engines import EngineName
+from widget_analytics._deadline import within
 from widget_analytics._exit import CODES_HELP, NOT_EQUAL, OTHER_ALARM, STATUS_CODES, UNWELL, one_line_errors
 from widget_analytics._export import Format, check_output, export_rows
 from widget_analytics._options import check_closed_detail, instant_of, period_of, selection_of, settled, source
@@ -26,6 +27,9 @@ from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import UsageError
 from widget_analytics.models import CleanupResult, CleanupRun
 from widget_analytics.status import Status, Thresholds
+
+# Seconds that a monitor waits at most for `status`.
+_PATIENCE = 8.0
 
 app = typer.Typer(
     name="widget-analytics",
@@ -239,7 +243,7 @@ def status(
         min_delivery=Decimal(str(min_delivery)), min_completion=Decimal(str(min_completion)), min_cases=min_cases
     )
     with one_line_errors(), WidgetAnalytics() as client:
-        now = client.status(limits)
+        now = within(_PATIENCE, lambda: client.status(limits))
         typer.echo(json.dumps(asdict(now), default=str, indent=2) if as_json else "\n".join(_status_lines(now)))
         problems = {alarm.message: alarm.alarm for alarm in now.alarms}
         for message in problems:
