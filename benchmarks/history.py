@@ -27,7 +27,10 @@ _RANDOM_FILL = 69
 _WITHOUT_SEED_KEY = "alter table original_baseline.widget_analytics drop constraint if exists widget_analytics_pkey"
 _WITHOUT_SEED_INDEX = "drop index if exists original_baseline.widget_analytics_widget_id_session_id_idx"
 _SEED_KEY = "alter table original_baseline.widget_analytics add primary key (id)"
-_SEED_INDEX = "create index widget_analytics_widget_id_session_id_idx on original_baseline.widget_analytics (widget_id, session_id)"
+_SEED_INDEX = (
+    "create index widget_analytics_widget_id_session_id_idx"
+    " on original_baseline.widget_analytics (widget_id, session_id)"
+)
 
 # One row for each event: u is a call and its time, e an event, v what follows from both. "offset 0": v's columns are
 # computed once, however often they are used; and e, being asked for each u, keeps the rows in the order of their calls.

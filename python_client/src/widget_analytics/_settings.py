@@ -16,8 +16,8 @@ from dotenv import dotenv_values, find_dotenv
 from widget_analytics.errors import ConfigError
 
 _URL = "SUPABASE_URL"
-_SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
-_PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
+SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
+PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
 DATABASE_URL = "SUPABASE_DB_URL"
 
 
@@ -53,17 +53,15 @@ class Settings:
         """
         found = environment()
         if secret_key is None and publishable_key is None:
-            secret_key, publishable_key = found.get(_SECRET_KEY), found.get(_PUBLISHABLE_KEY)
-        secret = _clean_key(secret_key, _SECRET_KEY)
-        publishable = _clean_key(publishable_key, _PUBLISHABLE_KEY)
+            secret_key, publishable_key = found.get(SECRET_KEY), found.get(PUBLISHABLE_KEY)
+        secret = _clean_key(secret_key, SECRET_KEY)
+        publishable = _clean_key(publishable_key, PUBLISHABLE_KEY)
         if secret and _is_publishable(secret):
-            raise ConfigError(
-                f"{_SECRET_KEY} holds a publishable key; it needs the project's secret key (sb_secret_…)."
-            )
+            raise ConfigError(f"{SECRET_KEY} holds a publishable key; it needs the project's secret key (sb_secret_…).")
 
         api_key = (publishable or secret) if access_token else (secret or publishable)
         if not api_key:
-            raise ConfigError(f"no key: set {_SECRET_KEY} in the environment or in .env (see .env.example).")
+            raise ConfigError(f"no key: set {SECRET_KEY} in the environment or in .env (see .env.example).")
         return cls(
             url=_clean_url(url or found.get(_URL)),
             api_key=api_key,
