@@ -9,6 +9,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- A part of a large ledger is found by its index, however much of the ledger is still to count.
 set enable_seqscan = off
+-- What that adds to the cost of small tables would have each plan compiled.
+set jit = off
 as $$
 declare
   -- Half of what the statement may take: the rest is for the last part, and for committing.
