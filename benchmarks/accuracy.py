@@ -1,7 +1,7 @@
 """How far from the truth a month's bill is: by the user's document, and by this project. `scripts/bench-accuracy`.
 
 Months of calls are made up, with the true length of each known, and with the trouble that real ones have. What would
-reach the server goes into a table of the document's shape, billed by the document's own query after its own cleanup,
+reach the server goes into a table of the original shape, billed by the original own query after its own cleanup,
 and into the ledger. Everything is drawn from one seed, so the figures come out the same again.
 """
 
@@ -42,8 +42,8 @@ HOURS_LATE = (1, 8)
 # Quartz is made to this. An age of hours is measured by it: eight of them may be wrong by 0.6 s.
 CLOCK_RATE = 20e-6
 
-# Word for word from the document that this project started from.
-SEED_TABLE = """
+# Word for word the SQL that this project started from.
+ORIGINAL_TABLE = """
 CREATE TABLE widget_analytics (
   id UUID PRIMARY KEY,
   widget_id UUID REFERENCES widgets(id),
@@ -54,7 +54,7 @@ CREATE TABLE widget_analytics (
   timestamp TIMESTAMPTZ   -- When the event occurred
 );
 """
-SEED_BILL = """
+ORIGINAL_BILL = """
 -- Get call duration for each session
 SELECT
   widget_id,
@@ -69,10 +69,10 @@ FROM widget_analytics
 WHERE event_type IN ('call_start', 'call_end')
 GROUP BY widget_id, session_id;
 """
-# What the document says of its cleanup, as SQL: call_starts older than 30 minutes without a call_end or call_error in
+# What was said of its cleanup, as SQL: call_starts older than 30 minutes without a call_end or call_error in
 # their session get a call_end 30 minutes after them. Run at each half hour of the month. A start that an earlier run
 # looked at has an end since then, so each run needs only the starts that have come of age, or that have come in.
-SEED_CLEANUP = """
+ORIGINAL_CLEANUP = """
 insert into widget_analytics (id, widget_id, event_type, session_id, timestamp)
 select gen_random_uuid(), s.widget_id, 'call_end', s.session_id, s.timestamp + interval '30 minutes'
 from pending s
@@ -94,7 +94,7 @@ class Heartbeats:
     first_at_once: bool = False
 
 
-SEED_WIDGET = UUID(int=1)
+ORIGINAL_WIDGET = UUID(int=1)
 WITHOUT = Heartbeats("without heartbeats", UUID(int=2))
 LATE_FIRST = Heartbeats("after 30 s, then every 30 s", UUID(int=3), HEARTBEAT_SECONDS)
 AT_ONCE = Heartbeats("at once, then every 30 s", UUID(int=4), HEARTBEAT_SECONDS, first_at_once=True)
@@ -122,7 +122,7 @@ class Sent:
     received_at: datetime
     # By the server: receipt less the age that the sender gives.
     happened_at: datetime
-    # By the sender's own clock: what a table of the document's shape is told.
+    # By the sender's own clock: what a table of the original shape is told.
     claimed_at: datetime
 
 
@@ -174,19 +174,19 @@ class World:
             received = left + timedelta(seconds=self.random.lognormvariate(-2.5, 0.45))
             # In whole milliseconds by the sender's clock, whatever that shows.
             age = timedelta(milliseconds=round((clock(left) - clock(happened)) / timedelta(milliseconds=1)))
-            # A repeat has the id that the sender gave; the document's sender gives none.
+            # A repeat has the id that the sender gave; the original sender gives none.
             id = UUID(int=self.random.getrandbits(128))
             times = [received]
             if self.random.random() < DUPLICATES:
                 times.append(received + timedelta(seconds=self.random.uniform(1, 60)))
             for widget_id in trackers:
                 for at in times:
-                    own = UUID(int=self.random.getrandbits(128)) if widget_id == SEED_WIDGET else id
+                    own = UUID(int=self.random.getrandbits(128)) if widget_id == ORIGINAL_WIDGET else id
                     self.sent.append(
                         Sent(own, widget_id, session_id, call_id, event_type, at, received - age, clock(happened))
                     )
 
-        everywhere = (SEED_WIDGET, *(tracker.widget_id for tracker in TRACKERS))
+        everywhere = (ORIGINAL_WIDGET, *(tracker.widget_id for tracker in TRACKERS))
         send("call_start", 0, everywhere)
         for after in range(0, int(length) + 1, HEARTBEAT_SECONDS):
             # One with the start goes in the start's own request: both get through, or none.
@@ -211,7 +211,7 @@ class Result:
     name: str
     true_seconds: float
     of_sessions: list[float]
-    # The seed bills sessions, and cannot tell the calls of one apart.
+    # The original SQL bills sessions, and cannot tell the calls of one apart.
     of_calls: list[float] | None = None
 
     @property
@@ -244,8 +244,8 @@ def measure(
     say(f"making up {calls:,} calls")
     world.make_calls(calls)
     _load(connection, world.sent)
-    say(f"billing {len(world.sent):,} events: the document's SQL")
-    by_seed = _bill_by_seed(connection)
+    say(f"billing {len(world.sent):,} events: the original SQL")
+    by_original = _bill_by_original(connection)
     say("billing: this project")
     ours = _bill_by_ledger(connection)
 
@@ -253,7 +253,9 @@ def measure(
     of_session: dict[str, float] = {}
     for call in world.calls:
         of_session[call.session_id] = of_session.get(call.session_id, 0) + call.seconds
-    results = [Result("the document's SQL", true_seconds, [by_seed.get(id, 0) - was for id, was in of_session.items()])]
+    results = [
+        Result("the original SQL", true_seconds, [by_original.get(id, 0) - was for id, was in of_session.items()])
+    ]
     for tracker in TRACKERS:
         billed = ours[tracker.widget_id]
         of_sessions = {id: -was for id, was in of_session.items()}
@@ -285,18 +287,18 @@ def _moments(step: timedelta) -> Iterator[tuple[datetime, datetime]]:
     return pairwise(MONTH_START + step * number for number in range((MONTH + timedelta(days=2)) // step))
 
 
-def _bill_by_seed(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, float]:
+def _bill_by_original(connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, float]:
     connection.execute("create schema seed")
     with connection.transaction():
         connection.execute("set local search_path = seed")
         connection.execute("create table widgets (id uuid primary key)")
-        connection.execute("insert into widgets values (%s)", [SEED_WIDGET])
-        connection.execute(SEED_TABLE)
+        connection.execute("insert into widgets values (%s)", [ORIGINAL_WIDGET])
+        connection.execute(ORIGINAL_TABLE)
         # For the benchmark's own patience: it finds the same rows sooner.
         connection.execute("create index on widget_analytics (session_id)")
         connection.execute("create table pending (widget_id uuid, session_id text, timestamp timestamptz)")
         for since, until in _moments(CLEANUP_INTERVAL):
-            arrived = {"widget_id": SEED_WIDGET, "since": since, "until": until, "now": until}
+            arrived = {"widget_id": ORIGINAL_WIDGET, "since": since, "until": until, "now": until}
             connection.execute(
                 """
                 with arrived as (
@@ -311,13 +313,13 @@ def _bill_by_seed(connection: psycopg.Connection[tuple[object, ...]]) -> dict[st
                 """,
                 arrived,
             )
-            connection.execute(SEED_CLEANUP, arrived)
+            connection.execute(ORIGINAL_CLEANUP, arrived)
             connection.execute(
                 "delete from pending where timestamp < %(now)s::timestamptz - interval '30 minutes'", arrived
             )
         return {
             str(session_id): float(str(duration or 0))
-            for _, session_id, _, _, duration in connection.execute(SEED_BILL)
+            for _, session_id, _, _, duration in connection.execute(ORIGINAL_BILL)
         }
 
 
@@ -337,7 +339,7 @@ def _bill_by_ledger(connection: psycopg.Connection[tuple[object, ...]]) -> dict[
             order by received_at
             on conflict do nothing
             """,
-            [SEED_WIDGET, since, until],
+            [ORIGINAL_WIDGET, since, until],
         )
         connection.execute("select public.complete_stale_sessions()")
     billed: dict[UUID, dict[str, float]] = {tracker.widget_id: {} for tracker in TRACKERS}
@@ -375,7 +377,7 @@ def show(floor: float, results: list[Result], *, calls: int, seed: int, console:
         f"{SESSIONS_OF_SEVERAL_CALLS:.0%} of sessions with several calls, "
         f"{CLOCKS_OFF_BY_HOURS:.0%} of clocks off by hours and {CLOCKS_OFF_BY_MINUTES:.0%} by minutes,\n"
         f"all fast or slow by up to {CLOCK_RATE * 1e6:.0f} millionths, {LOST_HEARTBEATS:.0%} of heartbeats lost.\n"
-        "The seed bills sessions: its shares and its most over-billed call are of sessions.",
+        "The original SQL bills sessions: its shares and its most over-billed call are of sessions.",
         soft_wrap=True,
     )
 

@@ -2,9 +2,9 @@
 // more of them by day than by night, load the widget, may open it, may call. Each event is sent when it happens; what happens
 // later than it should have is late here, not on the bill, as an event's age says when it was. Its settings are one JSON
 // argument: url, headers, requests (by name), widgets, calls_a_day, speed, from_hour, minutes, seed, truth (a file).
-import { randomBytes } from "node:crypto";
 import http from "node:http";
 import { createWriteStream } from "node:fs";
+import { uuid7 } from "./uuid7.mjs";
 
 const settings = JSON.parse(process.argv[2]);
 const HOURS = [1, 1, 1, 1, 1, 2, 3, 5, 8, 10, 11, 11, 10, 10, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1];
@@ -31,11 +31,6 @@ function random() {
   return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
 }
 const exponential = (mean) => -Math.log(1 - random()) * mean;
-
-function uuid7() {
-  const digits = Date.now().toString(16).padStart(12, "0") + "7" + randomBytes(10).toString("hex").slice(1);
-  return digits.replace(/^(.{8})(.{4})(.{4}).(.{3})(.{12})$/, "$1-$2-$3-8$4-$5");
-}
 
 function post(name, visit, happened) {
   const events = settings.requests[name].map((event) => ({

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psutil import Process
 
 from benchmarks.findings import Finding, figure, table
-from benchmarks.loads import HEADERS, REQUESTS, WIDGETS
-from benchmarks.pgbench import cpu_seconds, machine
+from benchmarks.loads import REQUESTS, SENT_HEADERS, WIDGETS
+from benchmarks.pgbench import machine, processor_seconds
 from local_stack.database import MICRO_SETTINGS
 from local_stack.places import NODE, bare_environment
 from local_stack.stack import Stack
@@ -59,12 +58,12 @@ def simulate(stack: Stack, options: argparse.Namespace) -> tuple[list[Finding], 
         [_WIDGET_IDS],
     )
     pids = {"gateway": stack.pids["gateway"]}
-    before, size_before = _processor(stack, pids), _size(stack)
+    before, size_before = processor_seconds(stack, pids), _size(stack)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         played, truth = _play(stack, options, Path(folder, "truth.csv"))
     seconds = time.monotonic() - began
-    after, size = _processor(stack, pids), _size(stack) - size_before
+    after, size = processor_seconds(stack, pids), _size(stack) - size_before
     # A crashed call's last heartbeat is the end; it waits for the cleanup.
     _run(stack, "select public.complete_stale_sessions('0 seconds')")
     billed: dict[str, Decimal] = dict(
@@ -109,11 +108,9 @@ def simulate(stack: Stack, options: argparse.Namespace) -> tuple[list[Finding], 
 
 
 def _play(stack: Stack, options: argparse.Namespace, file: Path) -> tuple[dict[str, Any], dict[str, Decimal]]:
-    left_out = {"host", "content-length", "x-forwarded-for"}
     settings = {
         "url": f"{stack.api_url}/rest/v1/rpc/track_events",
-        "headers": {name: value for name, value in HEADERS.items() if name not in left_out}
-        | {"apikey": stack.publishable_key},
+        "headers": SENT_HEADERS | {"apikey": stack.publishable_key},
         "requests": {name: events for name, events in REQUESTS.items() if name != "twenty loads"},
         "widgets": _WIDGET_IDS,
         "calls_a_day": options.calls,
@@ -136,10 +133,6 @@ def _finding(what: str, measured: str) -> Finding:
 
 def _milliseconds(values: Sequence[float]) -> str:
     return " / ".join(figure(value) for value in values) + " ms"
-
-
-def _processor(stack: Stack, pids: dict[str, int]) -> dict[str, float]:
-    return {"database": cpu_seconds(stack)} | {part: sum(Process(pid).cpu_times()[:2]) for part, pid in pids.items()}
 
 
 def _size(stack: Stack) -> int:

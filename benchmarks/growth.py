@@ -1,4 +1,4 @@
-"""What a larger history costs: each figure at 1, 10 and 50 million events, against the document's way and itself."""
+"""What a larger history costs: each figure at 1, 10 and 50 million events, against the original way and itself."""
 
 import json
 from collections.abc import Generator, Iterator, Sequence
@@ -22,8 +22,8 @@ CLOSING_SECONDS = 8
 _UNTIL_PLANNED = 6  # PostgreSQL plans a function's query anew at each of the first five calls in a connection
 SIZES = (EVENTS_A_MONTH, 10 * EVENTS_A_MONTH, 50 * EVENTS_A_MONTH)
 
-# The document's own query, and the filter that it lacks.
-_SEED_BILL = """
+# The original query, and the filter that it lacks.
+_ORIGINAL_BILL = """
 select
   widget_id,
   session_id,
@@ -69,12 +69,12 @@ def _size_of_a_row(bench: Bench, at: str) -> Iterator[Finding]:
     def bytes_per_row(table: str) -> float:
         return bench.number(f"select pg_total_relation_size('{table}')::float8 / count(*) from {table}")
 
-    ours, seeds = bytes_per_row("public.widget_analytics"), bytes_per_row("original_baseline.widget_analytics")
+    ours, originals = bytes_per_row("public.widget_analytics"), bytes_per_row("original_baseline.widget_analytics")
     calls = bytes_per_row("widget_internal.call_states")
     yield Finding(
         f"bytes per event, heap and indexes, {at}: {figure(ours)} (and {figure(calls)} for each call)",
-        f"the document's table: {figure(seeds)}",
-        f"{figure(ours / seeds)} ×",
+        f"the original table: {figure(originals)}",
+        f"{figure(ours / originals)} ×",
         "–",
     )
 
@@ -83,14 +83,14 @@ def _bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
     month = history.newest_month
     with _connected(bench) as connection:
         billed = "select sum(billable_seconds) from public.widget_billing_usage(%s, %s)"
-        seeds = f"select sum(duration_seconds) from ({_SEED_BILL} group by widget_id, session_id) s"
-        _check_both_bill_the_same(connection.execute(billed, month), connection.execute(seeds.encode(), month))
+        originals = f"select sum(duration_seconds) from ({_ORIGINAL_BILL} group by widget_id, session_id) s"
+        _check_both_bill_the_same(connection.execute(billed, month), connection.execute(originals.encode(), month))
         ours, other = take_turns(
             lambda: connection.execute(billed, month),
-            lambda: connection.execute(seeds.encode(), month),
+            lambda: connection.execute(originals.encode(), month),
             rounds=bench.plan.rounds,
         )
-    what, against = f"the month's bill, all widgets, {at}", "the document's query with a month filter"
+    what, against = f"the month's bill, all widgets, {at}", "the original query with a month filter"
     yield _times_faster(what, against, ours, other, BILL_MILLISECONDS)
 
 
@@ -101,16 +101,18 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
         as_owner.execute("select set_config('request.jwt.claims', %s, false)", [claims])
         as_owner.execute("set role authenticated")
         billed = "select sum(billable_seconds) from public.widget_billing_usage(%s, %s)"
-        seeds = f"select sum(duration_seconds) from ({_SEED_BILL} and widget_id = %s group by widget_id, session_id) s"
+        originals = (
+            f"select sum(duration_seconds) from ({_ORIGINAL_BILL} and widget_id = %s group by widget_id, session_id) s"
+        )
         values = [*month, loads.FIRST_WIDGET]
-        _check_both_bill_the_same(as_owner.execute(billed, month), connection.execute(seeds.encode(), values))
+        _check_both_bill_the_same(as_owner.execute(billed, month), connection.execute(originals.encode(), values))
         # A server's connections are open for long: by now each has planned this query, and keeps the plan.
         for _ in range(_UNTIL_PLANNED):
             as_owner.execute(billed, month)
-            connection.execute(seeds.encode(), values)
+            connection.execute(originals.encode(), values)
         ours, other = take_turns(
             lambda: as_owner.execute(billed, month),
-            lambda: connection.execute(seeds.encode(), values),
+            lambda: connection.execute(originals.encode(), values),
             rounds=10 * bench.plan.rounds,
         )
     what, against = f"one widget's month, asked by its owner, {at}", "the same for one widget"
@@ -118,10 +120,10 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
 
 
 def _check_both_bill_the_same(
-    ours: psycopg.Cursor[tuple[object, ...]], seeds: psycopg.Cursor[tuple[object, ...]]
+    ours: psycopg.Cursor[tuple[object, ...]], originals: psycopg.Cursor[tuple[object, ...]]
 ) -> None:
-    """But for the calls that go on over the month's ends, of which the document's query sees one half."""
-    billed, wanted = ours.fetchone(), seeds.fetchone()
+    """But for the calls that go on over the month's ends, of which the original query sees one half."""
+    billed, wanted = ours.fetchone(), originals.fetchone()
     assert billed is not None
     assert wanted is not None
     if abs(float(str(billed[0])) - float(str(wanted[0]))) > 10 * CALL_SECONDS:
@@ -145,17 +147,17 @@ def _duration(seconds: Sequence[float]) -> str:
 
 def _cleanup(bench: Bench, size: int, at_first: list[float] | None) -> Generator[Finding, None, list[float]]:
     """Each time 1,000 calls have become stale since the last."""
-    ours, seeds = [], []
+    ours, originals = [], []
     for _ in range(max(bench.plan.rounds, 3)):
         _make_stale(bench, "public.widget_analytics")
         ours.append(seconds_of(lambda: bench.execute("select public.complete_stale_sessions()")))
     for _ in range(1 if size > EVENTS_A_MONTH else bench.plan.rounds):
         _make_stale(bench, "original_baseline.widget_analytics")
-        seeds.append(seconds_of(lambda: bench.execute("select original_baseline.cleanup()")))
-    ratios = [median(seeds) / own for own in ours]
+        originals.append(seconds_of(lambda: bench.execute("select original_baseline.cleanup()")))
+    ratios = [median(originals) / own for own in ours]
     yield Finding(
         f"cleanup with {NEWLY_STALE:,} newly stale calls, {millions(size)}: {_duration(ours)}",
-        f"the document's algorithm: {_duration(seeds)}",
+        f"the original algorithm: {_duration(originals)}",
         f"{spread(ratios)} faster",
         "–",
     )
@@ -238,13 +240,13 @@ def _closing(bench: Bench, at: str) -> Iterator[Finding]:
 
 def _inserts(bench: Bench, empty: Bench, size: int) -> Iterator[Finding]:
     at = millions(size)
-    ours, seeds = loads.tracker("load"), loads.bare_insert()
+    ours, originals = loads.tracker("load"), loads.bare_insert()
     pair = side_by_side(
-        (bench.stack, ours), (bench.stack, seeds), clients=16, seconds=bench.plan.seconds, rounds=bench.plan.rounds
+        (bench.stack, ours), (bench.stack, originals), clients=16, seconds=bench.plan.seconds, rounds=bench.plan.rounds
     )
     yield Finding(
         f"load, 16 connections, into {at}: {figure(events_per_second(pair.ours))}/s",
-        f"bare insert of the document's row into as many: {figure(events_per_second(pair.other))}/s",
+        f"bare insert of the original row into as many: {figure(events_per_second(pair.other))}/s",
         spread(pair.rate_ratios()),
         "–",
     )

@@ -1,4 +1,4 @@
-"""Months of history, the same in the ledger and in the document's table: what the big sizes are measured on.
+"""Months of history, the same in the ledger and in the original table: what the big sizes are measured on.
 
 A million events is one calendar month of 100,000 calls, so a larger history is a longer one. Of ten events three are
 loads, one an open, and six a call of two minutes: its start, four heartbeats and its end. Of one call in twenty the end
@@ -24,10 +24,10 @@ _INFERRED = "u.n %% 20 = 0"
 # Random keys leave a b-tree's pages two thirds full. Building the indexes so, after the rows, takes minutes where
 # growing them takes hours; all pages being alike at first, they split later than in one that grew.
 _RANDOM_FILL = 69
-_WITHOUT_SEED_KEY = "alter table original_baseline.widget_analytics drop constraint if exists widget_analytics_pkey"
-_WITHOUT_SEED_INDEX = "drop index if exists original_baseline.widget_analytics_widget_id_session_id_idx"
-_SEED_KEY = "alter table original_baseline.widget_analytics add primary key (id)"
-_SEED_INDEX = (
+_WITHOUT_ORIGINAL_KEY = "alter table original_baseline.widget_analytics drop constraint if exists widget_analytics_pkey"
+_WITHOUT_ORIGINAL_INDEX = "drop index if exists original_baseline.widget_analytics_widget_id_session_id_idx"
+_ORIGINAL_KEY = "alter table original_baseline.widget_analytics add primary key (id)"
+_ORIGINAL_INDEX = (
     "create index widget_analytics_widget_id_session_id_idx"
     " on original_baseline.widget_analytics (widget_id, session_id)"
 )
@@ -80,7 +80,7 @@ cross join lateral (
 ) s
 where e.event_type = 'call_start'
 """
-_SEEDS = f"""
+_ORIGINAL_ROWS = f"""
 insert into original_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent, "timestamp")
 select v.widget_id, e.event_type, v.random_session_id, %(page_url)s, %(user_agent)s, v.at
 {_EVENTS}
@@ -148,8 +148,8 @@ class History:
         """Go on until there are as many events in both tables."""
         with self._connect() as connection:
             self._set_durability(connection, "off")
-            connection.execute(_WITHOUT_SEED_KEY)
-            connection.execute(_WITHOUT_SEED_INDEX)
+            connection.execute(_WITHOUT_ORIGINAL_KEY)
+            connection.execute(_WITHOUT_ORIGINAL_INDEX)
         try:
             while self.events < events:
                 self._add(min(CALLS_A_MONTH - self._calls % CALLS_A_MONTH, events // 10 - self._calls))
@@ -168,7 +168,9 @@ class History:
         every = (end - start) / CALLS_A_MONTH
         parameters = _parameters(start + self._calls % CALLS_A_MONTH * every, every, self._calls, calls)
         with ThreadPoolExecutor() as pool:
-            for added in [pool.submit(self._run, sql, parameters) for sql in ((self._insert, _OUR_CALLS), (_SEEDS,))]:
+            for added in [
+                pool.submit(self._run, sql, parameters) for sql in ((self._insert, _OUR_CALLS), (_ORIGINAL_ROWS,))
+            ]:
                 added.result()
         self._calls += calls
 
@@ -180,7 +182,11 @@ class History:
         fill = f" with (fillfactor = {_RANDOM_FILL})"
         return (
             ("vacuum (freeze, analyze) public.widget_analytics, widget_internal.call_states",),
-            (_SEED_KEY + fill, _SEED_INDEX + fill, "vacuum (freeze, analyze) original_baseline.widget_analytics"),
+            (
+                _ORIGINAL_KEY + fill,
+                _ORIGINAL_INDEX + fill,
+                "vacuum (freeze, analyze) original_baseline.widget_analytics",
+            ),
         )
 
     def _run(self, statements: Sequence[str], parameters: dict[str, object] | None = None) -> None:

@@ -2,17 +2,12 @@
 // came back. Its settings are one JSON argument: url, headers, bodies, connections, seconds. In a body SESSION is replaced
 // by the visit's UUID, and each EVENT and number by one of its own.
 import http from "node:http";
-import { randomBytes } from "node:crypto";
+import { uuid7 } from "./uuid7.mjs";
 
 const { url, headers, bodies, connections, seconds } = JSON.parse(process.argv[2]);
 const agent = new http.Agent({ keepAlive: true, maxSockets: connections });
 const milliseconds = [];
 const statuses = {};
-
-function uuid7() {
-  const digits = Date.now().toString(16).padStart(12, "0") + "7" + randomBytes(10).toString("hex").slice(1);
-  return digits.replace(/^(.{8})(.{4})(.{4}).(.{3})(.{12})$/, "$1-$2-$3-8$4-$5");
-}
 
 function send(body) {
   return new Promise((resolve, reject) => {

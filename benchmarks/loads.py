@@ -33,6 +33,8 @@ HEADERS = {
     "x-forwarded-proto": "https",
 }
 REQUEST = request_settings(HEADERS)
+# Without those that an HTTP client makes by itself.
+SENT_HEADERS = {name: value for name, value in HEADERS.items() if name not in ("host", "content-length")}
 
 FIRST_WIDGET = "00000000-0000-7000-8000-000000000001"
 ANY_WIDGET = f"random(1, {WIDGETS})"
@@ -98,7 +100,7 @@ def tracker(*requests: str, widgets: str = ANY_WIDGET) -> Load:
     )
 
 
-# Into the table exactly as the document has it.
+# Into the original table, exactly as it was.
 BARE_INSERT = (
     'insert into original_baseline.bare (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp")'
     f" values (%s, '{FIRST_WIDGET}', 'widget_load', %s, '{PAGE_URL}', '{USER_AGENT}', now())"
@@ -111,7 +113,7 @@ def bare_insert(*, widgets: str = ANY_WIDGET) -> Load:
     # As a tracker that draws session ids at random would; made of as many function calls as ours.
     session = "format('%s%s', to_hex(:r::bigint), to_hex(:s::bigint))::uuid::text"
     return Load(
-        "bare insert of the document's row",
+        "bare insert of the original row",
         f"\\set w {widgets}\n{_HEAD}insert into original_baseline.widget_analytics"
         " (widget_id, event_type, session_id, page_url, user_agent)"
         f" values ({widget}, 'widget_load', {session}, '{PAGE_URL}', '{USER_AGENT}');\n",

@@ -11,12 +11,11 @@ from statistics import median
 from urllib.parse import urlencode
 
 import psycopg
-from psutil import Process
 
 from benchmarks.bench import WIDE_QUOTAS, Plan
 from benchmarks.findings import Finding, at_least, figure, spread
-from benchmarks.loads import FIRST_WIDGET, HEADERS, PAGE_URL, REQUESTS, TWO_MINUTES, Event
-from benchmarks.pgbench import cpu_seconds
+from benchmarks.loads import FIRST_WIDGET, PAGE_URL, REQUESTS, SENT_HEADERS, TWO_MINUTES, Event
+from benchmarks.pgbench import processor_seconds
 from local_stack.places import NODE, bare_environment
 from local_stack.processes import Child
 from local_stack.stack import Stack
@@ -27,7 +26,7 @@ _PEERS = """
 create function public.widget_bench_nothing() returns jsonb
 language plpgsql volatile set search_path = '' as $$ begin return '{"accepted": 0}'; end $$;
 
--- The document's table, with the index that finding a session takes.
+-- The original table, with the index that finding a session takes.
 create table public.widget_bench_analytics (
   id uuid primary key, widget_id uuid references public.widgets (id), event_type varchar(50), session_id varchar(255),
   page_url text, user_agent text, "timestamp" timestamptz
@@ -48,7 +47,7 @@ end $$;
 grant execute on function public.widget_bench_nothing() to anon;
 grant execute on function public.widget_bench_insert(uuid, uuid, text, text, text) to anon;
 """
-# Of a visit's events those that the document sends.
+# Of a visit's events those that the original endpoint is sent.
 _ITS_EVENTS = ("widget_load", "call_start", "call_end")
 VISITS: Mapping[str, tuple[str, ...]] = {"load": ("load",), "a call of two minutes": TWO_MINUTES}
 
@@ -72,12 +71,13 @@ class Way:
     url: str
     headers: Mapping[str, str]
     bodies: Sequence[str]
+    # The processes that it goes through before the database.
     parts: Mapping[str, int]
 
 
 @contextmanager
 def peers(settings: Mapping[str, str] | None = None) -> Iterator[tuple[Stack, str, int]]:
-    """A stack that also offers the peers, the address of the document's endpoint, and its process."""
+    """A stack that also offers the peers, the address of the original endpoint, and its process."""
     with Stack(durable=True, settings=settings) as stack:
         with psycopg.connect(stack.database_url, autocommit=True) as connection:
             connection.execute("select cron.unschedule(jobid) from cron.job")
@@ -90,9 +90,9 @@ def peers(settings: Mapping[str, str] | None = None) -> Iterator[tuple[Stack, st
         # Supabase's functions are clients of its gateway as well.
         given = json.dumps({"url": stack.api_url, "key": stack.secret_key})
         endpoint = Child(
-            "the document's endpoint",
-            [NODE, _HERE / "document_way.mjs", given],
-            log=stack.logs / "document-way.log",
+            "the original endpoint",
+            [NODE, _HERE / "original_endpoint.mjs", given],
+            log=stack.logs / "original-endpoint.log",
             environment=bare_environment(),
         )
         try:
@@ -102,13 +102,11 @@ def peers(settings: Mapping[str, str] | None = None) -> Iterator[tuple[Stack, st
             endpoint.stop()
 
 
-def ways(stack: Stack, document_url: str, document_pid: int, visit: str) -> list[Way]:
+def ways(stack: Stack, endpoint_url: str, endpoint_pid: int, visit: str) -> list[Way]:
     """The tracker's way first."""
-    left_out = {"host", "content-length"}
-    headers = {name: value for name, value in HEADERS.items() if name not in left_out}
-    headers["apikey"] = stack.publishable_key
+    headers = SENT_HEADERS | {"apikey": stack.publishable_key}
     rpc = f"{stack.api_url}/rest/v1/rpc"
-    parts = {"database": stack.pids["postgres"], "gateway": stack.pids["gateway"]}
+    parts = {"gateway": stack.pids["gateway"]}
     requests = [REQUESTS[name] for name in VISITS[visit]]
     events = [event["event_type"] for request in requests for event in request if event["event_type"] in _ITS_EVENTS]
     rows = [
@@ -118,11 +116,11 @@ def ways(stack: Stack, document_url: str, document_pid: int, visit: str) -> list
     return [
         Way("the tracker's requests", f"{rpc}/track_events", headers, [_form(request) for request in requests], parts),
         Way(
-            "the document's endpoint, written with supabase-js",
-            document_url,
+            "the original endpoint, written with supabase-js",
+            endpoint_url,
             headers | {"content-type": "application/json"},
             [json.dumps(row) for row in rows],
-            {**parts, "endpoint": document_pid},
+            {**parts, "endpoint": endpoint_pid},
         ),
         Way(
             "an RPC that inserts one bare row",
@@ -153,32 +151,24 @@ def send(stack: Stack, way: Way, *, connections: int, seconds: float) -> Sent:
         "connections": connections,
         "seconds": seconds,
     }
-    before = _processor(stack, way)
+    before = processor_seconds(stack, way.parts)
     done = subprocess.run(
         [NODE, GENERATOR, json.dumps(settings)], env=bare_environment(), capture_output=True, text=True, check=True
     )
     answer = json.loads(done.stdout)
     if set(answer["statuses"]) != {"200"}:
         raise RuntimeError(f"{way.name}: not answered with 200 only: {answer['statuses']}")
-    after = _processor(stack, way)
-    taken = {part: 1e6 * (after[part] - before[part]) / answer["statuses"]["200"] for part in way.parts}
+    after = processor_seconds(stack, way.parts)
+    taken = {part: 1e6 * (after[part] - before[part]) / answer["statuses"]["200"] for part in after}
     return Sent(answer["perSecond"], answer["percentiles"], taken)
-
-
-def _processor(stack: Stack, way: Way) -> dict[str, float]:
-    """Seconds that each part has taken so far."""
-    return {
-        part: cpu_seconds(stack) if part == "database" else sum(Process(pid).cpu_times()[:2])
-        for part, pid in way.parts.items()
-    }
 
 
 def measure(plan: Plan, settings: Mapping[str, str] | None = None) -> Iterator[Finding]:
     """In rounds, in each of which every way is played once."""
-    with peers(settings) as (stack, document_url, document_pid):
+    with peers(settings) as (stack, endpoint_url, endpoint_pid):
         for visit in VISITS:
             for connections in plan.clients:
-                played = ways(stack, document_url, document_pid, visit)
+                played = ways(stack, endpoint_url, endpoint_pid, visit)
                 for way in played:  # code gets compiled, and connections opened
                     send(stack, way, connections=connections, seconds=max(1, plan.seconds / 3))
                 runs: list[list[Sent]] = [[] for _ in played]
@@ -205,7 +195,7 @@ def _findings(visit: str, connections: int, played: Sequence[Way], runs: Sequenc
         own, other = (_per_visit(sent, way, part) for way, sent in zip(played[:2], runs[:2], strict=True))
         yield Finding(
             f"{at}, processor time of the {part}, {len(played[0].bodies)} requests: {figure(median(own))} µs",
-            f"the document's endpoint, {len(played[1].bodies)} requests: {figure(median(other))} µs",
+            f"the original endpoint, {len(played[1].bodies)} requests: {figure(median(other))} µs",
             spread([a / b for a, b in zip(own, other, strict=True)]),
             "–",
         )

@@ -172,6 +172,11 @@ def cpu_seconds(stack: Stack) -> float:
                 return float(ended + sum(times.user + times.system for times in taken))
 
 
+def processor_seconds(stack: Stack, others: Mapping[str, int]) -> dict[str, float]:
+    """What the database has taken so far, and each other process, by its name."""
+    return {"database": cpu_seconds(stack)} | {part: sum(Process(pid).cpu_times()[:2]) for part, pid in others.items()}
+
+
 def _start_pgbench(stack: Stack, load: Load, *arguments: str) -> subprocess.Popen[str]:
     server = complete_server()
     assert server is not None

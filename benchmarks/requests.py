@@ -67,7 +67,7 @@ def measure(bench: Bench) -> Iterator[Finding]:
         target = TARGET_OF_A_CALL if name.startswith("a call") else TARGETS.get(name)
         yield Finding(
             f"{name}: {figure(median(taken))} µs of the server's processor",
-            f"bare insert of the document's row: {figure(median(bare))} µs",
+            f"bare insert of the original row: {figure(median(bare))} µs",
             spread(ratios),
             *(at_most(ratios, target) if target else ("–", None)),
         )

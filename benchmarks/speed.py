@@ -30,7 +30,7 @@ def rates(bench: Bench) -> Iterator[Finding]:
             pair = bench.compare(loads.tracker(*names), loads.bare_insert(), clients=clients)
             yield Finding(
                 f"{', '.join(names)}, {clients} connections: {figure(events_per_second(pair.ours))} events/s",
-                f"bare insert of the document's row ({figure(events_per_second(pair.other))}/s)",
+                f"bare insert of the original row ({figure(events_per_second(pair.other))}/s)",
                 spread(pair.rate_ratios()),
                 "–",
             )

@@ -1,4 +1,6 @@
-"""Runs the code blocks of a page of docs in order, as a reader pastes them.
+"""Runs the code blocks of a page of docs in order, and compares all that they print with what the page shows.
+
+`tests/reader.py` follows pages whose reader fills in names, exports variables and changes folders.
 
 A block of ``bash``, ``sql`` or ``python`` is run. A block without a language right after it is what it prints: standard
 output, then standard error; ``…`` there stands for any text within a line. A comment on the line above a block says
@@ -16,7 +18,7 @@ from pathlib import Path
 from local_stack.places import ROOT
 from tests.client_support import run
 
-_BLOCK = re.compile(
+FENCE = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _LANGUAGES = ("bash", "sql", "python")
@@ -32,14 +34,17 @@ class Block:
     line: int
     language: str
     text: str
-    output: str | None
+    output: str | None = None
     exit_code: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
 
 
 def blocks_of(page: Path) -> list[Block]:
     """The page's blocks that are run."""
     text = page.read_text()
-    found = list(_BLOCK.finditer(text))
+    found = list(FENCE.finditer(text))
     blocks = []
     for match, following in pairwise([*found, None]):
         assert match is not None
@@ -77,7 +82,7 @@ def run_block(block: Block, *, folder: Path, environment: dict[str, str], databa
     """
     done = _run(block, folder, environment, database_url)
 
-    where = f"{block.page}:{block.line}\n{block.text}\n{done.stdout}{done.stderr}"
+    where = f"{block}\n{block.text}\n{done.stdout}{done.stderr}"
     assert done.returncode == block.exit_code, f"{where}exit code {done.returncode}, expected {block.exit_code}"
     if block.output is not None:
         printed, told = _lines(done.stdout + done.stderr), _lines(block.output)

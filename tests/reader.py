@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_stack.places import NODE, ROOT, RUN, SUPABASE_CLI, bare_environment
+from tests.documents import FENCE, Block
 
 # Commands that need an account on the hosted platform. They are held against the CLI's own help instead of being run.
 HOSTED_ONLY = {
@@ -22,25 +23,12 @@ HOSTED_ONLY = {
 SET_UP = re.compile(r"npm ci\b(?: &&)?|pip install [^\n#&]*(?:&&)?")
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    page: str
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
 def blocks(page: str) -> list[Block]:
     """The page's fenced blocks, in order."""
     text = (ROOT / page).read_text()
     return [
-        Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2])
-        for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        Block(page, text.count("\n", 0, match.start("text")), match["language"], match["text"])
+        for match in FENCE.finditer(text)
     ]
 
 

@@ -91,9 +91,9 @@ def test_a_refused_load_is_not_measured(bench: Bench) -> None:
 
 
 def test_every_way_over_http_stores_what_it_sends() -> None:
-    """The tracker's requests, the document's endpoint and the RPC that inserts a row are answered, and store."""
-    with over_http.peers() as (stack, document_url, document_pid):
-        ways = over_http.ways(stack, document_url, document_pid, "a call of two minutes")
+    """The tracker's requests, the original endpoint and the RPC that inserts a row are answered, and store."""
+    with over_http.peers() as (stack, endpoint_url, endpoint_pid):
+        ways = over_http.ways(stack, endpoint_url, endpoint_pid, "a call of two minutes")
         for way in ways:
             over_http.send(stack, way, connections=2, seconds=1)
 

@@ -17,7 +17,8 @@ from local_stack.chromium import launch
 from local_stack.places import ROOT
 from local_stack.processes import await_condition
 from local_stack.stack import Stack
-from tests.reader import Block, Reader, blocks
+from tests.documents import Block
+from tests.reader import Reader, blocks
 
 PASSWORD = "correct horse battery"
 

@@ -308,7 +308,9 @@ def _fitting_argument(name: str, kind: str, world: World) -> st.SearchStrategy[A
         "only_calls": [None], "only_sessions": [None], "page_size": [1, 100], "before": [tomorrow],
     }  # fmt: skip
     is_row = kind.startswith("widget_") and not kind.endswith("[]")
-    return st.sampled_from(pools[name]) if name in pools and not is_row else _argument(kind, world)
+    # A "period" may be a month's first day, or how long it is.
+    fits = name in pools and not is_row and kind != "interval"
+    return st.sampled_from(pools[name]) if fits else _argument(kind, world)
 
 
 @st.composite

@@ -1,6 +1,5 @@
 """Browser events and providers' records of the same calls, told in any order: always the bill that the model knows."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -9,11 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 from psycopg import Connection
 
+from tests.oracle.draw import play_each
 from tests.oracle.histories import NOW, event_uuid
 from tests.oracle.model import Event, Ledger
 from tests.oracle.play import Database, Disagreement
@@ -348,21 +346,8 @@ def run(database: Database, *, count: int, seed: int, on_progress: Callable[[], 
     """Raises a Disagreement on the smallest scenario found; else says what the scenarios held."""
     seen: Counter[str] = Counter()
 
-    @with_seed(seed)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(scenarios)
-    def every_scenario(scenario: Scenario) -> None:
-        try:
-            bill = check(database, scenario)
-        except Exception as error:
-            error.add_note(f"Play it again with: scripts/oracle --replay '{json.dumps(asdict(scenario))}'")
-            raise
+    def play(scenario: Scenario) -> None:
+        bill = check(database, scenario)
         seen["histories"] += 1
         seen["browser events and records told"] += len(told(scenario, NOW))
         seen["calls billed once"] += sum(not is_nothing(call) for call in bill.values())
@@ -370,5 +355,5 @@ def run(database: Database, *, count: int, seed: int, on_progress: Callable[[], 
         seen["calls that only the provider knows"] += sum(session.startswith("vapi:") for session, _ in bill)
         on_progress()
 
-    every_scenario()
+    play_each(scenarios, play, count=count, seed=seed, to_json=asdict)
     return seen

@@ -1,13 +1,10 @@
 """Many histories of one family, one after the other; the first on which the two part is made small and told."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as with_seed
-
 from tests.oracle import providers
+from tests.oracle.draw import play_each
 from tests.oracle.histories import (
     Cleanup,
     History,
@@ -39,25 +36,11 @@ def run(
     seen: Counter[str] = Counter()
     strategy, _ = FAMILIES[family]
 
-    @with_seed(seed)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
-    def every_history(history: History) -> None:
-        try:
-            played = check(database, history)
-        except Exception as error:
-            error.add_note(f"Play it again with: scripts/oracle --replay '{json.dumps(to_json(history))}'")
-            raise
-        seen.update(_contents(history, played))
+    def play(history: History) -> None:
+        seen.update(_contents(history, check(database, history)))
         on_progress()
 
-    every_history()
+    play_each(strategy, play, count=count, seed=seed, to_json=to_json)
     return seen
 
 

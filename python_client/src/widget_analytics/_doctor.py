@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +14,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from widget_analytics._settings import PUBLISHABLE_KEY, SECRET_KEY, Settings, variable
+from widget_analytics._settings import PUBLISHABLE_KEY, SECRET_KEY, Settings, legacy_claims, variable
 from widget_analytics.errors import ConfigError
 
 #: Seconds for all steps together; starting Python and printing take the rest of the ten.
@@ -96,20 +93,14 @@ def _side_by_side(checks: dict[str, Callable[[Project], Iterable[Finding]]], pro
             found[name] = [_problem(name, "the answer is not a Supabase API's: check SUPABASE_URL")]
 
     # Daemons: a gateway that sends a byte now and then holds a request for ever, and must not hold the command.
-    threads = {name: threading.Thread(target=run, args=item, daemon=True) for name, item in _items(checks)}
-    for thread in threads.values():
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in checks.items()]
+    for thread in threads:
         thread.start()
     until = time.monotonic() + PATIENCE
-    for thread in threads.values():
+    for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     late = f"no answer within {PATIENCE:.0f} s: check SUPABASE_URL, the network and the project's state"
     return [finding for name in checks for finding in found.get(name) or [_problem(name, late)]]
-
-
-def _items(
-    checks: dict[str, Callable[[Project], Iterable[Finding]]],
-) -> Iterator[tuple[str, tuple[str, Callable[[Project], Iterable[Finding]]]]]:
-    return ((name, (name, check)) for name, check in checks.items())
 
 
 def _keys(project: Project) -> Iterator[Finding]:
@@ -124,7 +115,7 @@ def _keys(project: Project) -> Iterator[Finding]:
             result: Literal["problem", "skipped"] = "problem" if kind == "secret" else "skipped"
             yield Finding(check=check, result=result, message=f"set {name}: Dashboard > Settings > API keys")
             continue
-        claims = _claims(key)
+        claims = legacy_claims(key)
         host = urlsplit(project.url).hostname or ""
         if not key.startswith(f"sb_{kind}_") and claims.get("role") != role:
             yield _problem(check, f"{name} holds no {kind} key (sb_{kind}_…): copy it again")
@@ -132,15 +123,6 @@ def _keys(project: Project) -> Iterator[Finding]:
             yield _problem(check, f"{name} belongs to project {claims['ref']}, SUPABASE_URL to {host}")
         else:
             yield _well(check, "a legacy JWT of the right role" if claims else "of the right kind")
-
-
-def _claims(key: str) -> dict[str, Any]:
-    try:
-        payload = key.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError, binascii.Error):
-        return {}
-    return claims if isinstance(claims, dict) else {}
 
 
 def _alarms(project: Project) -> Iterator[Finding]:
@@ -160,7 +142,7 @@ def _alarms(project: Project) -> Iterator[Finding]:
         yield _problem("api", f"HTTP {answer.status_code}: look at the project's logs")
         return
     alarms = [(str(row["alarm"]), str(row["message"])) for row in answer.json()]
-    yield _well("api", "answers, knows the secret key and has the schema")
+    yield _well("api", "answers, and knows the secret key and widget_alarms()")
     yield from _clock(answer)
     for line in (*_ALARM_LINES.values(), "alarms"):
         messages = [message for alarm, message in alarms if _ALARM_LINES.get(alarm, "alarms") == line]

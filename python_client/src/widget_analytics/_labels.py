@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import make_dataclass
 from datetime import date
 from functools import cache
+from uuid import UUID
 
 from widget_analytics._lines import quoted, utc
 from widget_analytics._reader import Reader
@@ -41,6 +42,12 @@ def names_of(reader: Reader) -> dict[str, Widget]:
     with suppress(NotMigrated, Refused, WrongKey):
         return {str(widget.id): widget for widget in reader.widgets()}
     return {}
+
+
+def label(widgets: dict[str, Widget], widget_id: UUID) -> str:
+    """Give what people call a widget, or its id."""
+    widget = widgets.get(str(widget_id))
+    return (widget.name.strip() if widget else "") or str(widget_id)
 
 
 class Labels:

@@ -17,7 +17,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from widget_analytics._export import progress_bar
-from widget_analytics._labels import names_of
+from widget_analytics._labels import label, names_of
 from widget_analytics.book_models import MonthToClose, PendingAdjustment
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
@@ -126,8 +126,7 @@ class Month:
 
     def label(self, widget_id: UUID) -> str:
         """What people call a widget."""
-        widget = self.names.get(str(widget_id))
-        return (widget.name.strip() if widget else "") or str(widget_id)
+        return label(self.names, widget_id)
 
 
 def read_month(client: WidgetAnalytics, name: str, scope: Scope | None) -> Month:

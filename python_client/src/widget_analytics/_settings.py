@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values, find_dotenv
@@ -112,14 +113,14 @@ def _clean_key(key: str | None, name: str) -> str:
 
 
 def _is_publishable(key: str) -> bool:
-    return key.startswith("sb_publishable_") or _legacy_role(key) == "anon"
+    return key.startswith("sb_publishable_") or legacy_claims(key).get("role") == "anon"
 
 
-def _legacy_role(key: str) -> str | None:
-    """The role in a key of the older kind, which is a JWT; None where it is none."""
+def legacy_claims(key: str) -> dict[str, Any]:
+    """Give what a key of the older kind, which is a JWT, says of itself; nothing of another."""
     try:
         payload = key.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (IndexError, ValueError, binascii.Error):
-        return None
-    return claims.get("role") if isinstance(claims, dict) else None
+        return {}
+    return claims if isinstance(claims, dict) else {}

@@ -7,10 +7,19 @@ from typing import Annotated
 import typer
 
 from widget_analytics import __version__
-from widget_analytics._commands import archives, calls, closing, exports, health, plans, pushes, widgets
+from widget_analytics._commands import (
+    archives,
+    calls,
+    closing,
+    exports,
+    health,
+    plans,
+    providers,
+    pushes,
+    reconciling,
+    widgets,
+)
 from widget_analytics._exit import CODES_HELP
-from widget_analytics._providers.commands import providers
-from widget_analytics._reconcile import reconcile
 
 app = typer.Typer(
     name="widget-analytics",
@@ -22,8 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.add_typer(providers, name="providers")
 
 
 def main() -> None:
@@ -47,7 +54,5 @@ def _options(
     pass
 
 
-for verbs in (exports, closing, calls, plans, widgets, health, archives, pushes):
+for verbs in (exports, closing, calls, plans, widgets, health, archives, pushes, providers, reconciling):
     verbs.register(app)
-app.command()(reconcile)
-app.add_typer(providers, name="providers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from widget_analytics._exit import one_line_errors
+from widget_analytics._exit import INCOMPLETE, one_line_errors
 from widget_analytics._options import period_of
 from widget_analytics._push.charges import customers_of, with_customers
 from widget_analytics._push.outbox import Outbox
@@ -22,8 +23,6 @@ from widget_analytics._push.target import Planned, Target
 from widget_analytics._settings import variable
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import ConfigError, MissingExtra, UsageError
-
-INCOMPLETE = 1
 
 
 def register(app: typer.Typer) -> None:
@@ -105,7 +104,12 @@ def _print(planned: list[Planned]) -> None:
 
 def _report(outbox: Outbox, say: Callable[[str], object]) -> bool:
     """Say how far it is, and whether that is all the way."""
-    states = outbox.states()
+    states: Counter[str] = Counter()
+    refused = []
+    for row in outbox.rows():
+        states[row.state] += 1
+        if row.state == "refused":
+            refused.append(f"  {row.event_id} ({row.customer}): {row.answer}")
     words = {
         "confirmed": "confirmed",
         "accepted": "taken, but not seen there yet: look again with --status after some minutes, or run it again",
@@ -118,8 +122,8 @@ def _report(outbox: Outbox, say: Callable[[str], object]) -> bool:
             say(f"{states[state]:,} {meaning}")
     if not states:
         say("nothing was planned")
-    for row in outbox.rows("refused"):
-        say(f"  {row.event_id} ({row.customer}): {row.answer}")
+    for line in refused:
+        say(line)
     return not states or set(states) == {"confirmed"}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -45,11 +46,26 @@ class ChargeToPush(_Row):
         """The difference in seconds, such that those of all statements add up to the rounded whole."""
         return rounded(self.new_seconds) - rounded(self.old_seconds)
 
+    @property
+    def difference_seconds(self) -> Decimal:
+        """What the statement adds to the seconds or, below zero, takes off."""
+        return self.new_seconds - self.old_seconds
+
     def describe(self) -> str:
         """Name the charge as an invoice does."""
         month = f"{self.usage_period:%Y-%m}"
         adjusted = f", adjusted with {self.period:%Y-%m}" if self.usage_period < self.period else ""
         return f"Calls {month}{adjusted}, widget {self.widget_id}"
+
+
+def in_credit(
+    charges: Iterable[tuple[ChargeToPush, str]], seconds: Callable[[ChargeToPush], Decimal | int]
+) -> set[str]:
+    """Give the customers whose charges together take seconds off: what bills a sum would floor it at nothing."""
+    totals: dict[str, Decimal] = defaultdict(Decimal)
+    for charge, customer in charges:
+        totals[customer] += seconds(charge)
+    return {customer for customer, total in totals.items() if total < 0}
 
 
 def rounded(number: Decimal) -> int:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -13,11 +11,12 @@ from lago_python_client import Client
 from lago_python_client.exceptions import LagoApiError, LagoRateLimitError
 from lago_python_client.models import BatchEvent, Event
 
-from widget_analytics._push.charges import ChargeToPush
+from widget_analytics._push.charges import ChargeToPush, in_credit
 from widget_analytics._push.target import Passing, Planned, Push, Settled
 from widget_analytics.errors import ConfigError
 
 _KNOWN = "value_already_exist"
+_LOST = "Lago bills a negative total as nothing, so this credit would be lost: give the customer a credit note for it"
 
 
 class LagoTarget:
@@ -26,7 +25,6 @@ class LagoTarget:
     name = "lago"
     # On Lago's PostgreSQL store a transaction id is known for ever; its ClickHouse store replaces the event by itself.
     window: timedelta | None = None
-    settling = timedelta(0)
     batch = 100
 
     def __init__(self, api_key: str, *, code: str, url: str | None = None) -> None:
@@ -34,24 +32,13 @@ class LagoTarget:
         self._client = Client(api_key=api_key, api_url=url or "", max_retries=0, retry_on_rate_limit=False)
 
     def plan(self, charges: Sequence[tuple[ChargeToPush, str]]) -> list[Planned]:
-        totals: dict[str, Decimal] = defaultdict(Decimal)
-        for charge, customer in charges:
-            totals[customer] += charge.new_seconds - charge.old_seconds
+        creditors = in_credit(charges, lambda charge: charge.difference_seconds)
         return [
-            Planned(
-                charge,
-                customer,
-                self._event(charge, customer),
-                None
-                if totals[customer] >= 0
-                else "Lago bills a negative total as nothing, so this credit would be lost: give the customer a credit "
-                "note for it",
-            )
+            Planned(charge, customer, self._event(charge, customer), _LOST if customer in creditors else None)
             for charge, customer in charges
         ]
 
     def _event(self, charge: ChargeToPush, customer: str) -> dict[str, Any]:
-        seconds = charge.new_seconds - charge.old_seconds
         amount = charge.difference_amount
         return {
             "transaction_id": charge.event_id,
@@ -61,7 +48,7 @@ class LagoTarget:
             "timestamp": int(charge.period_end.timestamp()) - 1,
             "precise_total_amount_cents": None if amount is None else f"{amount.scaleb(charge.decimals or 0):f}",
             "properties": {
-                "seconds": f"{seconds:f}",
+                "seconds": f"{charge.difference_seconds:f}",
                 "widget_id": str(charge.widget_id),
                 "usage_period": f"{charge.usage_period:%Y-%m}",
             },

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 from corehttp.exceptions import (
@@ -16,11 +14,12 @@ from corehttp.exceptions import (
 )
 from openmeter import Client
 
-from widget_analytics._push.charges import ChargeToPush
+from widget_analytics._push.charges import ChargeToPush, in_credit
 from widget_analytics._push.target import Passing, Planned, Push, Settled
 from widget_analytics.errors import ConfigError, UsageError
 
 SOURCE = "widget-analytics"
+_LOST = "it is not known that OpenMeter bills a negative total as a credit: give the customer one by hand"
 _TOO_MANY = 429
 _BAD_REQUEST = 400
 
@@ -31,7 +30,6 @@ class OpenMeterTarget:
     name = "openmeter"
     # It drops an event that it knows, by source and id, for 32 days unless set otherwise.
     window: timedelta | None = timedelta(days=31)
-    settling = timedelta(minutes=5)
     batch = 100
 
     def __init__(self, api_key: str | None, *, event_type: str, url: str | None = None, timeout: float = 30) -> None:
@@ -40,18 +38,9 @@ class OpenMeterTarget:
         self._client = Client(token=api_key, retry_total=0, connection_timeout=timeout, read_timeout=timeout, **options)
 
     def plan(self, charges: Sequence[tuple[ChargeToPush, str]]) -> list[Planned]:
-        totals: dict[str, Decimal] = defaultdict(Decimal)
-        for charge, customer in charges:
-            totals[customer] += charge.new_seconds - charge.old_seconds
+        creditors = in_credit(charges, lambda charge: charge.difference_seconds)
         return [
-            Planned(
-                charge,
-                customer,
-                self._event(charge, customer),
-                None
-                if totals[customer] >= 0
-                else "it is not known that OpenMeter bills a negative total as a credit: give the customer one by hand",
-            )
+            Planned(charge, customer, self._event(charge, customer), _LOST if customer in creditors else None)
             for charge, customer in charges
         ]
 
@@ -67,7 +56,7 @@ class OpenMeterTarget:
             "time": (charge.period_end - timedelta(seconds=1)).isoformat(),
             "datacontenttype": "application/json",
             "data": {
-                "seconds": f"{charge.new_seconds - charge.old_seconds:f}",
+                "seconds": f"{charge.difference_seconds:f}",
                 "amount": None if amount is None else f"{amount:f}",
                 "currency": charge.currency,
                 "widget_id": str(charge.widget_id),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -130,10 +129,6 @@ class Outbox:
             paging=Paging.KEY,
         )
         return query.model.read(self._transport.rows(query))
-
-    def states(self) -> Counter[str]:
-        """Count the rows by state."""
-        return Counter(row.state for row in self.rows())
 
     def held_until(self) -> datetime | None:
         """Until when the last of the rows is held that some push may be sending; None where none is."""

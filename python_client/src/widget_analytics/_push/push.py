@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState
 
 from widget_analytics._push.outbox import Claimed, Outbox
-from widget_analytics._push.target import Passing, Planned, Push, Settled, Target
+from widget_analytics._push.target import Planned, Push, Settled, Target
+from widget_analytics._retries import retrying
 
-_LONGEST_WAIT = 60.0
-_backoff = wait_random_exponential(multiplier=0.5, max=20)
 _POLL = timedelta(seconds=1)
 
 
@@ -37,9 +37,7 @@ class Pusher:
         wait: Callable[[RetryCallState], float] | None = None,
     ) -> None:
         self._outbox, self._target, self._say = outbox, target, say
-        self._retrying = Retrying(
-            retry=retry_if_exception_type(Passing), wait=wait or _wait, stop=stop_after_attempt(attempts), reraise=True
-        )
+        self._retrying = retrying(attempts, wait)
 
     def push(self, planned: Sequence[Planned]) -> None:
         """Send everything that was not sent, and confirm what can be.
@@ -84,10 +82,10 @@ class Pusher:
 
     def confirm(self) -> None:
         """Look for what the system has taken without checking it."""
-        for row in self._outbox.rows("accepted"):
-            found = self._retrying(self._target.find, row.as_push())
-            if found is not None:
-                self._outbox.settle([Settled(row.as_push(), "confirmed", found)])
+        rows = self._outbox.rows("accepted")
+        while part := [row.as_push() for row in islice(rows, self._target.batch)]:
+            found = [(push, self._retrying(self._target.find, push)) for push in part]
+            self._outbox.settle([Settled(push, "confirmed", answer) for push, answer in found if answer is not None])
 
     def _wait_for_others(self) -> bool:
         """Wait for rows that another push holds, or held when it was killed; say whether there were any."""
@@ -98,10 +96,3 @@ class Pusher:
         self._say(f"waiting for a push that is at work or was killed, {max(seconds, 0):.0f} s at most")
         time.sleep(min(max(seconds, 0.05), _POLL.total_seconds()))
         return True
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, Passing) and error.retry_after is not None:
-        return min(error.retry_after, _LONGEST_WAIT)
-    return _backoff(state)

@@ -13,7 +13,7 @@ from typing import Any
 
 import stripe
 
-from widget_analytics._push.charges import ChargeToPush, rounded
+from widget_analytics._push.charges import ChargeToPush, in_credit, rounded
 from widget_analytics._push.target import Passing, Planned, Push, Settled
 from widget_analytics.errors import ConfigError, UsageError
 
@@ -35,11 +35,11 @@ class StripeTarget:
     name = "stripe"
     # Both kinds of keys are kept for at least a day.
     window: timedelta | None = timedelta(hours=23)
-    settling = timedelta(minutes=5)
     batch = 20
 
     def __init__(self, api_key: str, *, meter: str | None, url: str | None = None, timeout: float = 30) -> None:
         self._meter = meter
+        self._meter_ids: dict[str, str] = {}
         self._client = stripe.StripeClient(
             api_key,
             base_addresses={"api": url} if url else None,
@@ -50,9 +50,7 @@ class StripeTarget:
     def plan(self, charges: Sequence[tuple[ChargeToPush, str]]) -> list[Planned]:
         if self._meter is None:
             return [Planned(charge, customer, self._item(charge, customer)) for charge, customer in charges]
-        seconds: dict[str, int] = defaultdict(int)
-        for charge, customer in charges:
-            seconds[customer] += charge.whole_seconds
+        creditors = in_credit(charges, lambda charge: charge.whole_seconds)
         minutes: dict[str, int] = defaultdict(int)
         planned = []
         for charge, customer in charges:
@@ -60,7 +58,7 @@ class StripeTarget:
             # A meter floors a customer's negative total at nothing, so that a credit would be lost.
             payload = (
                 self._meter_event(charge, customer, minutes[customer])
-                if seconds[customer] >= 0
+                if customer not in creditors
                 else self._item(charge, customer, because="a meter would lose a credit larger than the month's usage")
             )
             planned.append(Planned(charge, customer, payload))
@@ -132,16 +130,21 @@ class StripeTarget:
 
     def _find_meter_event(self, push: Push) -> str | None:
         event: Mapping[str, Any] = push.payload["meter_event"]
-        meters = self._client.v1.billing.meters.list({"limit": 100})
-        meter = next((each.id for each in meters.auto_paging_iter() if each.event_name == event["event_name"]), None)
-        if meter is None:
-            raise UsageError(f"--meter: Stripe has no meter of the event name {event['event_name']}")
         start = event["timestamp"]
         summaries = self._client.v1.billing.meters.event_summaries.list(
-            meter, {"customer": push.customer, "start_time": start, "end_time": start + 60}
+            self._meter_id(event["event_name"]),
+            {"customer": push.customer, "start_time": start, "end_time": start + 60},
         )
         counted = sum(Decimal(str(summary.aggregated_value)) for summary in summaries.auto_paging_iter())
         return push.event_id if counted == Decimal(event["payload"]["value"]) else None
+
+    def _meter_id(self, event_name: str) -> str:
+        if event_name not in self._meter_ids:
+            meters = self._client.v1.billing.meters.list({"limit": 100})
+            self._meter_ids |= {each.event_name: each.id for each in meters.auto_paging_iter()}
+        if event_name not in self._meter_ids:
+            raise UsageError(f"--meter: Stripe has no meter of the event name {event_name}")
+        return self._meter_ids[event_name]
 
 
 @contextmanager

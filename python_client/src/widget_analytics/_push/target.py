@@ -63,13 +63,11 @@ class Target(Protocol):
     Attributes:
         name: as the outbox knows it.
         window: how long it is sure to know an event's name again; None for ever.
-        settling: how long after it took an event a look may miss it.
         batch: how many events it takes at once.
     """
 
     name: str
     window: timedelta | None
-    settling: timedelta
     batch: int
 
     def plan(self, charges: Sequence[tuple[ChargeToPush, str]]) -> list[Planned]:

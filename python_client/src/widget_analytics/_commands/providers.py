@@ -1,4 +1,4 @@
-"""The commands ``providers …``, with progress on standard error."""
+"""``providers``: what call providers themselves list, with progress on standard error."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from widget_analytics._rest import RestTransport
 from widget_analytics._settings import Settings
 from widget_analytics.errors import UsageError
 
-providers = typer.Typer(no_args_is_help=True, help="What call providers themselves say of calls.")
+
+def register(app: typer.Typer) -> None:
+    """Add this group."""
+    providers = typer.Typer(no_args_is_help=True, help="What call providers themselves say of calls.")
+    # A group's commands are named only where there is more than one, or a callback.
+    providers.callback()(lambda: None)
+    providers.command("pull")(pull_command)
+    app.add_typer(providers, name="providers")
 
 
-# A group's commands are named only where there is more than one, or a callback.
-@providers.callback()
-def _providers() -> None:
-    pass
-
-
-@providers.command("pull")
 def pull_command(
     provider: Annotated[str, typer.Argument(metavar="PROVIDER", help=f"One of {', '.join(SOURCES)}.")],
     since: Annotated[str, typer.Option(metavar="TIME", help="Calls from then on: a date or timestamp, in UTC.")],

@@ -1,5 +1,5 @@
-// The endpoint of the document that this project started from, as a company would write it with supabase-js: look the widget
-// up, check its domain, insert the row. Its settings are one JSON argument: url, key.
+// The endpoint that this project started from, as a company would write it with supabase-js: look the widget up, check its
+// domain, insert the row. Its settings are one JSON argument: url, key.
 import http from "node:http";
 import { createClient } from "@supabase/supabase-js";
 

@@ -1,13 +1,11 @@
-"""The command ``reconcile``: what call providers carried in a month beside what is billed."""
+"""``reconcile``: what call providers carried in a month beside what is billed."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
-from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -16,18 +14,23 @@ from rich.table import Table
 from widget_analytics._exit import one_line_errors
 from widget_analytics._export import Format, check_output, open_output, write_errors
 from widget_analytics._formats import FORMATS
+from widget_analytics._labels import label, names_of
 from widget_analytics._lines import batches, texts, to_lines
 from widget_analytics._options import period_of
 from widget_analytics._parquet import ROWS_IN_GROUP
 from widget_analytics.client import WidgetAnalytics
-from widget_analytics.errors import NotMigrated, Refused
-from widget_analytics.models import Reconciliation
+from widget_analytics.models import Reconciliation, Widget
 from widget_analytics.periods import Period
 
 _COLUMNS = (
     *("provider", "widget", "matched", "our seconds", "their seconds", "apart"),
     *("only there", "of these billed", "only here", "its cost"),
 )
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb."""
+    app.command()(reconcile)
 
 
 def reconcile(
@@ -55,10 +58,7 @@ def reconcile(
         with WidgetAnalytics() as client:
             bounds = client.billing_month(month)
             rows = client.reconciliation(Period(bounds.period_start, bounds.period_end))
-            names: dict[UUID, str] = {}
-            # Owners' own table: where it has no names, or may not be read, ids must do.
-            with suppress(NotMigrated, Refused):
-                names = {widget.id: widget.name for widget in client.widgets()}
+            names = names_of(client)
         if kind is None:
             _print(rows, names)
             return
@@ -68,14 +68,14 @@ def reconcile(
             FORMATS[kind].write(Reconciliation, lines, opened)
 
 
-def _print(rows: list[Reconciliation], names: dict[UUID, str]) -> None:
+def _print(rows: list[Reconciliation], names: dict[str, Widget]) -> None:
     table = Table(box=None, pad_edge=False, header_style="")
     for place, column in enumerate(_COLUMNS):
         table.add_column(column, justify="left" if place < 2 else "right", overflow="fold")  # noqa: PLR2004
     for row in rows:
         table.add_row(
             row.provider or "several",
-            "none" if row.widget_id is None else names.get(row.widget_id) or str(row.widget_id),
+            "none" if row.widget_id is None else label(names, row.widget_id),
             f"{row.matched_calls:,}",
             f"{row.our_seconds:,f}",
             f"{row.provider_seconds:,f}",
