@@ -29,6 +29,7 @@ DYNAMIC = ("apply_rights", "field_problem", "track_call_times")
 OPEN_DEFINERS = {
     "widget_internal.record_event": "the door: checks host, widget and input, then stores one event",
     "widget_internal.record_events": "the door: checks host, widget and input, then stores a batch",
+    "widget_internal.owner_email": "tells visitors their own address alone",
     "widget_internal.closed_months": "says which months are closed, the same for all widgets",
     "widget_internal.owned_widget_ids": "says which widgets are the caller's own; every policy asks it",
     "widget_internal.erase_session": "checks that the caller owns the widget, then erases one session of it",

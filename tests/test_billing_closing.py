@@ -214,7 +214,8 @@ def test_months_are_closed_by_themselves_after_a_grace_period(db: Connection, ye
     with db.transaction(force_rollback=True):
         db.execute("select widget_internal.close_due_months()")
         by_default = db.execute(closed, [march]).fetchone()
-        db.execute("update widget_internal.settings set close_months_after = '8 days'")
+        db.execute("select public.schedule_widget_closing('8 days')")
+        waiting = db.execute("select closes_at - period_end as after from public.widget_months_to_close()").fetchall()
         db.execute("select widget_internal.close_due_months()")
         after = db.execute(closed, [march]).fetchone()
 
@@ -222,5 +223,6 @@ def test_months_are_closed_by_themselves_after_a_grace_period(db: Connection, ye
     assert after is not None
     assert march not in (by_default["months"] or [])
     assert {march, may} <= set(after["months"])
-    with pytest.raises(psycopg.errors.CheckViolation, match="months_are_closed_a_week_after_them"):
-        db.execute("update widget_internal.settings set close_months_after = '6 days'")
+    assert {month["after"] for month in waiting} == {timedelta(days=8)}
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="after: must be at least 7 days"):
+        db.execute("select public.schedule_widget_closing('6 days')")

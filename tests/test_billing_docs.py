@@ -9,6 +9,7 @@ import pytest
 from local_stack.places import ROOT
 from tests.conftest import NewWidget
 from tests.support import Connection, record
+from widget_analytics._selection import KINDS
 
 START = datetime(2024, 5, 10, 12, tzinfo=UTC)
 HEAD = "| plan | calls | billable_seconds | charged_seconds | amount |\n|---|---|---|---|---|\n"
@@ -48,6 +49,17 @@ def add_call(db: Connection, widget_id: object, session: str, seconds: float, ma
         db.execute(
             "select public.correct_widget_call(%s, %s, 'c', %s::numeric, 'why', 'who')", [widget_id, session, seconds]
         )
+
+
+def test_the_columns_of_exports_are_those_that_are_documented() -> None:
+    """Names and order, for each detail, the common ones first."""
+    section = (ROOT / "docs" / "billing.md").read_text().partition("\n## Exports\n")[2].partition("\n## ")[0]
+    (common,) = (re.findall("`([a-z_]+)`", line) for line in section.splitlines() if line.startswith("`widget_name`"))
+    rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| (`.*`) \|$", section, re.MULTILINE)
+
+    documented = {detail: (*common, *re.findall("`([a-z_]+)`", columns)) for detail, columns in rows}
+
+    assert documented == {str(detail): kind.file.columns() for detail, kind in KINDS.items()}
 
 
 def test_there_are_examples() -> None:

@@ -258,6 +258,7 @@ def test_who_pays_writes_no_evidence(stack: Stack, http: httpx.Client, new_owner
         "select * from public.close_widget_billing_period('2024-01')",
         "select * from public.broken_widget_statements()",
         "select * from public.widget_months_to_close()",
+        "select public.schedule_widget_closing('9 days')",
     ],
 )
 def test_visitors_are_refused_even_where_grants_came_back(db: Connection, role: str, statement: str) -> None:

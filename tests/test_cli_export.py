@@ -62,7 +62,10 @@ def test_calls_of_a_month_are_exported_whole_and_the_same_twice(stack: Stack, tm
     printed = run_process(environment(stack), tmp_path, *arguments)
 
     assert (first.returncode, first.stdout) == (0, "")
-    assert first.stderr == f"2,600 calls, 312,000.000000 billable seconds -> {tmp_path / 'first.csv'}\n"
+    assert first.stderr == (
+        f"2,600 calls, 312,000.000000 billable seconds -> {tmp_path / 'first.csv'}\n"
+        "open: this is what the ledger says now\n"
+    )
     assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "second.csv").read_bytes() == printed.stdout.encode()
     rows = rows_of(printed.stdout)
     assert len({row["session_id"] for row in rows}) == len(rows) == 2_600
@@ -91,7 +94,7 @@ def test_usage_is_the_default_and_adds_up(stack: Stack, tmp_path: Path, db: Conn
     counts = [row[name] for name in ("widget_id", "calls", "observed_calls", "failed_calls", "open_calls")]
     assert counts == [str(widget_id), "4", "3", "1", "1"]
     assert row["billable_seconds"] == row["observed_seconds"] == "120.000001"
-    assert done.stderr == "1 widget, 120.000001 billable seconds\n"
+    assert done.stderr == "1 widget, 120.000001 billable seconds\nopen: this is what the ledger says now\n"
 
 
 def test_json_lines_have_exact_numbers(stack: Stack, tmp_path: Path, db: Connection, new_widget: NewWidget) -> None:
@@ -184,7 +187,7 @@ def test_an_existing_file_is_replaced_and_keeps_its_mode(stack: Stack, tmp_path:
     done = run(environment(stack), tmp_path, "export", "--month", month, "--output", "latest.csv")
 
     assert done.returncode == 0, done.stderr
-    assert target.read_text().startswith("widget_id,calls,")
+    assert target.read_text().startswith("widget_name,customer_reference,")
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     assert link.is_symlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bill.csv", "latest.csv"]
@@ -209,7 +212,7 @@ def test_an_export_that_is_killed_leaves_what_was_there(
     target = tmp_path / "bill.csv"
     if before is not None:
         target.write_text(before)
-    with UnreliableProxy(stack.api_url) as network, network.fault(hold := Hold(network, after=2)):
+    with UnreliableProxy(stack.api_url) as network, network.fault(hold := Hold(network, after=6)):
         env = environment(stack, SUPABASE_URL=network.url)
         arguments = ("export", "--month", month, "--detail", "calls", "--widget", str(many_calls), "--output", target)
         process = subprocess.Popen(
@@ -241,7 +244,7 @@ def test_an_export_that_fails_half_way_leaves_no_file(stack: Stack, tmp_path: Pa
     """The API goes away between two pages: one line, exit code 4, and nothing in the folder."""
     month, _ = month_of(many_calls)
     with UnreliableProxy(stack.api_url) as network:
-        network.next_faults = [network.pass_on, *[answering(503)] * 20]
+        network.next_faults = [*[network.pass_on] * 6, *[answering(503)] * 20]
         done = run(
             environment(stack, SUPABASE_URL=network.url),
             tmp_path,
@@ -296,7 +299,7 @@ def test_a_pipe_can_be_written_to(stack: Stack, tmp_path: Path, many_calls: UUID
     done = run_process(environment(stack), tmp_path, "export", "--month", month, "--output", "/dev/stdout")
 
     assert done.returncode == 0
-    assert done.stdout.startswith("widget_id,calls,")
+    assert done.stdout.startswith("widget_name,customer_reference,")
 
 
 def test_progress_shows_on_a_terminal_only(stack: Stack, tmp_path: Path, many_calls: UUID) -> None:

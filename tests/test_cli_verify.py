@@ -161,7 +161,7 @@ def test_each_change_of_a_file_is_named(books: Books, tmp_path: Path) -> None:
     """A number, a row too few, one too many and two in each other's place: exit code 1, and which they are."""
     file = exported(books, tmp_path, "calls", "bill.csv")
     lines = file.read_bytes().decode().split("\r\n")
-    places = {line.split(",")[1]: number for number, line in enumerate(lines) if "," in line}
+    places = {line.split(",")[7]: number for number, line in enumerate(lines) if "," in line}
     lines[places["October 7"]] = lines[places["October 7"]].replace(",108,", ",9000,")
     lines[places["October 20"]], lines[places["October 21"]] = lines[places["October 21"]], lines[places["October 20"]]
     lines.insert(places["October 30"], lines[places["October 30"]].replace("October 30", "invented"))
@@ -262,6 +262,10 @@ def test_parquet_has_exact_types(books: Books, tmp_path: Path) -> None:
         (("--manifest",), "--manifest lies beside a file: name one"),
         (("--detail", "statements"), "--month: 2020-10 is not closed, so it has no statement yet"),
         (
+            ("--detail", "adjustments", "--manifest", "--output", "x.csv"),
+            "--manifest: 2020-10 is open, and what is pending changes",
+        ),
+        (
             ("--detail", "adjustments", "--as-of", "2020-11-01"),
             "--detail adjustments is of a closed month",
         ),
@@ -328,7 +332,9 @@ def test_the_report_of_a_closed_month_is_its_statement(books: Books, tmp_path: P
     assert statement["content_hash"] in page
     assert f"<dd>{due['due']} EUR</dd>" in page
     assert due["credit"] < 0
-    assert f"<td>{due['credit']} EUR</td>" in page
+    credit = f"{due['credit']} EUR".replace("-", "\N{MINUS SIGN}")
+    assert f'<td data-label="Adjustments">{credit}</td>' in page
+    assert "set by bob: goodwill" in page
     assert NAME in unescape(page)
     assert "<script" not in page
     assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?\s*(?:https?:)?//""", page)

@@ -35,6 +35,7 @@ def a_call(**changes: object) -> Call:
         "rule": "exact duration",
         "amount": Decimal("0.200000"),
         "currency": "EUR",
+        "is_closed": False,
     }
     return Call(**(fields | changes))  # type: ignore[arg-type]  # tests change what they mean to
 
@@ -62,11 +63,11 @@ def test_csv_is_rfc_4180_in_a_stable_order() -> None:
 
     assert as_csv(a_call(), open_call) == (
         "widget_id,session_id,call_id,started_at,ended_at,outcome,evidence,duration_seconds,billable_seconds,rule,"
-        "amount,currency\r\n"
+        "amount,currency,is_closed\r\n"
         "0195f2a0-0000-7000-8000-000000000001,s1,c1,2026-10-01T08:30:00.000000Z,2026-10-01T08:32:00.000001Z,"
-        "completed,observed,120.000001,120.000001,exact duration,0.200000,EUR\r\n"
+        "completed,observed,120.000001,120.000001,exact duration,0.200000,EUR,false\r\n"
         "0195f2a0-0000-7000-8000-000000000001,s1,c1,2026-10-01T08:30:00.000000Z,,open,,,0,exact duration,"
-        "0.200000,EUR\r\n"
+        "0.200000,EUR,false\r\n"
     )
 
 
@@ -174,6 +175,7 @@ def rows():
             "started_at": start.isoformat(), "ended_at": (start + timedelta(seconds=n)).isoformat(),
             "outcome": "completed", "evidence": "observed", "duration_seconds": f"{n}.000001",
             "billable_seconds": f"{n}.000001", "rule": f"rule {n}", "amount": f"{n}.123456", "currency": "EUR",
+            "is_closed": n % 2 == 0,
         }
 
 with open(sys.argv[2], "wb") as file:

@@ -66,7 +66,10 @@ def test_exports_are_whole(crowd: Stack, tmp_path: Path, detail: str, file_forma
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stderr == f"1,205 {noun}, 72,300.000000 billable seconds -> {name}\n"
+    assert done.stderr.splitlines() == [
+        f"1,205 {noun}, 72,300.000000 billable seconds -> {name}",
+        "open: this is what the ledger says now",
+    ]
     if file_format == "csv":
         with (tmp_path / name).open(newline="") as file:
             assert len(list(csv.DictReader(file))) == WIDGETS

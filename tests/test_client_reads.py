@@ -150,6 +150,7 @@ def test_values_are_exact_and_typed(client: WidgetAnalytics, db: Connection, new
         billable_seconds=Decimal("10800.000001"),
         rule=completed.rule,
         amount=None,
+        is_closed=False,
         currency=None,
     )
     assert completed.started_at.utcoffset() == timedelta(0)

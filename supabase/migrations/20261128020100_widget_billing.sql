@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/2_billing/01_months.sql, schemas/2_billing/02_plans.sql, schemas/2_billing/03_pricing.sql, schemas/2_billing/04_statements.sql, schemas/2_billing/05_guards.sql, schemas/2_billing/06_hashes.sql, schemas/2_billing/07_billed_calls.sql, schemas/2_billing/08_bills.sql, schemas/2_billing/09_usage.sql, schemas/2_billing/10_statement_content.sql, schemas/2_billing/11_closing.sql, schemas/2_billing/12_evidence.sql, schemas/2_billing/90_rights.sql.
+-- Made by scripts/baseline from schemas/2_billing/01_months.sql, schemas/2_billing/02_plans.sql, schemas/2_billing/03_pricing.sql, schemas/2_billing/04_statements.sql, schemas/2_billing/05_guards.sql, schemas/2_billing/06_hashes.sql, schemas/2_billing/07_billed_calls.sql, schemas/2_billing/08_bills.sql, schemas/2_billing/09_usage.sql, schemas/2_billing/10_statement_content.sql, schemas/2_billing/11_closing.sql, schemas/2_billing/12_evidence.sql, schemas/2_billing/13_closing_schedule.sql, schemas/2_billing/14_directory.sql, schemas/2_billing/90_rights.sql.
 
 -- A bill covers a calendar month where the company does its books: it begins when the clocks there first show its 1st.
 
@@ -1082,7 +1082,8 @@ returns table (
   operator_calls bigint, operator_seconds numeric, heartbeat_calls bigint, heartbeat_seconds numeric,
   assumed_calls bigint, assumed_seconds numeric, open_calls bigint, failed_calls bigint,
   charged_seconds numeric, amount numeric, currency text, fees numeric,
-  months bigint, closed_months bigint, pending_calls bigint, pending_seconds numeric, pending_amount numeric
+  months bigint, closed_months bigint, pending_calls bigint, pending_seconds numeric, pending_amount numeric,
+  is_closed boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -1177,7 +1178,7 @@ begin
     coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint,
     coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint,
     c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months,
-    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount
+    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount, c.closed_months = c.months
   from parts r
   join charges c on c.widget_id = r.widget_id
   where not r.is_before
@@ -1190,7 +1191,7 @@ comment on function public.widget_billing_usage(timestamptz, timestamptz, timest
   'charged_seconds: month by month what exceeds the plan''s included seconds; amount: its price, rounded to the currency''s '
   'decimals, and the fees; null unless all months have a plan, and all in one currency. Of a part of a month: the month to '
   'date at its end less the month to date at its start. months: how many had calls or fees, and of these closed_months '
-  'count what was charged for them; pending_…: what the next statement will add to that. what_if: rates the calls, as they '
+  'count what was charged for them (is_closed: all); pending_…: what the next statement will add to that. what_if: rates the calls, as they '
   'are now, by this draft of a plan, an object with columns of widget_plans, in place of each widget''s own.';
 
 
@@ -1298,7 +1299,8 @@ comment on function public.widget_statement_preview(text) is
 
 create function public.widget_months_to_close()
 returns table (
-  month date, period_start timestamptz, period_end timestamptz, settled_at timestamptz, has_calls boolean, has_fees boolean
+  month date, period_start timestamptz, period_end timestamptz, settled_at timestamptz, has_calls boolean, has_fees boolean,
+  closes_at timestamptz
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -1312,7 +1314,8 @@ begin
       exists (
         select from public.widget_calls c where c.started_at >= m.month_start and c.started_at < m.month_end
       ) as has_calls,
-      exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees
+      exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees,
+      m.month_end + (select s.close_months_after from widget_internal.settings s)
     from widget_internal.billing_months('-infinity', clock_timestamp()) m
     where m.month_end <= clock_timestamp()
       and not m.is_closed
@@ -1324,7 +1327,8 @@ $$;
 
 comment on function public.widget_months_to_close() is
   'The months that are over, have calls or fees, and are not closed, the earliest first. Browsers'' events may come for '
-  'seven days, until settled_at: closed earlier, more of a month becomes adjustments.';
+  'seven days, until settled_at: closed earlier, more of a month becomes adjustments. closes_at: from when on the daily job '
+  'closes it by itself; null: it does not, see schedule_widget_closing().';
 
 
 create function widget_internal.refuse_to_close(month date)
@@ -1496,32 +1500,6 @@ comment on function public.close_widget_billing_period(text) is
   'lines, which nothing changes afterwards. What later arrivals changed in earlier closed months is in it as adjustments. '
   'Closing again changes nothing and says so. Refused: a month that is not over, or has an earlier one with calls or fees '
   'that is not closed (22023); a transaction that keeps writing events (55P03). There is no way to open it again.';
-
-
-alter table widget_internal.settings
-  add column close_months_after interval,
-  add constraint months_are_closed_a_week_after_them check (close_months_after >= interval '7 days');
-
-comment on column widget_internal.settings.close_months_after is
-  'How long after its end a month is closed by itself; null: never. Browsers'' events may come for seven days.';
-
-
-create function widget_internal.close_due_months()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
-  from public.widget_months_to_close() m
-  cross join widget_internal.settings s
-  where m.period_end + s.close_months_after <= now()
-  order by m.month;
-end
-$$;
-
-comment on function widget_internal.close_due_months() is
-  'Closes the months that ended settings.close_months_after ago, the earliest first. Does nothing while that is null.';
 
 
 -- What the company knows better than a browser: its server's record of a call, the call provider's, a person's decision.
@@ -1721,6 +1699,105 @@ comment on function public.correct_widget_call(uuid, text, text, numeric, text, 
   'it becomes an adjustment. 400 (22023): the message names the field.';
 
 
+-- A month may be closed by itself, some days after its end. Nothing is, unless the company says so.
+
+alter table widget_internal.settings
+  add column close_months_after interval,
+  add constraint months_are_closed_a_week_after_them check (close_months_after >= interval '7 days');
+
+comment on column widget_internal.settings.close_months_after is
+  'How long after its end a month is closed by itself; null: never. Browsers'' events may come for seven days.';
+
+
+create function widget_internal.close_due_months()
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
+  from public.widget_months_to_close() m
+  cross join widget_internal.settings s
+  where m.period_end + s.close_months_after <= now()
+  order by m.month;
+end
+$$;
+
+comment on function widget_internal.close_due_months() is
+  'Closes the months that ended settings.close_months_after ago, the earliest first. Does nothing while that is null.';
+
+
+create function public.schedule_widget_closing(after interval default null)
+returns interval
+language plpgsql volatile
+-- definer because service_role has no right to change settings
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform widget_internal.refuse_visitors();
+  if schedule_widget_closing.after < interval '7 days' then
+    raise exception 'after: must be at least 7 days' using errcode = 'invalid_parameter_value',
+      hint = 'Browsers'' events may come for seven days after a month''s end.';
+  end if;
+  update widget_internal.settings set close_months_after = schedule_widget_closing.after;
+  return schedule_widget_closing.after;
+end
+$$;
+
+comment on function public.schedule_widget_closing(interval) is
+  'Says how long after its end, seven days at least, a month is closed by itself; null: never.';
+
+
+-- What people call a widget, its owner and its customer, for bills that people read.
+
+create function widget_internal.owner_email(owner_id uuid)
+returns text
+language plpgsql stable
+-- definer because nobody else may read auth.users
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select u.email
+    from auth.users u
+    where u.id = owner_email.owner_id
+      and (current_setting('role') not in ('anon', 'authenticated') or u.id = (select auth.uid()))
+  );
+end
+$$;
+
+comment on function widget_internal.owner_email(uuid) is
+  'A user''s e-mail address, for the company; a signed-in user learns the own one.';
+
+
+create function public.widget_directory()
+returns table (
+  id uuid, name text, customer_reference text, owner_id uuid, owner_email text, allowed_domains text[],
+  is_active boolean, is_demo boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- By name out of the whole row: a project's own widgets table need not have these columns.
+  return query
+  select
+    w.id, coalesce(r.columns ->> 'name', ''), c.reference, (r.columns ->> 'owner_id')::uuid,
+    widget_internal.owner_email((r.columns ->> 'owner_id')::uuid), d.allowed_domains, d.is_active, d.is_demo
+  from public.widgets w
+  cross join lateral (select to_jsonb(w)) r (columns)
+  cross join lateral widget_internal.widget_door(w.id) d
+  left join public.widget_customers c on c.widget_id = w.id;
+end
+$$;
+
+comment on function public.widget_directory() is
+  'The widgets with their names, owners (e-mail addresses included), customer references and domains. Owners see their '
+  'widgets, service_role all.';
+
+
 -- Who may do what of billing. An owner reads the bills of the own widgets, and writes none of what they rest on.
 
 insert into widget_internal.rights (object, grantee, privileges)
@@ -1749,6 +1826,9 @@ from unnest(array[
   'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'public.widget_statement_preview(text)',
   'public.widget_pending_adjustments(uuid, text)',
+  'public.widget_directory()',
+  'widget_internal.owner_email(uuid)',
+  'widget_internal.widget_door(uuid)',
   'widget_internal.to_month(text)',
   'widget_internal.month_start(date)',
   'widget_internal.month_of(timestamp with time zone)',
@@ -1781,6 +1861,7 @@ select 'function ' || f.name, 'service_role', 'execute'
 from unnest(array[
   'public.widget_months_to_close()',
   'public.close_widget_billing_period(text)',
+  'public.schedule_widget_closing(interval)',
   'public.broken_widget_statements()',
   'public.record_widget_call_evidence(uuid, text, text, text, text, timestamp with time zone, timestamp with time zone, text)',
   'public.correct_widget_call(uuid, text, text, numeric, text, text)',

@@ -294,11 +294,12 @@ def _fitting_argument(name: str, kind: str, world: World) -> st.SearchStrategy[A
     """What the parameter is meant for, of whichever owner."""
     marks = [owner.marks[0] for owner in world.owners]
     widget_ids = [widget_id for owner in world.owners for widget_id in owner.widget_ids]
-    first, tomorrow = f"{world.months[0]}-01", f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
+    first_days = [f"{month}-01" for month in world.months]
+    first, tomorrow = first_days[0], f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"
     pools: dict[str, list[Any]] = {
         "period_start": [first], "since": [first], "first_day": [first], "from": [first],
         "period_end": [tomorrow], "last_day": [tomorrow], "to": [tomorrow], "as_of": [None, tomorrow],
-        "period": [*world.months], "month": [f"{month}-01" for month in world.months],
+        "period": first_days, "month": first_days,
         "widget_id": widget_ids, "only_widget": [None, *widget_ids], "only_widget_id": [None, *widget_ids],
         "session_id": [f"{mark}-{end}" for mark in marks for end in ("open", *(m[-2:] for m in world.months))],
         "call_id": [f"{mark}-{end}" for mark in marks for end in ("x", "y", "open")],

@@ -10,6 +10,15 @@ Settings come from keyword arguments, the environment or ``.env``. Seconds are e
 
 from importlib.metadata import version as _version
 
+from widget_analytics.book_models import (
+    Closing,
+    KnownCall,
+    MonthToClose,
+    PendingAdjustment,
+    PendingMonth,
+    Plan,
+    Recorded,
+)
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import (
     ConfigError,
@@ -50,14 +59,21 @@ __all__ = [
     "Charge",
     "CleanupResult",
     "CleanupRun",
+    "Closing",
     "ConfigError",
     "Event",
     "EventType",
     "Evidence",
+    "KnownCall",
+    "MonthToClose",
     "NotMigrated",
     "Outcome",
+    "PendingAdjustment",
+    "PendingMonth",
     "Period",
+    "Plan",
     "Rates",
+    "Recorded",
     "Refusal",
     "Refused",
     "Rejection",

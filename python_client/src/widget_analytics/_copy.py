@@ -186,4 +186,6 @@ def _cell(column: str, kind: str) -> sql.Composable:
         return sql.SQL("to_char({}, {})").format(name, _TIME)
     if kind.startswith("tuple"):
         return sql.SQL("array_to_string({}, ' ')").format(name)
+    if kind == "bool":
+        return sql.SQL("{}::text").format(name)
     return name

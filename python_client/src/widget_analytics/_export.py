@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, islice
@@ -17,11 +18,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from widget_analytics._atomic import atomic_file
 from widget_analytics._formats import FORMATS
-from widget_analytics._lines import batches, cells, texts, to_lines
+from widget_analytics._lines import batches, cells, texts, to_lines, utc
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
 from widget_analytics._parquet import ROWS_IN_GROUP, require_pyarrow
 from widget_analytics._reader import Reader
-from widget_analytics._selection import ExportRow, Kind, Selection, Totals, utc
+from widget_analytics._selection import ExportRow, Kind, Selection, Totals
+from widget_analytics._state import Pending, state_of
 from widget_analytics.errors import OutputError, UsageError
 from widget_analytics.models import Call
 from widget_analytics.periods import Period
@@ -29,13 +31,12 @@ from widget_analytics.periods import Period
 #: Told how many rows have been read, and up to which moment where they are in its order.
 Reached: TypeAlias = Callable[[datetime | None, int], None]
 
-_STARTED_AT = Call.columns().index("started_at")
-
 
 class Format(StrEnum):
     """How rows are written."""
 
     CSV = "csv"
+    EXCEL = "excel"
     JSONL = "jsonl"
     PARQUET = "parquet"
 
@@ -67,9 +68,11 @@ def export_rows(
     """
     statement = reader.statement(selection.month) if with_manifest and selection.month else None
     kind, period = selection.kind, selection.period
-    with closing(selection.rows(reader).batches()) as lines:
+    # Asked first: of a connection that reads rows nothing else can be asked.
+    state, pending = state_of(reader, selection), Pending(kind)
+    with closing(selection.lines(reader)) as lines:
         written = _Written(kind, file_format, output)
-        written.write(lines, period, with_facts=with_manifest)
+        written.write(pending.noted(lines), period, with_facts=with_manifest)
     if written.facts and output:
         manifest = Manifest(
             file=written.facts,
@@ -82,12 +85,14 @@ def export_rows(
         with write_errors(output):
             manifest.write(manifest_path(output))
     written.tell()
+    _tell(state + pending.sentence())
 
 
 def write_rows(
     rows: Iterator[ExportRow], kind: Kind, *, period: Period, file_format: Format, output: Path | None
 ) -> None:
-    """Write rows, wherever they come from, and tell what they add up to."""
+    """Write rows, wherever they come from and without labels, and tell what they add up to."""
+    kind = replace(kind, is_labelled=False)
     lines = to_lines(kind.model, map(texts, map(attrgetter(*kind.model.columns()), rows)))
     written = _Written(kind, file_format, output)
     written.write(batches(lines, ROWS_IN_GROUP), period)
@@ -110,7 +115,7 @@ class _Written:
             progress_bar(period, "reading") as reached,
             _open(self._output) as file,
         ):
-            FORMATS[self._format].write(self._kind.model, counted(lines, self._kind, self.totals, reached), file)
+            FORMATS[self._format].write(self._kind.file, counted(lines, self._kind, self.totals, reached), file)
             if with_facts:
                 # From the disk, before the file gets its name: what is hashed is what was stored.
                 file.flush()
@@ -118,9 +123,11 @@ class _Written:
                     self.facts = FileFacts.of(self._format.value, stored)
 
     def tell(self) -> None:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            self.totals.sentence(self._kind) + (f" -> {self._output}" if self._output else ""), markup=False
-        )
+        _tell(self.totals.sentence(self._kind) + (f" -> {self._output}" if self._output else ""))
+
+
+def _tell(line: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 @contextmanager
@@ -146,12 +153,13 @@ def _open(output: Path | None) -> Iterator[BinaryIO]:
 
 def counted(batches: Iterable[list[bytes]], kind: Kind, totals: Totals, reached: Reached) -> Iterator[list[bytes]]:
     """Pass lines on, and add them up on the way."""
+    started_at = kind.file.columns().index("started_at") if kind.model is Call else None
     for batch in batches:
         totals.add(kind, batch)
         moment = None
-        if batch and kind.model is Call:
+        if batch and started_at is not None:
             (last,) = cells(batch[-1:])
-            moment = datetime.fromisoformat(last[_STARTED_AT])
+            moment = datetime.fromisoformat(last[started_at])
         reached(moment, totals.rows)
         yield batch
 

@@ -9,6 +9,7 @@ cells, so the two can be compared without a value being understood.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -51,10 +52,16 @@ def write_csv(model: type[_Row], batches: Iterable[list[bytes]], file: BinaryIO)
         file.write(out.getvalue().encode())
 
 
+def write_excel(model: type[_Row], batches: Iterable[list[bytes]], file: BinaryIO) -> None:
+    """Write the same after a byte order mark, without which Excel takes UTF-8 for something else."""
+    file.write(codecs.BOM_UTF8)
+    write_csv(model, batches, file)
+
+
 def _read_csv(model: type[_Row], file: BinaryIO) -> Iterator[list[str]]:
     # A call with thousands of late events is a long cell.
     csv.field_size_limit(2**31 - 1)
-    lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""), strict=True)
+    lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     try:
         if tuple(next(lines, ())) != model.columns():
             raise ValueError("its columns are not those of this version")
@@ -97,7 +104,7 @@ def _json_value_of(kind: str) -> Callable[[str], str]:
     """Say how cells of a column are written in JSON."""
     if kind.startswith("tuple"):
         return lambda cell: f"[{','.join(map(_json_text, cell.split()))}]"
-    is_number = kind.startswith(("int", "Decimal"))
+    is_number = kind.startswith(("int", "Decimal", "bool"))
     value: Callable[[str], str] = str if is_number else json.encoder.encode_basestring
     return (lambda cell: value(cell) if cell else "null") if kind.endswith("| None") else value
 
@@ -105,6 +112,7 @@ def _json_value_of(kind: str) -> Callable[[str], str]:
 #: By the name that the command line knows a format by.
 FORMATS: dict[str, FileFormat] = {
     "csv": FileFormat(write_csv, _read_csv),
+    "excel": FileFormat(write_excel, _read_csv),
     "jsonl": FileFormat(write_jsonl, _read_jsonl),
     "parquet": FileFormat(write_parquet, read_parquet),
 }

@@ -33,6 +33,7 @@ def to_lines(model: type[_Row], rows: Iterable[tuple[Any, ...]]) -> Iterator[byt
     kinds = list(model.annotations().values())
     times = [place for place, kind in enumerate(kinds) if kind.startswith("Instant")]
     lists = [place for place, kind in enumerate(kinds) if kind.startswith("tuple")]
+    truths = [place for place, kind in enumerate(kinds) if kind == "bool"]
     commas = len(kinds) - 1
     try:
         for row in rows:
@@ -41,9 +42,11 @@ def to_lines(model: type[_Row], rows: Iterable[tuple[Any, ...]]) -> Iterator[byt
                 cells[place] = _utc(cells[place])
             for place in lists:
                 cells[place] = " ".join(cells[place])
+            for place in truths:
+                cells[place] = str(cells[place]).lower()
             line = ",".join(cells)
             if line.count(",") != commas or _NEEDS_QUOTES.search(line):
-                line = _quoted(cells)
+                line = quoted(cells)
             yield line.encode() + b"\n"
     except (KeyError, TypeError, ValueError) as error:
         raise NotMigrated.unknown(model, error) from error
@@ -134,19 +137,22 @@ class _End:
 _NEEDS_QUOTES = re.compile(r'["\r\n]')
 
 
-def _quoted(cells: list[str]) -> str:
+def quoted(cells: list[str]) -> str:
+    """Write a row as COPY does, without its line's end."""
     out = io.StringIO(newline="")
     # With CR LF as the line's end, both are quoted in a cell, as COPY does.
     csv.writer(out, lineterminator="\r\n").writerow(cells)
     return out.getvalue()[:-2]
 
 
-def _utc(text: str) -> str:
-    if not text:
-        return text
+def utc(instant: datetime) -> str:
+    """Write a moment as exports do."""
     # Without a zone it is written twice as fast.
-    moment = datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
-    return moment.isoformat(timespec="microseconds") + "Z"
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _utc(text: str) -> str:
+    return utc(datetime.fromisoformat(text)) if text else text
 
 
 def _value_of(kind: str) -> Callable[[str], Any]:

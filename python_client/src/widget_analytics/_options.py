@@ -1,18 +1,36 @@
-"""What the options of ``export`` and ``verify`` mean."""
+"""Options that several verbs share, and what they mean."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated
 from uuid import UUID
 
+import typer
+
 from widget_analytics._database import require_psycopg
+from widget_analytics._export import Format
+from widget_analytics._lines import utc
 from widget_analytics._reader import Reader
-from widget_analytics._selection import KINDS, Detail, Selection, utc
+from widget_analytics._selection import KINDS, Detail, Selection
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import UsageError
 from widget_analytics.periods import Period, parse_instant
+
+FileFormat = Annotated[
+    Format, typer.Option("--format", help="For programs (csv, jsonl), Excel (CSV that it takes for UTF-8), warehouses.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
+]
+
+
+def file_of(output: Path | None) -> Path | None:
+    """Give the file to write; None for standard output."""
+    return None if output is None or str(output) == "-" else output
 
 
 def period_of(month: str | None, start: str | None, end: str | None) -> Period:
@@ -68,10 +86,16 @@ def selection_of(
         bounds = reader.billing_month(month)
         period = Period(bounds.period_start, bounds.period_end)
         closed = date.fromisoformat(f"{month}-01") if KINDS[detail].is_closed else None
-    if closed and reader.statement(closed) is None:
+    is_open = closed is not None and reader.statement(closed) is None
+    if is_open and detail is not Detail.ADJUSTMENTS:
         raise UsageError(f"--month: {month} is not closed, so it has no statement yet; --detail usage has its figures")
     return Selection(
-        detail=detail, period=period, month=closed, widgets=tuple(widgets) if widgets else None, as_of=as_of
+        detail=detail,
+        period=period,
+        month=closed,
+        widgets=tuple(widgets) if widgets else None,
+        as_of=as_of,
+        is_pending=is_open,
     )
 
 

@@ -91,6 +91,8 @@ def _cell(value: Any) -> str:
         return f"{value.normalize():f}"
     if isinstance(value, list):
         return " ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return value.isoformat() if isinstance(value, date | datetime) else str(value)
 
 
@@ -99,6 +101,7 @@ def _schema(model: type[_Row]) -> Any:
 
     types = {
         "int": pa.int64(),
+        "bool": pa.bool_(),
         "date": pa.date32(),
         "Instant": pa.timestamp("us", tz="UTC"),
         "tuple[UUID, ...]": pa.list_(pa.string()),

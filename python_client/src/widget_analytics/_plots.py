@@ -25,6 +25,15 @@ EVIDENCE_COLOURS = {
 }
 _INK, _LINE = "#5b6675", "#d9dee5"
 _SHORT = 26
+# Those that the page gives another value by night.
+_PAGES_OWN = {_INK: "var(--soft)", _LINE: "var(--line)", EVIDENCE_COLOURS[Evidence.OBSERVED]: "var(--observed)"}
+
+
+def in_page(text: str) -> str:
+    """Put the page's own colours in their place."""
+    for colour, own in _PAGES_OWN.items():
+        text = text.replace(colour, own)
+    return text
 
 
 def stacked_days(days: list[int], series: list[tuple[str, list[float]]]) -> str:
@@ -90,4 +99,4 @@ def _svg(name: str, height: float, draw: Callable[[Axes], None]) -> str:
             out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     drawn = out.getvalue()
-    return drawn[drawn.index("<svg") :]
+    return in_page(drawn[drawn.index("<svg") :])

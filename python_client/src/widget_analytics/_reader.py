@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from widget_analytics._queries import AnyRow, Paging, Query, bounds
-from widget_analytics.models import BillingMonth, Call, Charge, Statement, StatementLine, Usage
+from widget_analytics.book_models import PendingAdjustment
+from widget_analytics.models import BillingMonth, Call, Charge, Statement, StatementLine, Usage, Widget
 from widget_analytics.periods import Period
 
 
@@ -100,6 +101,10 @@ class Reader:
             widgets=_wanted(widgets),
         )
 
+    def widgets(self) -> Rows[Widget]:
+        """Yield the widgets, by id."""
+        return self._rows(model=Widget, relation="widget_directory", arguments={}, key=("id",), paging=Paging.KEY)
+
     def billing_month(self, month: str) -> BillingMonth:
         """Give the bounds of a month, such as ``2026-10``, in the time zone that the database bills in."""
         return next(self._rows(model=BillingMonth, relation="widget_billing_period", arguments={"period": month}))
@@ -108,6 +113,10 @@ class Reader:
         """Give a closed month, by its first day; None where it is not closed, or has nothing of one's own."""
         rows = self._rows(model=Statement, relation="widget_billing_periods", where=(_of(month),))
         return next(rows, None)
+
+    def closed_months(self) -> Rows[Statement]:
+        """Yield the closed months, the earliest first."""
+        return self._rows(model=Statement, relation="widget_billing_periods", key=("period",), paging=Paging.KEY)
 
     def charges(self, month: date, *, widgets: Iterable[UUID | str] | None = None) -> Rows[Charge]:
         """Yield what a closed month charges, by widget and month of use; nothing where it is not closed."""
@@ -135,6 +144,24 @@ class Reader:
             model=StatementLine,
             relation="widget_statement_lines",
             where=(_of(month), earlier) if only_adjustments else (_of(month),),
+            key=("widget_id", "usage_period", "session_id", "call_id"),
+            paging=Paging.KEY,
+            widgets=_wanted(widgets),
+        )
+
+    def pending_adjustments(
+        self, month: date | None = None, *, widgets: Iterable[UUID | str] | None = None
+    ) -> Rows[PendingAdjustment]:
+        """Yield what late arrivals changed in closed months and no statement shows yet, by widget, month and call.
+
+        Args:
+            month: those that the statement of this month, still open, would have; None for all.
+            widgets: only these widgets' calls; None for all.
+        """
+        return self._rows(
+            model=PendingAdjustment,
+            relation="widget_pending_adjustments",
+            arguments={"period": f"{month:%Y-%m}"} if month else {},
             key=("widget_id", "usage_period", "session_id", "call_id"),
             paging=Paging.KEY,
             widgets=_wanted(widgets),

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from widget_analytics._lines import cells
+from widget_analytics._labels import Labels, file_model, names_of
+from widget_analytics._lines import cells, utc
 from widget_analytics._reader import Reader, Rows
-from widget_analytics.models import Call, Charge, StatementLine, Usage
+from widget_analytics.book_models import PendingAdjustment
+from widget_analytics.models import Call, Charge, StatementLine, Usage, _Row
 from widget_analytics.periods import Period
 
-ExportRow: TypeAlias = Call | Usage | Charge | StatementLine
+ExportRow: TypeAlias = Call | Usage | Charge | StatementLine | PendingAdjustment
 
 
 class Detail(StrEnum):
@@ -34,10 +37,12 @@ class Kind:
     """How rows of one detail look.
 
     Attributes:
+        model: a row of the database's.
         noun: what one is called.
         key: what tells one from another.
         summed: the columns that add up: seconds, and amount and currency where they have a price.
         is_closed: whether they are of a closed month, and so never change.
+        is_labelled: whether a file has names and the period before the database's columns.
     """
 
     model: type[ExportRow]
@@ -45,6 +50,12 @@ class Kind:
     key: tuple[str, ...]
     summed: tuple[str, ...]
     is_closed: bool
+    is_labelled: bool = True
+
+    @property
+    def file(self) -> type[_Row]:
+        """A row of a file."""
+        return file_model(self.model) if self.is_labelled else self.model  # type: ignore[arg-type]  # classes have hashes
 
 
 _CALL = ("widget_id", "session_id", "call_id")
@@ -68,6 +79,7 @@ class Selection:
         period: when the calls started, or the closed month's bounds.
         month: the closed month's first day; None for calls and usage.
         as_of: count only events received by then; None for all, and for a closed month, which has its own.
+        is_pending: of adjustments: the month is open, and its statement would have them.
     """
 
     detail: Detail
@@ -75,6 +87,7 @@ class Selection:
     month: date | None
     widgets: tuple[UUID, ...] | None
     as_of: datetime | None
+    is_pending: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -88,8 +101,22 @@ class Selection:
             return read(self.period, widgets=self.widgets, as_of=self.as_of)
         if self.detail is Detail.STATEMENTS:
             return reader.charges(self.month, widgets=self.widgets)
+        if self.is_pending:
+            return reader.pending_adjustments(self.month, widgets=self.widgets)
         only_adjustments = self.detail is Detail.ADJUSTMENTS
         return reader.statement_lines(self.month, widgets=self.widgets, only_adjustments=only_adjustments)
+
+    def lines(self, reader: Reader) -> Generator[list[bytes], None, None]:
+        """Read them as a file has them: labelled lines, many at a time."""
+        labels = Labels(
+            PendingAdjustment if self.is_pending else self.kind.model,
+            names_of(reader),
+            self.period,
+            is_closed=not self.is_pending,
+            month=self.month,
+        )
+        with closing(self.rows(reader).batches()) as batches:
+            yield from labels.add(batches)
 
     def to_json(self) -> dict[str, Any]:
         """Write it down for a manifest."""
@@ -137,7 +164,7 @@ class Totals:
 
     def add(self, kind: Kind, lines: Sequence[bytes]) -> None:
         """Count rows by their lines (`_lines`)."""
-        places = [kind.model.columns().index(name) for name in kind.summed]
+        places = [kind.file.columns().index(name) for name in kind.summed]
         first = min(places)
         # Without a quote each comma parts two cells. And many rows are alike from the first that is summed on.
         ends = Counter(line.split(b",", first)[first] for line in lines if b'"' not in line)
@@ -168,8 +195,3 @@ class Totals:
         if kind.model is not Call:
             parts += [f"{amount:,f} {currency}" for currency, amount in sorted(self.amounts.items())]
         return ", ".join(parts)
-
-
-def utc(instant: datetime) -> str:
-    """Write a moment as exports do."""
-    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

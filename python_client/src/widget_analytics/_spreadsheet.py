@@ -24,11 +24,11 @@ def safe_text(text: str) -> str:
     return _FORMULA.sub("'", text)
 
 
-# Of each byte of UTF-8: "!" may begin a formula or hide that one begins ("\xef" begins the full-width forms), "a" is no
-# place for a cell to begin after, and all others might be.
+# Of each byte of UTF-8: "-" begins a formula where a cell may begin, "!" hides that one does ("\xef" begins the
+# full-width forms), "a" is no place for a cell to begin after, and all others might be.
 _MEANING = bytes(
-    ord("!") if byte in b"=+@\t\r\xef"
-    else ord("-") if byte == ord("-")
+    ord("!") if byte in b"\t\r\xef"
+    else ord("-") if byte in b"=+-@"
     else ord("a") if chr(byte).isascii() and chr(byte).isalnum()
     else ord(" ")
     for byte in range(256)

@@ -12,8 +12,8 @@ from typing import Any, Self
 from uuid import UUID
 
 from widget_analytics._batches import MAX_BYTES, Item, batches, item
+from widget_analytics._books import Books
 from widget_analytics._queries import Paging
-from widget_analytics._reader import Reader
 from widget_analytics._rest import RestTransport
 from widget_analytics._settings import Settings
 from widget_analytics.models import (
@@ -25,7 +25,6 @@ from widget_analytics.models import (
     Refusal,
     Rejection,
     Tracked,
-    Widget,
     read_as,
 )
 from widget_analytics.periods import Period
@@ -34,7 +33,7 @@ from widget_analytics.status import Status, Thresholds
 _HALF_HOUR = timedelta(minutes=30)
 
 
-class WidgetAnalytics(Reader):
+class WidgetAnalytics(Books):
     """A client of one Supabase project.
 
     What is not given is read from the environment, else from the nearest ``.env``: ``SUPABASE_URL``,
@@ -72,10 +71,9 @@ class WidgetAnalytics(Reader):
         settings = Settings.load(
             url=url, secret_key=secret_key, publishable_key=publishable_key, access_token=access_token
         )
-        self._transport = RestTransport(
-            settings, origin=origin, timeout=timeout, attempts=attempts, page_size=page_size
+        super().__init__(
+            RestTransport(settings, origin=origin, timeout=timeout, attempts=attempts, page_size=page_size)
         )
-        super().__init__(self._transport)
 
     def __enter__(self) -> Self:
         return self
@@ -135,10 +133,6 @@ class WidgetAnalytics(Reader):
         """
         arguments = {"widget_id": str(widget_id), "session_id": session_id}
         return int(self._transport.call("erase_widget_session", lambda: arguments)["erased"])
-
-    def widgets(self) -> Iterator[Widget]:
-        """Yield the widgets, by id."""
-        return self._rows(model=Widget, relation="widgets", key=("id",), paging=Paging.KEY)
 
     def cleanup_runs(self, *, limit: int = 20) -> list[CleanupRun]:
         """Give the latest runs of the cleanup, the latest first. Needs the secret key."""
@@ -211,9 +205,12 @@ class WidgetAnalytics(Reader):
             month=month,
             month_calls=sum(one.calls for one in usage),
             month_seconds=sum((one.billable_seconds for one in usage), Decimal(0)),
+            month_assumed_seconds=sum((one.assumed_seconds for one in usage), Decimal(0)),
             refusals=dict(sorted(refusals.items(), key=lambda entry: (-entry[1], entry[0]))),
             rates=next(rates for rates in self.rates(since=since) if rates.widget_id is None),
             alarms=tuple(self.alarms(thresholds)),
+            months_to_close=tuple(self.months_to_close()),
+            pending=tuple(self.pending_months()),
         )
 
 

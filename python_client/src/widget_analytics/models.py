@@ -164,6 +164,7 @@ class Call(_Row):
         rule: why it is that.
         amount: these seconds at the plan's price, to six decimals; what a month costs is in `Usage`, as a plan may
             include seconds. None without a plan.
+        is_closed: whether it is as a closed month's statements have it; otherwise as the ledger has it.
     """
 
     widget_id: UUID
@@ -178,6 +179,7 @@ class Call(_Row):
     rule: str
     amount: Decimal | None
     currency: str | None
+    is_closed: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +188,12 @@ class Usage(_Row):
 
     Attributes:
         charged_seconds: what exceeds the seconds that the plan includes.
-        amount: what they cost; None where a month has no plan, or not all are in one currency.
+        amount: what they cost, and the fees; None where a month has no plan, or not all are in one currency.
+        fees: the plans' monthly fees in it.
+        months: how many months of the period had calls or fees; of these ``closed_months`` count what was charged.
+        pending_calls: calls of closed months that late arrivals changed since; ``pending_seconds`` and
+            ``pending_amount`` say by how much, and are not in the sums.
+        is_closed: whether all of its months are closed.
     """
 
     widget_id: UUID
@@ -207,6 +214,13 @@ class Usage(_Row):
     charged_seconds: Decimal | None
     amount: Decimal | None
     currency: str | None
+    fees: Decimal | None
+    months: int
+    closed_months: int
+    pending_calls: int
+    pending_seconds: Decimal
+    pending_amount: Decimal | None
+    is_closed: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,6 +256,7 @@ class Charge(_Row):
     widget_id: UUID
     usage_period: date
     plan_valid_from: date | None
+    monthly_fee: Decimal | None
     included_seconds: int
     price_per_minute: Decimal | None
     currency: str | None
@@ -293,10 +308,22 @@ class BillingMonth(_Row):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Widget(_Row):
-    """A widget, and how people call it."""
+    """A widget, how people call it, and whom it is billed to.
+
+    Attributes:
+        customer_reference: the customer's number in the company's own books.
+        owner_email: None where there is no owner, or the address may not be read.
+        allowed_domains: the hosts whose pages may send its events.
+    """
 
     id: UUID
     name: str
+    customer_reference: str | None
+    owner_id: UUID | None
+    owner_email: str | None
+    allowed_domains: tuple[str, ...]
+    is_active: bool
+    is_demo: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from widget_analytics.book_models import MonthToClose, PendingMonth
 from widget_analytics.models import Alarm, CleanupRun, Rates
 from widget_analytics.periods import Period
 
@@ -38,9 +39,11 @@ class Status:
         open_calls: calls that have not ended.
         month: this calendar month, in UTC.
         month_calls: its calls so far.
-        month_seconds: their billable seconds so far.
+        month_seconds: their billable seconds so far; ``month_assumed_seconds`` those of them whose end is assumed.
         refusals: events refused in the last 24 whole hours and this one, by reason, the most frequent first.
         rates: of all widgets together, of the last 24 whole hours and this one.
+        months_to_close: the months that are over and wait to be closed, the earliest first.
+        pending: what late arrivals changed in closed months and no statement shows yet, by month.
         alarms: what is not well, by the database's clock: the cleanup, the counts behind the rates, the rates.
     """
 
@@ -50,9 +53,12 @@ class Status:
     month: Period
     month_calls: int
     month_seconds: Decimal
+    month_assumed_seconds: Decimal
     refusals: dict[str, int]
     rates: Rates
     alarms: tuple[Alarm, ...]
+    months_to_close: tuple[MonthToClose, ...] = ()
+    pending: tuple[PendingMonth, ...] = ()
 
     @property
     def is_late(self) -> bool:

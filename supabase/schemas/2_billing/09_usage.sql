@@ -63,7 +63,8 @@ returns table (
   operator_calls bigint, operator_seconds numeric, heartbeat_calls bigint, heartbeat_seconds numeric,
   assumed_calls bigint, assumed_seconds numeric, open_calls bigint, failed_calls bigint,
   charged_seconds numeric, amount numeric, currency text, fees numeric,
-  months bigint, closed_months bigint, pending_calls bigint, pending_seconds numeric, pending_amount numeric
+  months bigint, closed_months bigint, pending_calls bigint, pending_seconds numeric, pending_amount numeric,
+  is_closed boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -158,7 +159,7 @@ begin
     coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint,
     coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint,
     c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months,
-    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount
+    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount, c.closed_months = c.months
   from parts r
   join charges c on c.widget_id = r.widget_id
   where not r.is_before
@@ -171,5 +172,5 @@ comment on function public.widget_billing_usage(timestamptz, timestamptz, timest
   'charged_seconds: month by month what exceeds the plan''s included seconds; amount: its price, rounded to the currency''s '
   'decimals, and the fees; null unless all months have a plan, and all in one currency. Of a part of a month: the month to '
   'date at its end less the month to date at its start. months: how many had calls or fees, and of these closed_months '
-  'count what was charged for them; pending_…: what the next statement will add to that. what_if: rates the calls, as they '
+  'count what was charged for them (is_closed: all); pending_…: what the next statement will add to that. what_if: rates the calls, as they '
   'are now, by this draft of a plan, an object with columns of widget_plans, in place of each widget''s own.';

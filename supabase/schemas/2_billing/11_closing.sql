@@ -2,7 +2,8 @@
 
 create function public.widget_months_to_close()
 returns table (
-  month date, period_start timestamptz, period_end timestamptz, settled_at timestamptz, has_calls boolean, has_fees boolean
+  month date, period_start timestamptz, period_end timestamptz, settled_at timestamptz, has_calls boolean, has_fees boolean,
+  closes_at timestamptz
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -16,7 +17,8 @@ begin
       exists (
         select from public.widget_calls c where c.started_at >= m.month_start and c.started_at < m.month_end
       ) as has_calls,
-      exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees
+      exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees,
+      m.month_end + (select s.close_months_after from widget_internal.settings s)
     from widget_internal.billing_months('-infinity', clock_timestamp()) m
     where m.month_end <= clock_timestamp()
       and not m.is_closed
@@ -28,7 +30,8 @@ $$;
 
 comment on function public.widget_months_to_close() is
   'The months that are over, have calls or fees, and are not closed, the earliest first. Browsers'' events may come for '
-  'seven days, until settled_at: closed earlier, more of a month becomes adjustments.';
+  'seven days, until settled_at: closed earlier, more of a month becomes adjustments. closes_at: from when on the daily job '
+  'closes it by itself; null: it does not, see schedule_widget_closing().';
 
 
 create function widget_internal.refuse_to_close(month date)
@@ -200,29 +203,3 @@ comment on function public.close_widget_billing_period(text) is
   'lines, which nothing changes afterwards. What later arrivals changed in earlier closed months is in it as adjustments. '
   'Closing again changes nothing and says so. Refused: a month that is not over, or has an earlier one with calls or fees '
   'that is not closed (22023); a transaction that keeps writing events (55P03). There is no way to open it again.';
-
-
-alter table widget_internal.settings
-  add column close_months_after interval,
-  add constraint months_are_closed_a_week_after_them check (close_months_after >= interval '7 days');
-
-comment on column widget_internal.settings.close_months_after is
-  'How long after its end a month is closed by itself; null: never. Browsers'' events may come for seven days.';
-
-
-create function widget_internal.close_due_months()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
-  from public.widget_months_to_close() m
-  cross join widget_internal.settings s
-  where m.period_end + s.close_months_after <= now()
-  order by m.month;
-end
-$$;
-
-comment on function widget_internal.close_due_months() is
-  'Closes the months that ended settings.close_months_after ago, the earliest first. Does nothing while that is null.';

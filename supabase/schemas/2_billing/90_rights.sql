@@ -26,6 +26,9 @@ from unnest(array[
   'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'public.widget_statement_preview(text)',
   'public.widget_pending_adjustments(uuid, text)',
+  'public.widget_directory()',
+  'widget_internal.owner_email(uuid)',
+  'widget_internal.widget_door(uuid)',
   'widget_internal.to_month(text)',
   'widget_internal.month_start(date)',
   'widget_internal.month_of(timestamp with time zone)',
@@ -58,6 +61,7 @@ select 'function ' || f.name, 'service_role', 'execute'
 from unnest(array[
   'public.widget_months_to_close()',
   'public.close_widget_billing_period(text)',
+  'public.schedule_widget_closing(interval)',
   'public.broken_widget_statements()',
   'public.record_widget_call_evidence(uuid, text, text, text, text, timestamp with time zone, timestamp with time zone, text)',
   'public.correct_widget_call(uuid, text, text, numeric, text, text)',

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _CALLS = """
     select c.widget_id, c.session_id, c.call_id, cast(c.started_at as string) as started_at,
       cast(c.ended_at as string) as ended_at, c.outcome, c.evidence, c.duration_seconds, c.billable_seconds, c.rule,
-      c.amount, c.currency
+      c.amount, c.currency, true as is_closed
     from archived_calls c
     order by c.started_at, c.widget_id, c.session_id, c.call_id
 """

@@ -39,6 +39,7 @@ select
   open_calls, failed_calls, charged_seconds,
   case when has_amount then amount end as amount, case when has_amount then currency end as currency,
   case when has_amount then fees end as fees, months, months as closed_months,
-  0 as pending_calls, 0 as pending_seconds, 0 as pending_amount
+  0 as pending_calls, 0 as pending_seconds, case when has_amount then 0 end as pending_amount,
+  true as is_closed
 from sums
 order by widget_id

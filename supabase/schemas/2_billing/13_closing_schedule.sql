@@ -1,0 +1,48 @@
+-- A month may be closed by itself, some days after its end. Nothing is, unless the company says so.
+
+alter table widget_internal.settings
+  add column close_months_after interval,
+  add constraint months_are_closed_a_week_after_them check (close_months_after >= interval '7 days');
+
+comment on column widget_internal.settings.close_months_after is
+  'How long after its end a month is closed by itself; null: never. Browsers'' events may come for seven days.';
+
+
+create function widget_internal.close_due_months()
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
+  from public.widget_months_to_close() m
+  cross join widget_internal.settings s
+  where m.period_end + s.close_months_after <= now()
+  order by m.month;
+end
+$$;
+
+comment on function widget_internal.close_due_months() is
+  'Closes the months that ended settings.close_months_after ago, the earliest first. Does nothing while that is null.';
+
+
+create function public.schedule_widget_closing(after interval default null)
+returns interval
+language plpgsql volatile
+-- definer because service_role has no right to change settings
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform widget_internal.refuse_visitors();
+  if schedule_widget_closing.after < interval '7 days' then
+    raise exception 'after: must be at least 7 days' using errcode = 'invalid_parameter_value',
+      hint = 'Browsers'' events may come for seven days after a month''s end.';
+  end if;
+  update widget_internal.settings set close_months_after = schedule_widget_closing.after;
+  return schedule_widget_closing.after;
+end
+$$;
+
+comment on function public.schedule_widget_closing(interval) is
+  'Says how long after its end, seven days at least, a month is closed by itself; null: never.';
