@@ -13,7 +13,7 @@ from benchmarks import loads
 from benchmarks.pgbench import Load, Pair, machine, side_by_side
 from local_stack.stack import Stack
 
-SEED_SCHEMA = Path(__file__).with_name("seed_baseline.sql")
+ORIGINAL_SCHEMA = Path(__file__).with_name("original_baseline.sql")
 # Every event is counted towards quotas that none of the loads fills.
 WIDE_QUOTAS = """
 update widget_internal.settings
@@ -44,11 +44,11 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.execute("select cron.unschedule(jobid) from cron.job")  # nothing runs but what is measured
-        self.execute(SEED_SCHEMA.read_text())
+        self.execute(ORIGINAL_SCHEMA.read_text())
         self.execute(WIDE_QUOTAS)
         self.execute("insert into auth.users (id) values (%s)", [OWNER_ID])
         ids = "select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid from generate_series(1, %s) n"
-        self.execute(f"insert into seed_baseline.widgets {ids}", [loads.WIDGETS])
+        self.execute(f"insert into original_baseline.widgets {ids}", [loads.WIDGETS])
         self.execute(
             "insert into public.widgets (id, name, allowed_domains)"
             f" select w.id, 'bench', '{{shop.example}}' from ({ids}) w (id)",
@@ -56,7 +56,7 @@ class Bench:
         )
         # One widget has an owner, who asks for that widget's bill.
         self.execute("update public.widgets set owner_id = %s where id = %s", [OWNER_ID, loads.FIRST_WIDGET])
-        self.execute("vacuum analyze seed_baseline.widgets")
+        self.execute("vacuum analyze original_baseline.widgets")
         self.execute("vacuum analyze public.widgets")
 
     def execute(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[object, ...]]:
@@ -68,7 +68,9 @@ class Bench:
         return float(str(self.execute(sql, parameters)[0][0]))
 
     def empty(self) -> None:
-        self.execute("truncate public.widget_analytics, widget_internal.call_states, seed_baseline.widget_analytics")
+        self.execute(
+            "truncate public.widget_analytics, widget_internal.call_states, original_baseline.widget_analytics"
+        )
 
     def check_nothing_was_refused(self) -> None:
         """Raise otherwise: refusing is not what is to be measured."""

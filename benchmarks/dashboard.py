@@ -22,42 +22,54 @@ from local_stack.stack import Stack
 
 OWNER = UUID("0de00000-0000-7000-8000-000000000001")
 
-# A year of calls of 22 widgets. Of each 100 in the last 60 days 61 are of the two widgets of the owner who looks.
-# Without triggers: calls alone are written, as nothing here computes them from events.
+# A year of calls of 22 widgets; 61 of each 100 are of the two widgets of the owner who looks. Without triggers: calls
+# alone are written, as nothing here computes them from events.
 CALLS = """
-    insert into public.widget_calls (widget_id, started_at, ended_at, session_id, call_id, outcome, evidence)
+    insert into widget_internal.call_states (
+      widget_id, started_at, ended_at, session_id, call_id, outcome, evidence, start_claim, end_claim,
+      first_event_at, last_event_at
+    )
     select
       case when n %% 100 < 61
         then ('{11111111-1111-7111-8111-111111111111,22222222-2222-7222-8222-222222222222}'::uuid[])[1 + n %% 2]
         else md5((n %% 20)::text)::uuid end,
-      t.at, case when n >= 20 then t.at + make_interval(secs => 5 + n %% 300 + 0.25) end,
-      'session-' || n, 'call', case when n < 20 then 'open' when n %% 33 = 0 then 'failed' else 'completed' end,
-      case when n >= 20 then ('{observed,observed,observed,provider,heartbeat,assumed}'::text[])[1 + n %% 6] end
+      t.at, e.at, 'session-' || n, 'call',
+      case when n < 20 then 'open' when n %% 33 = 0 then 'failed' else 'completed' end,
+      case when n >= 20 then ('{observed,observed,observed,provider,heartbeat,assumed}'::text[])[1 + n %% 6] end,
+      array[2, 0, 1, -(extract(epoch from t.at) * 1000000)::bigint],
+      case when n >= 20 then array[2, 0, 1, (extract(epoch from e.at) * 1000000)::bigint] end,
+      t.at, coalesce(e.at, t.at)
     from generate_series(0, %(calls)s - 1) n
     cross join lateral (select now() - n * interval '365 days' / %(calls)s as at) t
+    cross join lateral (select case when n >= 20 then t.at + make_interval(secs => 5 + n %% 300 + 0.25) end as at) e
+"""
+
+PLANS = """
+    insert into public.widget_plans
+      (widget_id, valid_from, name, included_seconds, price_per_minute, currency, monthly_fee)
+    select w.id, date_trunc('month', now() - interval '13 months'), 'Pro', 30000, 0.09, 'EUR', 9.90
+    from public.widgets w where w.owner_id = %(owner)s
 """
 
 # Health as the refresh would have counted it: by widget and hour.
 HEALTH = """
-    insert into widget_internal.health_calls
-    select c.widget_id, date_trunc('hour', c.started_at, 'UTC'), count(*), count(*) filter (where c.outcome = 'open'),
-      count(*) filter (where c.evidence = 'observed'), count(*) filter (where c.evidence = 'provider'), 0,
-      count(*) filter (where c.evidence = 'heartbeat'), count(*) filter (where c.evidence = 'assumed'),
-      count(*) filter (where c.outcome = 'failed')
+    insert into widget_internal.health_hours
+      (widget_id, hour, events_received, loads, opens, sessions, events_numbered, events_expected)
+    select c.widget_id, date_trunc('hour', c.started_at, 'UTC'), 20 * count(*), 5 * count(*), 2 * count(*),
+      5 * count(*), 19 * count(*), 20 * count(*)
     from public.widget_calls c
     group by 1, 2;
 
-    insert into widget_internal.health_hours
-      (widget_id, hour, events_received, loads, opens, sessions, events_numbered, events_expected)
-    select h.widget_id, h.hour, 20 * h.calls_started, 5 * h.calls_started, 2 * h.calls_started, 5 * h.calls_started,
-      19 * h.calls_started, 20 * h.calls_started
-    from widget_internal.health_calls h;
-
     insert into widget_internal.health_pages
     select h.widget_id, (h.hour at time zone 'UTC')::date, 'https://shop.example/' || page, 'shop.example',
-      sum(h.calls_started), sum(h.calls_started), sum(h.calls_started), sum(h.calls_started)
-    from widget_internal.health_calls h cross join generate_series(1, 20) page
+      sum(h.loads), sum(h.loads), sum(h.opens), sum(h.loads) / 5
+    from widget_internal.health_hours h cross join generate_series(1, 20) page
     group by 1, 2, 3;
+"""
+
+CLOSE = """
+    select close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
+    from widget_months_to_close() m order by m.month
 """
 
 
@@ -73,7 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with psycopg.connect(stack.superuser_url, autocommit=True) as connection:
             connection.execute("set session_replication_role = replica")
             connection.execute(CALLS, {"calls": options.calls})
+            connection.execute(PLANS, {"owner": OWNER})
             connection.execute(HEALTH)
+            connection.execute("set session_replication_role = origin")
+            connection.execute("vacuum analyze")
+            connection.execute(CLOSE)
             connection.execute("vacuum analyze")
             owned = connection.execute(
                 "select count(*) from public.widget_calls c join public.widgets w on w.id = c.widget_id"
@@ -83,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         assert owned is not None
         print(
             f"{options.calls:,} calls in a year, {owned[0]:,} of the owner's in 60 days,"
-            f" written in {time.monotonic() - began:.0f} s",
+            f" written and closed in {time.monotonic() - began:.0f} s",
             flush=True,
         )
         with (
@@ -153,6 +169,8 @@ OBSERVER = """
       mark("the list of calls", () => document.querySelector(".calls tbody tr"));
       mark("calls and minutes of 30 days, and their charts", () => /\\d/.test(text("[data-figure=Calls] .value")));
       mark("this month against the last", () => document.querySelector(".months"));
+      mark("plans, with the forecast", () => document.querySelector("[aria-label='Plans this month'] tbody tr"));
+      mark("statements", () => document.querySelector("[aria-label='Statements'] tbody tr"));
       mark("all panels", () => document.querySelector(".figure") && !document.querySelector("[aria-busy=true]"));
     };
     const everything = { subtree: true, childList: true, attributes: true, characterData: true };

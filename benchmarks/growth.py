@@ -33,7 +33,7 @@ select
     max(case when event_type = 'call_end' then timestamp end) -
     min(case when event_type = 'call_start' then timestamp end)
   )) as duration_seconds
-from seed_baseline.widget_analytics
+from original_baseline.widget_analytics
 where event_type in ('call_start', 'call_end') and timestamp >= %s and timestamp < %s
 """
 
@@ -69,7 +69,7 @@ def _size_of_a_row(bench: Bench, at: str) -> Iterator[Finding]:
     def bytes_per_row(table: str) -> float:
         return bench.number(f"select pg_total_relation_size('{table}')::float8 / count(*) from {table}")
 
-    ours, seeds = bytes_per_row("public.widget_analytics"), bytes_per_row("seed_baseline.widget_analytics")
+    ours, seeds = bytes_per_row("public.widget_analytics"), bytes_per_row("original_baseline.widget_analytics")
     calls = bytes_per_row("widget_internal.call_states")
     yield Finding(
         f"bytes per event, heap and indexes, {at}: {figure(ours)} (and {figure(calls)} for each call)",
@@ -150,8 +150,8 @@ def _cleanup(bench: Bench, size: int, at_first: list[float] | None) -> Generator
         _make_stale(bench, "public.widget_analytics")
         ours.append(seconds_of(lambda: bench.execute("select public.complete_stale_sessions()")))
     for _ in range(1 if size > EVENTS_A_MONTH else bench.plan.rounds):
-        _make_stale(bench, "seed_baseline.widget_analytics")
-        seeds.append(seconds_of(lambda: bench.execute("select seed_baseline.cleanup()")))
+        _make_stale(bench, "original_baseline.widget_analytics")
+        seeds.append(seconds_of(lambda: bench.execute("select original_baseline.cleanup()")))
     ratios = [median(seeds) / own for own in ours]
     yield Finding(
         f"cleanup with {NEWLY_STALE:,} newly stale calls, {millions(size)}: {_duration(ours)}",

@@ -24,11 +24,12 @@ _INFERRED = "u.n %% 20 = 0"
 # Random keys leave a b-tree's pages two thirds full. Building the indexes so, after the rows, takes minutes where
 # growing them takes hours; all pages being alike at first, they split later than in one that grew.
 _RANDOM_FILL = 69
-_WITHOUT_SEED_KEY = "alter table seed_baseline.widget_analytics drop constraint if exists widget_analytics_pkey"
-_WITHOUT_SEED_INDEX = "drop index if exists seed_baseline.widget_analytics_widget_id_session_id_idx"
-_SEED_KEY = "alter table seed_baseline.widget_analytics add primary key (id)"
+_WITHOUT_SEED_KEY = "alter table original_baseline.widget_analytics drop constraint if exists widget_analytics_pkey"
+_WITHOUT_SEED_INDEX = "drop index if exists original_baseline.widget_analytics_widget_id_session_id_idx"
+_SEED_KEY = "alter table original_baseline.widget_analytics add primary key (id)"
 _SEED_INDEX = (
-    "create index widget_analytics_widget_id_session_id_idx on seed_baseline.widget_analytics (widget_id, session_id)"
+    "create index widget_analytics_widget_id_session_id_idx"
+    " on original_baseline.widget_analytics (widget_id, session_id)"
 )
 
 # One row for each event: u is a call and its time, e an event, v what follows from both. "offset 0": v's columns are
@@ -80,7 +81,7 @@ cross join lateral (
 where e.event_type = 'call_start'
 """
 _SEEDS = f"""
-insert into seed_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent, "timestamp")
+insert into original_baseline.widget_analytics (widget_id, event_type, session_id, page_url, user_agent, "timestamp")
 select v.widget_id, e.event_type, v.random_session_id, %(page_url)s, %(user_agent)s, v.at
 {_EVENTS}
 """
@@ -179,7 +180,7 @@ class History:
         fill = f" with (fillfactor = {_RANDOM_FILL})"
         return (
             ("vacuum (freeze, analyze) public.widget_analytics, widget_internal.call_states",),
-            (_SEED_KEY + fill, _SEED_INDEX + fill, "vacuum (freeze, analyze) seed_baseline.widget_analytics"),
+            (_SEED_KEY + fill, _SEED_INDEX + fill, "vacuum (freeze, analyze) original_baseline.widget_analytics"),
         )
 
     def _run(self, statements: Sequence[str], parameters: dict[str, object] | None = None) -> None:

@@ -100,7 +100,7 @@ def tracker(*requests: str, widgets: str = ANY_WIDGET) -> Load:
 
 # Into the table exactly as the document has it.
 BARE_INSERT = (
-    'insert into seed_baseline.bare (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp")'
+    'insert into original_baseline.bare (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp")'
     f" values (%s, '{FIRST_WIDGET}', 'widget_load', %s, '{PAGE_URL}', '{USER_AGENT}', now())"
 )
 
@@ -112,7 +112,7 @@ def bare_insert(*, widgets: str = ANY_WIDGET) -> Load:
     session = "format('%s%s', to_hex(:r::bigint), to_hex(:s::bigint))::uuid::text"
     return Load(
         "bare insert of the document's row",
-        f"\\set w {widgets}\n{_HEAD}insert into seed_baseline.widget_analytics"
+        f"\\set w {widgets}\n{_HEAD}insert into original_baseline.widget_analytics"
         " (widget_id, event_type, session_id, page_url, user_agent)"
         f" values ({widget}, 'widget_load', {session}, '{PAGE_URL}', '{USER_AGENT}');\n",
         role="service_role",

@@ -65,6 +65,20 @@ def node_packages(folder: Path) -> list[str]:
     raise NotReachable(answer.get("message") or answer.get("error", {}).get("summary") or "no answer")
 
 
+def deno_packages(lock: Path) -> list[str]:
+    """The npm packages of a function's lock file, by `npm audit`, which reads its own kind alone."""
+    # Such as jose@5.10.0, and after a _ what it is installed beside.
+    names = (name.partition("_")[0].rpartition("@") for name in json.loads(lock.read_text())["npm"])
+    pinned = {name: version for name, _, version in names}
+    project = {"name": "function", "version": "0.0.0", "dependencies": pinned}
+    packages = {f"node_modules/{name}": {"version": version} for name, version in pinned.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "package.json").write_text(json.dumps(project))
+        content = {**project, "lockfileVersion": 3, "packages": {"": project, **packages}}
+        Path(folder, "package-lock.json").write_text(json.dumps(content))
+        return node_packages(Path(folder))
+
+
 def _run(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     return subprocess.run(
@@ -76,6 +90,7 @@ AUDITS: dict[str, Callable[[], list[str]]] = {
     "pip-audit": lambda: python_packages(ROOT / "requirements.txt"),
     "npm audit": lambda: node_packages(ROOT),
     "npm audit of the tracker": lambda: node_packages(ROOT / "tracker"),
+    "npm audit of the functions": lambda: deno_packages(ROOT / "supabase/functions/providers/npm-lock.json"),
 }
 
 

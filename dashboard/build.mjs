@@ -1,4 +1,4 @@
-// Makes dist/: three files for any static host. The two settings stand in index.html alone: taken from the environment
+// Makes dist/: three files for any static host. The settings stand in index.html alone: taken from the environment
 // where they are set, else left as %NAMES% for whoever serves the page to fill in.
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 const BUDGET = 160 * 1024;
-const SETTINGS = ["SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"];
+const SETTINGS = ["SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "BILLING_CONTACT", "TRACKER_URL"];
 
 process.chdir(fileURLToPath(new URL(".", import.meta.url)));
 
@@ -16,6 +16,8 @@ for (const name of SETTINGS) {
   if (!value) continue;
   if (/[\s"'<>;,]/.test(value)) fail(`${name}: must have no spaces, quotes, commas or semicolons`);
   if (name === "SUPABASE_URL" && !URL.canParse(value)) fail(`${name}: must be a URL, such as https://YOUR-REF.supabase.co`);
+  if (name === "BILLING_CONTACT" && !/^(https:\/\/.|[^@/?&]+@[^@/?&]+$)/.test(value)) fail(`${name}: must be an e-mail address or an https:// address`);
+  if (name === "TRACKER_URL" && !URL.canParse(value, "https://page.example")) fail(`${name}: must be the address of usage.min.js`);
   if (/^sb_secret_/.test(value) || roleOf(value) === "service_role") fail(`${name}: is a secret key; take the publishable one`);
   page = page.replaceAll(`%${name}%`, () => (name === "SUPABASE_URL" ? new URL(value).origin : value));
 }

@@ -119,8 +119,8 @@ def fill(database_url: str, *, until: datetime) -> str:
     return f"{DAYS} days, {len(events):,} events, {calls:,} calls"
 
 
-def set_passwords(database_url: str) -> None:
-    """Let the owners sign in. Stored as the local gateway does it; a hosted project's owners get theirs from Auth."""
+def set_passwords(database_url: str, owners: tuple[str, ...] = OWNERS) -> None:
+    """Let them sign in. Stored as the local gateway does it; a hosted project's owners get theirs from Auth."""
     with psycopg.connect(database_url) as connection:
         connection.execute(
             """
@@ -128,7 +128,7 @@ def set_passwords(database_url: str) -> None:
               extensions.crypt(%s, extensions.gen_salt('bf', 6))
             where email = any (%s)
             """,
-            [PASSWORD, list(OWNERS)],
+            [PASSWORD, list(owners)],
         )
 
 

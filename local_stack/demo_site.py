@@ -71,9 +71,14 @@ class DemoSite:
         return f"http://{host}:{self.port}{path}{query}"
 
     def dashboard(self) -> str:
-        """The usage page with its two settings filled in, as its build does from the environment."""
+        """The usage page with its settings filled in, as its build does from the environment."""
         page = (DASHBOARD / "index.html").read_text()
-        settings = {"SUPABASE_URL": self.options["url"], "SUPABASE_PUBLISHABLE_KEY": self.options["key"]}
+        settings = {
+            "SUPABASE_URL": self.options["url"],
+            "SUPABASE_PUBLISHABLE_KEY": self.options["key"],
+            "BILLING_CONTACT": "billing@company.example",
+            "TRACKER_URL": self.address("/usage.min.js"),
+        }
         for name, value in settings.items():
             page = page.replace(f"%{name}%", html.escape(value))
         return page

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from local_stack.places import DENO, SUPABASE, bare_environment
+from local_stack.places import DENO, DENO_CACHE, SUPABASE, bare_environment
 from local_stack.processes import Child
 
 # What the platform puts into a function's environment, and what its owner may configure.
@@ -16,6 +16,15 @@ ENVIRONMENT = (
     "SUPABASE_SECRET_KEYS",
     "CRON_SECRET",
     "CLEANUP_ALLOW_UNAUTHENTICATED",
+    "PROVIDERS_PUBLIC_URL",
+    "DAILY_WEBHOOK_SECRET",
+    "ELEVENLABS_WEBHOOK_SECRET",
+    "LIVEKIT_WEBHOOK_SECRET",
+    "RETELL_WEBHOOK_SECRET",
+    "TWILIO_WEBHOOK_SECRET",
+    "ULTRAVOX_WEBHOOK_SECRET",
+    "VAPI_WEBHOOK_SECRET",
+    "BUF_BIGINT_DISABLE",  # the LiveKit SDK's Protocol Buffers ask for it
 )
 
 
@@ -37,12 +46,12 @@ class EdgeFunction(Child):
 
     def __init__(self, name: str, *, environment: Mapping[str, str], directory: Path) -> None:
         home = SUPABASE / "functions" / name
-        configuration = home / "deno.json"
+        configuration, lock = home / "deno.json", home / "npm-lock.json"
         command: list[str | Path] = [
             DENO,
             "run",
             "--no-prompt",
-            "--no-lock",
+            *(["--lock", lock, "--frozen"] if lock.exists() else ["--no-lock"]),
             "--cached-only",  # nothing is fetched at run time
             "--allow-net=127.0.0.1",
             f"--allow-env={','.join(ENVIRONMENT)}",
@@ -55,7 +64,8 @@ class EdgeFunction(Child):
             log=directory / f"function-{name}.log",
             environment=bare_environment(
                 **environment,
-                DENO_DIR=str(directory / "deno"),
+                DENO_DIR=str(DENO_CACHE),
+                DENO_NO_PACKAGE_JSON="1",
                 DENO_NO_UPDATE_CHECK="1",
                 DENO_SERVE_ADDRESS="tcp:127.0.0.1:0",
             ),

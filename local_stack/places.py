@@ -11,6 +11,7 @@ RUN = ROOT / ".stack"
 _BIN = ROOT / ".venv" / "bin"
 NODE = _BIN / "node"
 DENO = _BIN / "deno"
+DENO_CACHE = ROOT / ".venv" / "deno"
 SUPABASE_CLI = ROOT / "node_modules" / "supabase" / "dist" / "supabase.js"
 
 

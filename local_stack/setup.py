@@ -25,6 +25,7 @@ NODE_MODULES = ROOT / "node_modules"
 CLIENT = ROOT / "python_client"
 TRACKER = ROOT / "tracker"
 DASHBOARD = ROOT / "dashboard"
+FUNCTIONS = ROOT / "supabase" / "functions"
 BROWSERS = VENV / "browsers"
 _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
@@ -46,6 +47,7 @@ def main() -> int:
         install_python_packages()
         install_python_client()
         install_node_packages()
+        fetch_function_packages()
         build_browser_package(TRACKER, "the tracker")
         build_browser_package(DASHBOARD, "the usage page")
         fetch_browser()
@@ -229,6 +231,23 @@ def install_node_packages() -> None:
     # No package here builds anything when installed, so none needs to run a script of its own.
     _npm("ci", "--ignore-scripts")
     _write_stamp(stamp, state)
+
+
+def fetch_function_packages() -> None:
+    """What Edge Functions import from npm, as their lock files say, for Deno to find at run time."""
+    for lock in sorted(FUNCTIONS.glob("*/npm-lock.json")):
+        home, deno = lock.parent, VENV / "bin" / "deno"
+        stamp, state = STAMPS / f"function-{home.name}", _digest(lock, home / "deno.json")
+        if _stamp_is(stamp, state):
+            continue
+        say(f"fetching the packages of the function {home.name}")
+        _run(
+            [deno, "cache", "--frozen", "--lock", lock, "--config", home / "deno.json", home / "index.ts"],
+            DENO_DIR=str(VENV / "deno"),
+            DENO_NO_PACKAGE_JSON="1",
+            DENO_NO_UPDATE_CHECK="1",
+        )
+        _write_stamp(stamp, state)
 
 
 def build_browser_package(folder: Path, name: str) -> None:

@@ -20,6 +20,7 @@ Connection = psycopg.Connection[DictRow]
 # Of two workers none may be left with a long file when the other has nothing more to do.
 LONG_FILES = (
     "test_torture.py",
+    "test_getting_started.py",
     "test_archive.py",
     "test_dashboard_page.py",
     "test_accuracy.py",

@@ -1,4 +1,4 @@
-"""R10: as whom, does what, sees what. Nothing is reachable unless it stands here."""
+"""As whom, does what, sees what. Nothing is reachable unless it stands here."""
 
 from uuid import UUID
 
@@ -20,13 +20,21 @@ OPEN_TO_VISITORS = {
     "public.track_event", "public.track_events", "widget_internal.record_event", "widget_internal.record_events",
 }  # fmt: skip
 # What the company's backend may write beside the functions that it may call: never the ledger, a call or a statement.
-WRITABLE = {"public.widgets", "public.widget_quotas", "public.widget_plans", "public.widget_customers"}
+WRITABLE = {
+    "public.widgets",
+    "public.widget_quotas",
+    "public.widget_plans",
+    "public.widget_customers",
+    "public.widget_provider_agents",
+}
 # What only the company may do, with arguments that would do it.
 COMPANY_ONLY = {
     "complete_stale_sessions": "()",
     "correct_widget_call": "(gen_random_uuid(), 's', 'c', 0, 'test', 'test')",
     "record_widget_call_evidence": "(gen_random_uuid(), 's', 'c', 'provider', 'r', now(), now(), 'completed')",
     "close_widget_billing_period": "('2026-01')",
+    "record_widget_provider_call": "('vapi', 'r', started_at => now())",
+    "match_widget_provider_records": "()",
 }
 
 OUR_FUNCTIONS = """
@@ -121,7 +129,8 @@ def test_r10_no_grant_hides_in_a_column_or_a_sequence(db: Connection) -> None:
     columns = db.execute(
         "select * from information_schema.column_privileges where table_schema in ('public', 'widget_internal')"
         " and grantee in ('PUBLIC', 'anon', 'authenticated', 'service_role') and privilege_type <> 'SELECT'"
-        " and table_name not in ('widgets', 'widget_plans', 'widget_customers', 'widget_quotas')"
+        " and table_name not in ('widgets', 'widget_plans', 'widget_customers', 'widget_quotas',"
+        " 'widget_provider_agents')"
     ).fetchall()
     sequences = db.execute(
         f"select * from ({OUR_RELATIONS} and c.relkind = 'S') s, unnest(%s::text[]) role"

@@ -25,7 +25,7 @@ def test_the_floor_is_what_the_broken_off_calls_lose(month: tuple[float, list[ac
     assert -1 < floor < -0.2
 
 
-def test_the_seed_bills_the_same_month_far_too_high(month: tuple[float, list[accuracy.Result]]) -> None:
+def test_the_original_query_bills_the_same_month_far_too_high(month: tuple[float, list[accuracy.Result]]) -> None:
     """The benchmark has teeth: the document's own SQL is off by more than ten percent."""
     _, results = month
 

@@ -63,7 +63,7 @@ def test_each_step_runs_in_the_server_process_that_holds_the_lock(
     with connect(url) as holder:
         holder.execute("select widget_internal.hold_archive(take => true)")
 
-        with pytest.raises(psycopg.errors.LockNotAvailable, match="another archive is at work"):
+        with pytest.raises(psycopg.errors.LockNotAvailable, match="another archive is running"):
             holder.execute("select widget_internal.hold_archive(take => true)")
         for step in steps:
             with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="does not hold the archive's lock"):
@@ -72,7 +72,7 @@ def test_each_step_runs_in_the_server_process_that_holds_the_lock(
     done = command(url, "archive", "--month", "2026-01", "--to", tmp_path)
 
     assert at_work.returncode == 6
-    assert "another archive is at work" in at_work.stderr
+    assert "another archive is running" in at_work.stderr
     assert done.returncode == 0, done.stderr
 
 

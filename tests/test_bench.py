@@ -22,7 +22,7 @@ def bench() -> Iterator[Bench]:
     [
         *[(loads.tracker(name), "public.widget_analytics") for name in loads.REQUESTS],
         (loads.tracker(*loads.TWO_MINUTES, widgets=loads.ONE_WIDGET), "public.widget_analytics"),
-        (loads.bare_insert(), "seed_baseline.widget_analytics"),
+        (loads.bare_insert(), "original_baseline.widget_analytics"),
     ],
     ids=lambda value: value.name if isinstance(value, Load) else "",
 )

@@ -170,6 +170,17 @@ def test_a_known_hole_of_a_node_package_is_found(project: Path, monkeypatch: pyt
             assert audit.node_packages(project) == findings
 
 
+def test_a_known_hole_of_a_functions_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function's own lock file is Deno's; all packages in it are asked about."""
+    lock = tmp_path / "npm-lock.json"
+    lock.write_text(json.dumps({"version": "5", "npm": {"@livekit/protocol@1.51.0": {}, "postgres@3.4.9": {}}}))
+    hole = {"id": 1, "url": "", "title": "A hole", "severity": "high", "vulnerable_versions": "<4", "cwe": []}
+    with service({"postgres": [hole]}) as url:
+        monkeypatch.setenv("npm_config_registry", url)
+
+        assert audit.deno_packages(lock) == ["postgres: high"]
+
+
 def test_a_known_hole_of_a_python_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the versions that mend it."""
     requirements = tmp_path / "requirements.txt"

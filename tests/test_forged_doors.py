@@ -1,4 +1,4 @@
-"""R8 against forgers: what a page's host may look like, byte by byte on the wire, and what a refusal gives away."""
+"""Forged headers: what a page's host may look like, byte by byte on the wire, and what a refusal gives away."""
 
 import json
 import time

@@ -198,7 +198,7 @@ def test_schemas_and_migrations_make_the_same_database(fresh_database: FreshData
         assert theirs == rows, what
 
 
-@pytest.mark.parametrize("sets", [names for n in range(1, 5) if (names := tuple(baseline.set_names()[:n]))])
+@pytest.mark.parametrize("sets", [tuple(baseline.set_names()[:n]) for n in range(1, len(baseline.set_names()))])
 def test_a_project_may_stop_after_any_set(fresh_database: FreshDatabase, tmp_path: Path, sets: tuple[str, ...]) -> None:
     """Without the sets above it functions name nothing that is missing, events make calls, rights are as listed."""
     folder = tmp_path / "supabase" / "migrations"

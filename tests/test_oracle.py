@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import permutations
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 
+from tests.oracle import providers
 from tests.oracle.histories import (
     History,
     Insert,
@@ -42,6 +44,15 @@ def test_calls_and_bills_are_what_the_model_says(database: Database, family: str
     assert happened <= (+seen).keys()
 
 
+def test_providers_records_and_browsers_events_give_one_bill_in_any_order(database: Database) -> None:
+    """No call is billed twice, whatever arrives first; scripts/oracle --family providers plays more."""
+    seen = run(database, "providers", count=40, seed=4)
+
+    assert {"calls billed once", "calls seen in another session, at no cost", "calls that only the provider knows"} <= (
+        +seen
+    ).keys()
+
+
 @st.composite
 def _four_events(draw: st.DrawFn) -> tuple[Event, ...]:
     history = draw(ledger_histories())
@@ -68,3 +79,10 @@ def test_every_order_of_arrival_gives_the_same_calls(database: Database) -> None
 def test_a_printed_history_is_the_same_history(history: History) -> None:
     """What a failure prints plays the very history that failed."""
     assert from_json(json.loads(json.dumps(to_json(history)))) == history
+
+
+@settings(max_examples=20, deadline=None, database=None)
+@given(providers.scenarios)
+def test_a_printed_scenario_is_the_same_scenario(scenario: providers.Scenario) -> None:
+    """The same of providers' records."""
+    assert providers.from_json(json.loads(json.dumps(asdict(scenario)))) == scenario

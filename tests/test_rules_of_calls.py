@@ -1,4 +1,4 @@
-"""R4 identity, R5 end, R6 outcome and evidence: how a session's events make calls."""
+"""Identity, end, outcome and evidence: how a session's events make calls."""
 
 import itertools
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""R7: the cleanup, alone, repeated, in parallel, from pg_cron and over HTTP."""
+"""The cleanup, alone, repeated, in parallel, from pg_cron and over HTTP."""
 
 import threading
 from collections.abc import Callable
@@ -158,7 +158,7 @@ def test_r7_the_assumed_length_is_a_setting(db: Connection, widget_id: UUID) -> 
 
 
 def test_r7_a_second_run_at_once_says_so(stack: Stack, db: Connection, widget_id: UUID) -> None:
-    """While one cleanup is at work another does nothing, at once, and leaves no row."""
+    """While one cleanup runs another does nothing, at once, and leaves no row."""
     record(db, widget_id, "s", "call_start", ago(hours=2), call_id="a")
     runs = "select count(*) as n from public.widget_cleanup_runs"
     with psycopg.connect(stack.database_url, row_factory=dict_row) as first:

@@ -1,4 +1,4 @@
-"""R8: who is over quota is refused with 429, and nobody else is."""
+"""Who is over quota is refused with 429, and nobody else is."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""R8: which events the door takes, what it answers to the others, and how they are counted."""
+"""Which events the door takes, what it answers to the others, and how they are counted."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""R1 idempotent for ever, R2 append-only, R3 time."""
+"""The ledger is idempotent, append-only, and dates events by their age."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta

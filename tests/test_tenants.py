@@ -1,4 +1,4 @@
-"""R10 by made-up statements: no owner is told of another's rows; `scripts/fuzz --tenants` asks more of them."""
+"""Made-up statements: no owner is told of another's rows; `scripts/fuzz --tenants` asks more of them."""
 
 from collections.abc import Iterator
 

@@ -2,11 +2,13 @@ import type { Session, SupabaseClient } from "@supabase/supabase-js";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { Api } from "./api";
 import { Dashboard } from "./Dashboard";
-import { SignIn } from "./SignIn";
+import type { MailLink } from "./link";
+import { SetPassword, SignIn } from "./SignIn";
 
-export function App({ client }: { client: SupabaseClient | null }) {
+export function App({ client, link }: { client: SupabaseClient | null; link: MailLink }) {
   const [session, setSession] = useState<Session | null | undefined>(undefined);
   const [hasEnded, setHasEnded] = useState(false);
+  const [lacksPassword, setLacksPassword] = useState(link.kind === "password");
   const api = useMemo(() => client && new Api(client), [client]);
 
   useEffect(() => {
@@ -31,7 +33,12 @@ export function App({ client }: { client: SupabaseClient | null }) {
     );
   }
   if (session === undefined) return <p class="starting" role="status">Loading…</p>;
-  if (session === null) return <SignIn client={client} hasEnded={hasEnded} />;
+  if (session === null) {
+    return <SignIn client={client} hasEnded={hasEnded} linkProblem={link.kind === "problem" ? link.message : null} />;
+  }
+  if (lacksPassword) {
+    return <SetPassword client={client} email={session.user.email ?? ""} onDone={() => setLacksPassword(false)} />;
+  }
   return (
     <Dashboard
       key={session.user.id}

@@ -1,11 +1,12 @@
-import { useRef, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { Api, Selection } from "./api";
 import { CallStory } from "./CallStory";
 import { EVIDENCE_TITLES } from "./evidence";
 import * as format from "./format";
 import { Panel } from "./Panel";
-import { type Column, downloadRows, Table } from "./Table";
+import { type Column, downloadRows, Pages, plainColumns, Table } from "./Table";
 import type { Call, ListedCall } from "./types";
+import { useDownload } from "./useDownload";
 import { useLoaded } from "./useLoaded";
 
 const PAGE_SIZE = 25;
@@ -22,10 +23,10 @@ const FILTERS: [string, string][] = [
 const OUTCOMES = { completed: "Completed", failed: "Failed", open: "Going on" };
 
 // As the database answers them, so that a file can be compared with the bill to the letter.
-const IN_FILE: Column<Call>[] = ([
+const IN_FILE = plainColumns<Call>([
   "widget_id", "session_id", "call_id", "started_at", "ended_at", "outcome", "evidence", "duration_seconds",
   "billable_seconds", "rule", "amount", "currency",
-] as const).map((title) => ({ title, value: (call) => call[title] }));
+]);
 
 type Props = { api: Api; selection: Selection; names: Map<string, string>; name: string; total: number | undefined };
 
@@ -48,16 +49,17 @@ export function CallList({ api, selection, names, name, total }: Props) {
         </button>
       ),
     },
-    { title: "Widget", value: (call) => names.get(call.widget_id) ?? call.widget_id },
+    { title: "Widget", value: (call) => names.get(call.widget_id) ?? call.widget_id, isMinor: true },
     { title: "Outcome", value: (call) => call.outcome, show: (call) => <span class={`tag ${call.outcome}`}>{OUTCOMES[call.outcome]}</span> },
-    { title: "Evidence", value: (call) => call.evidence, show: (call) => (call.evidence ? EVIDENCE_TITLES[call.evidence] : "–") },
-    { title: "Length", value: (call) => call.duration_seconds, show: (call) => format.duration(call.duration_seconds), isNumber: true },
+    { title: "Evidence", value: (call) => call.evidence, show: (call) => (call.evidence ? EVIDENCE_TITLES[call.evidence] : "–"), isMinor: true },
+    { title: "Length", value: (call) => call.duration_seconds, show: (call) => format.duration(call.duration_seconds), isNumber: true, isMinor: true },
     { title: "Billable", value: (call) => call.billable_seconds, show: (call) => format.seconds(call.billable_seconds), isNumber: true },
     {
       title: "Before included",
       value: (call) => call.amount,
-      show: (call) => (call.amount !== null && call.currency ? `${Number(call.amount).toFixed(4)} ${call.currency}` : "–"),
+      show: (call) => (call.amount !== null && call.currency ? format.price(call.amount, call.currency) : "–"),
       isNumber: true,
+      isMinor: true,
     },
   ];
 
@@ -91,11 +93,16 @@ export function CallList({ api, selection, names, name, total }: Props) {
             {calls.length === 0
               ? <p class="state muted">No such calls in this period.</p>
               : <Table caption="Calls" columns={columns} rows={calls.slice(0, PAGE_SIZE)} rowKey={(call) => call.cursor} />}
-            <nav class="pages" aria-label="Pages of calls">
-              <button disabled={cursors.length === 0} onClick={() => setCursors(cursors.slice(0, -1))}>Newer</button>
-              <span class="muted">{pageName(cursors.length, calls.length, only === "" ? total : undefined)}</span>
-              <button disabled={calls.length <= PAGE_SIZE} onClick={() => setCursors([...cursors, calls[PAGE_SIZE - 1]!.cursor])}>Older</button>
-            </nav>
+            <Pages
+              label="Pages of calls"
+              first={cursors.length * PAGE_SIZE}
+              shown={Math.min(calls.length, PAGE_SIZE)}
+              total={only === "" ? total : undefined}
+              before="Newer"
+              next="Older"
+              onBefore={cursors.length > 0 ? () => setCursors(cursors.slice(0, -1)) : null}
+              onNext={calls.length > PAGE_SIZE ? () => setCursors([...cursors, calls[PAGE_SIZE - 1]!.cursor]) : null}
+            />
           </>
         )}
       </Panel>
@@ -104,44 +111,19 @@ export function CallList({ api, selection, names, name, total }: Props) {
   );
 }
 
-function pageName(page: number, length: number, total: number | undefined): string {
-  const first = page * PAGE_SIZE + 1;
-  const shown = Math.min(length, PAGE_SIZE);
-  if (shown === 0) return "";
-  return `${format.count(first)}–${format.count(first + shown - 1)}${total === undefined ? "" : ` of ${format.count(total)}`}`;
-}
-
 type DownloadProps = { api: Api; selection: Selection; name: string; only: string };
 
 /** All calls of the period, not only the page in sight. */
 function DownloadCalls({ api, selection, name, only }: DownloadProps) {
-  const [progress, setProgress] = useState("");
-  const isBusy = useRef(false);
-
-  async function collect() {
-    if (isBusy.current) return;
-    isBusy.current = true;
-    try {
-      const calls: ListedCall[] = [];
-      let page: ListedCall[];
-      do {
-        setProgress(`${format.count(calls.length)} calls …`);
-        page = await api.calls(selection, only || null, calls.at(-1)?.cursor ?? null, DOWNLOAD_PAGE_SIZE);
-        calls.push(...page);
-      } while (page.length === DOWNLOAD_PAGE_SIZE);
-      downloadRows(only ? `${name}-${only}` : name, IN_FILE, calls);
-      setProgress("");
-    } catch (error) {
-      setProgress(`The download failed: ${error instanceof Error ? error.message : error}`);
-    } finally {
-      isBusy.current = false;
-    }
-  }
-
-  return (
-    <>
-      <span role="status" class="muted">{progress}</span>
-      <button onClick={() => void collect()} aria-label="Download CSV: all calls of the period">Download CSV</button>
-    </>
-  );
+  const { start, status } = useDownload(async (say) => {
+    const calls: ListedCall[] = [];
+    let page: ListedCall[];
+    do {
+      page = await api.calls(selection, only || null, calls.at(-1)?.cursor ?? null, DOWNLOAD_PAGE_SIZE);
+      calls.push(...page);
+      say(`${format.count(calls.length)} calls …`);
+    } while (page.length === DOWNLOAD_PAGE_SIZE);
+    downloadRows(only ? `${name}-${only}` : name, IN_FILE, calls);
+  });
+  return <>{status}<button onClick={start} aria-label="Download CSV: all calls of the period">Download CSV</button></>;
 }

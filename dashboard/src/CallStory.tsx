@@ -39,7 +39,9 @@ export function CallStory({ api, call, widgetName, onClose }: Props) {
             <h3>How its bill came about</h3>
             <Reasons story={value} />
             <h3>Events</h3>
-            <Events story={value} />
+            {value.events.length === 0
+              ? <p class="muted">They are in the archive. What they say of the call, and its bill, stays.</p>
+              : <Events story={value} />}
             <p class="muted small">Session {value.session_id}, call {value.call_id}</p>
           </>
         )}
@@ -72,7 +74,7 @@ function Reasons({ story }: { story: Story }) {
       <li>
         <strong>Billed</strong> {format.seconds(story.billable_seconds)}: {story.rule}.
         {story.amount !== null && story.currency && (
-          <> At the plan's price {Number(story.amount).toFixed(4)} {story.currency}, before the month's included minutes.</>
+          <> At the plan's price {format.price(story.amount, story.currency)}, before the month's included minutes.</>
         )}
       </li>
     </ol>

@@ -1,18 +1,25 @@
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Api, Selection } from "./api";
 import { CallList } from "./CallList";
 import { Controls } from "./Controls";
 import { DailyPanel } from "./DailyPanel";
+import { Contact } from "./Contact";
+import { EmptyWidget } from "./EmptyWidget";
 import { EvidencePanel } from "./EvidencePanel";
 import { Figures } from "./Figures";
 import * as format from "./format";
 import { FunnelPanel } from "./FunnelPanel";
 import { MonthPanel } from "./MonthPanel";
-import { boundsOf, readPeriod } from "./period";
+import { PendingPanel } from "./PendingPanel";
+import { addDays, boundsOf, daysOf, readPeriod } from "./period";
 import { PlacesPanel } from "./PlacesPanel";
-import { RefusalsPanel } from "./RefusalsPanel";
-import { totals } from "./totals";
+import { PlansPanel } from "./PlansPanel";
+import { MOST_REFUSALS, RefusalsPanel } from "./RefusalsPanel";
+import { StatementPage } from "./StatementPage";
+import { StatementsPanel } from "./StatementsPanel";
+import { amounts, totals } from "./totals";
 import { useAddress } from "./useAddress";
+import type { Widget } from "./types";
 import { useLoaded } from "./useLoaded";
 import { WidgetsPanel } from "./WidgetsPanel";
 
@@ -21,7 +28,7 @@ type Props = { api: Api; email: string; onSignOut: () => void };
 export function Dashboard({ api, email, onSignOut }: Props) {
   const basics = useLoaded("basics", async () => {
     const [widgets, zone] = await Promise.all([api.widgets(), api.billingZone()]);
-    return { widgets, zone };
+    return { widgets: widgets.sort((a, b) => a.name.localeCompare(b.name) || a.id.localeCompare(b.id)), zone };
   });
 
   return (
@@ -44,10 +51,10 @@ export function Dashboard({ api, email, onSignOut }: Props) {
         ) : basics.value.widgets.length === 0 ? (
           <div class="card state">
             <h2>No widgets yet</h2>
-            <p>No widget belongs to {email}. Ask whoever runs them to make you the owner of yours.</p>
+            <p>No widget belongs to {email}. To become the owner of yours, ask <Contact subject={`Widgets of ${email}`} />.</p>
           </div>
         ) : (
-          <Report api={api} {...basics.value} />
+          <Report api={api} email={email} {...basics.value} />
         )}
       </main>
     </>
@@ -60,20 +67,48 @@ function skip(event: Event) {
   document.getElementById("main")?.focus();
 }
 
-type ReportProps = { api: Api; widgets: Awaited<ReturnType<Api["widgets"]>>; zone: string };
+type ReportProps = { api: Api; email: string; widgets: Widget[]; zone: string };
 
-function Report({ api, widgets, zone }: ReportProps) {
+function Report({ api, email, widgets, zone }: ReportProps) {
   const [address, change] = useAddress();
-  const { preset, period } = readPeriod(address.period, zone);
+  const names = useMemo(() => namesOf(widgets), [widgets]);
   const only = widgets.find(({ id }) => id === address.widget) ?? null;
+  const { statement } = address;
+  if (statement !== null) {
+    return <StatementPage {...{ api, only, names, email, zone }} period={statement} onClose={() => change({ statement: null })} />;
+  }
+  return <Usage {...{ api, widgets, names, only, zone, change }} period={address.period} />;
+}
+
+/** Two widgets of one name are told apart by the beginning of their ids. */
+function namesOf(widgets: Widget[]): Map<string, string> {
+  const times = new Map<string, number>();
+  for (const { name } of widgets) times.set(name, (times.get(name) ?? 0) + 1);
+  const title = ({ id, name }: Widget) => `${name || "Unnamed widget"}${times.get(name)! > 1 ? ` (${id.slice(0, 8)})` : ""}`;
+  return new Map(widgets.map((widget) => [widget.id, title(widget)]));
+}
+
+type UsageProps = {
+  api: Api; widgets: Widget[]; names: Map<string, string>; only: Widget | null; zone: string; period: string;
+  change: ReturnType<typeof useAddress>[1];
+};
+
+function Usage({ api, widgets, names, only, zone, change, period: wanted }: UsageProps) {
+  const { preset, period } = readPeriod(wanted, zone);
+  const [arrivals, setArrivals] = useState(0); // first events that came while somebody waited for them
+  const shown = only ?? (widgets.length === 1 ? widgets[0]! : null);
+  const [waiting, setWaiting] = useState({ id: "", looks: 0 }); // for the first event of that widget, in vain so far
+  const looks = waiting.id === shown?.id ? waiting.looks : 0;
   const { firstDay, lastDay } = period;
   const selection: Selection = useMemo(
     () => ({ ...boundsOf({ firstDay, lastDay }, zone), only_widget: only?.id ?? null }),
     [firstDay, lastDay, zone, only],
   );
-  const key = JSON.stringify(selection);
-  const names = useMemo(() => new Map(widgets.map(({ id, name }) => [id, name || "Unnamed widget"])), [widgets]);
+  const widget = selection.only_widget;
+  const key = JSON.stringify([selection, arrivals]);
+  const billKey = JSON.stringify([widget, arrivals]);
   const inName = `${firstDay}-to-${lastDay}`;
+  const most = only ? 1 : widgets.length;
 
   // What the page is opened for comes first; sums over more calls wait for it, as they would slow it down.
   const first = useRef<Promise<unknown>>(Promise.resolve());
@@ -82,23 +117,31 @@ function Report({ api, widgets, zone }: ReportProps) {
     return ask();
   };
   const daily = useLoaded(key, () => {
-    const asked = api.daily(selection);
+    const asked = api.daily(selection, daysOf(period).length);
     first.current = asked;
     return asked;
   });
   const traffic = useLoaded(key, () => api.traffic(selection));
-  const months = useLoaded(String(only?.id), () => after(() => api.months(only?.id ?? null)));
+  const months = useLoaded(billKey, () => after(() => api.months(widget)));
+  const plans = useLoaded(billKey, () => after(() => api.plans(widget, most)));
+  const statements = useLoaded(billKey, () => api.statements(widget));
+  const pending = useLoaded(billKey, () => after(async () => {
+    const rows = await api.pending(widget);
+    const usage = await Promise.all(
+      [...new Set(rows.map(({ usage_period }) => usage_period))].map((month) => api.usage(monthOf(month, zone, widget), most)),
+    );
+    return { rows, amounts: amounts(usage.flat(), ({ currency, pending_amount }) => ({ currency, amount: pending_amount })) };
+  }));
   const pages = useLoaded(key, () => api.places(selection, "page"));
   const hosts = useLoaded(key, () => api.places(selection, "host"));
-  const refusals = useLoaded(key, () => api.refusals(selection));
-  const usage = useLoaded(key, async () =>
-    (await after(() => api.usage(selection))).filter((row) => !only || row.widget_id === only.id),
-  );
+  const refusals = useLoaded(`${key} ${looks}`, () => api.refusals(selection, MOST_REFUSALS));
+  const usage = useLoaded(key, () => after(() => api.usage(selection, most)));
 
   useEffect(() => {
     document.title = `Usage: ${only ? names.get(only.id) : "all widgets"}`;
   }, [only, names]);
 
+  const onPick = (id: string) => change({ widget: id });
   return (
     <>
       <Controls {...{ widgets, names, only, preset, period, zone, change }} />
@@ -106,17 +149,42 @@ function Report({ api, widgets, zone }: ReportProps) {
         Days and months are those of the bill, in {zone}. Times of single calls are yours ({format.viewerZone}), with UTC beside them.
       </p>
       <div class="grid">
-        <Figures daily={daily} traffic={traffic} />
-        <DailyPanel loaded={daily} period={period} name={`usage-by-day-${inName}`} />
-        <MonthPanel loaded={months} />
-        <EvidencePanel loaded={daily} />
-        <FunnelPanel loaded={traffic} />
-        <PlacesPanel title="Busiest pages" column="Page" loaded={pages} name={`pages-${inName}`} />
-        <PlacesPanel title="Busiest domains" column="Domain" loaded={hosts} name={`domains-${inName}`} />
-        <RefusalsPanel loaded={refusals} names={names} name={`refusals-${inName}`} />
-        <WidgetsPanel loaded={usage} names={names} name={`usage-by-widget-${inName}`} onPick={(widget) => change({ widget })} />
-        <CallList key={key} api={api} selection={selection} names={names} name={`calls-${inName}`} total={daily.value && totals(daily.value).calls} />
+        {shown && (
+          <EmptyWidget
+            key={shown.id}
+            api={api}
+            widget={shown}
+            name={names.get(shown.id)!}
+            onNothing={(looks) => setWaiting({ id: shown.id, looks })}
+            onFirstEvent={() => {
+              setWaiting({ id: "", looks: 0 });
+              setArrivals((n) => n + 1);
+            }}
+          />
+        )}
+        {looks > 0 ? <RefusalsPanel loaded={refusals} names={names} name={`refusals-${inName}`} /> : (
+          <>
+            <Figures daily={daily} traffic={traffic} />
+            <DailyPanel loaded={daily} period={period} name={`usage-by-day-${inName}`} />
+            <MonthPanel loaded={months} plans={plans.value} />
+            <PlansPanel loaded={plans} names={names} onPick={onPick} />
+            <StatementsPanel loaded={statements} onOpen={(month) => change({ statement: month.slice(0, 7) })} />
+            <PendingPanel loaded={pending} names={names} />
+            <EvidencePanel loaded={daily} />
+            <FunnelPanel loaded={traffic} />
+            <PlacesPanel title="Busiest pages" column="Page" loaded={pages} name={`pages-${inName}`} />
+            <PlacesPanel title="Busiest domains" column="Domain" loaded={hosts} name={`domains-${inName}`} />
+            <RefusalsPanel loaded={refusals} names={names} name={`refusals-${inName}`} />
+            <WidgetsPanel loaded={usage} names={names} name={`usage-by-widget-${inName}`} onPick={onPick} />
+            <CallList key={key} api={api} selection={selection} names={names} name={`calls-${inName}`} total={daily.value && totals(daily.value).calls} />
+          </>
+        )}
       </div>
     </>
   );
+}
+
+function monthOf(month: string, zone: string, only_widget: string | null): Selection {
+  const next = `${addDays(month, 31).slice(0, 8)}01`;
+  return { ...boundsOf({ firstDay: month, lastDay: addDays(next, -1) }, zone), only_widget };
 }

@@ -1,10 +1,12 @@
 import * as format from "./format";
 import { Panel } from "./Panel";
-import { type Column, DownloadButton, Table } from "./Table";
+import { type Column, DownloadButton, PagedTable } from "./Table";
 import type { Refusal } from "./types";
 import type { Loaded } from "./useLoaded";
 
 type Props = { loaded: Loaded<Refusal[]>; names: Map<string, string>; name: string };
+
+export const MOST_REFUSALS = 1000;
 
 const REASONS: Record<string, string> = {
   domain_not_allowed: "Domain not allowed",
@@ -32,15 +34,16 @@ function remedy({ reason, detail }: Refusal) {
 
 export function RefusalsPanel({ loaded, names, name }: Props) {
   const columns: Column<Refusal>[] = [
-    { title: "Widget", value: (row) => names.get(row.widget_id) ?? row.widget_id },
+    { title: "Widget", value: (row) => names.get(row.widget_id) ?? row.widget_id, isMinor: true },
     { title: "Host or field", value: (row) => row.detail, show: (row) => <span class="place" title={row.detail}>{row.detail || "–"}</span> },
     { title: "What to do", value: () => null, show: remedy },
-    { title: "Reason", value: (row) => row.reason, show: (row) => REASONS[row.reason] ?? row.reason },
+    { title: "Reason", value: (row) => row.reason, show: (row) => REASONS[row.reason] ?? row.reason, isMinor: true },
     { title: "Events", value: (row) => row.refusals, show: (row) => format.count(row.refusals), isNumber: true },
     {
       title: "Last hour",
       value: (row) => row.last_hour,
       show: (row) => <>{format.localInstant(row.last_hour)}<span class="muted meaning">{format.utcInstant(row.last_hour)}</span></>,
+      isMinor: true,
     },
   ];
   const inFile = columns.filter(({ title }) => title !== "What to do");
@@ -48,14 +51,18 @@ export function RefusalsPanel({ loaded, names, name }: Props) {
     <Panel
       class="full"
       title="Refused events"
-      note="Sent from your widgets, and not taken"
+      note={
+        loaded.value?.length === MOST_REFUSALS
+          ? `Sent from your widgets, and not taken: the ${format.count(MOST_REFUSALS)} most frequent`
+          : "Sent from your widgets, and not taken"
+      }
       loaded={loaded}
       isEmpty={(rows) => rows.length === 0}
-      empty="None in this period: every page that uses your widgets may do so."
+      empty="None in this period."
       action={<DownloadButton name={name} columns={inFile} rows={loaded.value ?? []} />}
     >
       {(rows) => (
-        <Table caption="Refused events" columns={columns} rows={rows} rowKey={(row) => `${row.widget_id} ${row.reason} ${row.detail}`} />
+        <PagedTable caption="Refused events" columns={columns} rows={rows} rowKey={(row) => `${row.widget_id} ${row.reason} ${row.detail}`} />
       )}
     </Panel>
   );

@@ -8,7 +8,7 @@ const change = new Intl.NumberFormat("en", { style: "percent", maximumFractionDi
 
 /** A date by a pattern of its parts' names: how a locale orders and separates them differs between engines. */
 function dateFormat(pattern: string, options: Intl.DateTimeFormatOptions): (instant: string) => string {
-  const formatter = new Intl.DateTimeFormat("en-GB", { hourCycle: "h23", ...options });
+  const formatter = new Intl.DateTimeFormat("en-US", { hourCycle: "h23", ...options });
   return (instant) => {
     const parts = new Map(formatter.formatToParts(new Date(instant)).map(({ type, value }) => [type as string, value]));
     return pattern.replace(/[a-z]+/gi, (name) => parts.get(name) ?? name);
@@ -40,11 +40,17 @@ export const day = (date: string) => dayName(`${date}T00:00:00Z`);
 export const longDay = (date: string) => longDayName(`${date}T00:00:00Z`);
 export const month = (date: string) => monthName(`${date}T00:00:00Z`);
 
-export function money(amount: Numeric, currency: string): string {
-  const parts = new Intl.NumberFormat("en", { style: "currency", currency, currencyDisplay: "code" }).formatToParts(Number(amount));
+/** An amount, with the decimals that its currency has; `digits`: up to so many, for prices. */
+export function money(amount: Numeric, currency: string, digits?: number): string {
+  const parts = new Intl.NumberFormat("en", {
+    style: "currency", currency, currencyDisplay: "code", ...(digits !== undefined && { maximumFractionDigits: digits }),
+  }).formatToParts(Number(amount));
   const text = (isWanted: (type: string) => boolean) => parts.filter(({ type }) => isWanted(type)).map(({ value }) => value).join("");
   return `${currency}\u00a0${text((type) => type !== "currency" && type !== "literal")}`;
 }
+
+/** What one call or one minute costs: money is rounded where a month is summed up, not here. */
+export const price = (amount: Numeric, currency: string) => money(amount, currency, 6);
 
 /** 3725.5 → 1:02:05 */
 export function duration(value: Numeric | null): string {

@@ -1,4 +1,4 @@
-import { type DailyUsage, EVIDENCE, type EvidenceSums } from "./types";
+import { type DailyUsage, EVIDENCE, type EvidenceSums, type Numeric } from "./types";
 
 type Totals = EvidenceSums & { calls: number; billable_seconds: string; open_calls: number; failed_calls: number };
 
@@ -21,11 +21,25 @@ export function totals(days: DailyUsage[]): Totals {
   };
 }
 
+/** Amounts by currency, added in millionths, so that a sum of amounts has no rounding errors either. */
+export function amounts<Row>(rows: Row[], pick: (row: Row) => { currency: string | null; amount: Numeric | null }): Map<string, string> {
+  const sums = new Map<string, bigint>();
+  for (const row of rows) {
+    const { currency, amount } = pick(row);
+    if (currency !== null && amount !== null) sums.set(currency, (sums.get(currency) ?? 0n) + toMicroseconds(amount));
+  }
+  return new Map([...sums].sort().map(([currency, sum]) => [currency, fromMicroseconds(sum)]));
+}
+
+export function sumOf(values: Numeric[]): string {
+  return fromMicroseconds(values.reduce<bigint>((total, value) => total + toMicroseconds(value), 0n));
+}
+
 function toMicroseconds(seconds: number | string): bigint {
   return BigInt(Math.round(Number(seconds) * 1e6));
 }
 
 function fromMicroseconds(total: bigint): string {
-  const text = total.toString().padStart(7, "0");
-  return `${text.slice(0, -6)}.${text.slice(-6)}`.replace(/\.?0+$/, "");
+  const text = (total < 0n ? -total : total).toString().padStart(7, "0");
+  return `${total < 0n ? "-" : ""}${text.slice(0, -6)}.${text.slice(-6)}`.replace(/\.?0+$/, "");
 }

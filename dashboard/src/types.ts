@@ -21,7 +21,68 @@ export type WidgetUsage = Omit<DailyUsage, "day"> & {
   charged_seconds: Numeric;
   amount: Numeric | null;
   currency: string | null;
+  fees: Numeric | null;
+  closed_months: number;
+  months: number;
+  pending_calls: number;
+  pending_seconds: Numeric;
+  pending_amount: Numeric | null;
 };
+
+/** What a widget's plan makes of this month so far. Without a plan all of it is null but the seconds. */
+export type PlanUsage = {
+  widget_id: string;
+  plan: string | null;
+  monthly_fee: Numeric | null;
+  price_per_minute: Numeric | null;
+  currency: string | null;
+  included_seconds: number | null;
+  billable_seconds: Numeric;
+  assumed_seconds: Numeric;
+  amount: Numeric | null;
+  forecast_seconds: Numeric | null;
+  forecast_amount: Numeric | null;
+};
+
+export type StatementTotal = {
+  period: string;
+  currency: string | null;
+  closed_at: string;
+  widgets: number;
+  seconds: Numeric;
+  amount: Numeric | null;
+  adjusted_seconds: Numeric;
+  adjusted_amount: Numeric | null;
+  assumed_seconds: Numeric | null;
+};
+
+export type StatementCharge = {
+  widget_id: string;
+  usage_period: string;
+  plan_valid_from: string | null;
+  monthly_fee: Numeric | null;
+  included_seconds: number;
+  price_per_minute: Numeric | null;
+  currency: string | null;
+  old_seconds: Numeric;
+  new_seconds: Numeric;
+  difference_seconds: Numeric;
+  old_amount: Numeric | null;
+  new_amount: Numeric | null;
+  difference_amount: Numeric | null;
+};
+
+export type PendingAdjustment = Omit<Call, "billable_seconds" | "amount" | "currency" | "outcome"> & {
+  usage_period: string;
+  outcome: Call["outcome"] | null;
+  old_seconds: Numeric;
+  new_seconds: Numeric;
+  difference_seconds: Numeric;
+};
+
+export type StatementLine = PendingAdjustment & { period: string };
+
+export type FirstEvent = { event_type?: string; timestamp: string; page_url?: string | null };
 
 export type Month = {
   month: string;
@@ -31,6 +92,7 @@ export type Month = {
   amounts: Record<string, Numeric>;
   calls_to_date: number;
   billable_seconds_to_date: Numeric;
+  is_closed: boolean;
 };
 
 export type Traffic = {

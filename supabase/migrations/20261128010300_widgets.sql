@@ -49,7 +49,7 @@ create policy "owners see their widgets" on public.widgets
   using (id = any (array(select widget_internal.owned_widget_ids())));
 
 
--- Owners only look: switching a widget off, or making it a demo, would switch off their own bill.
+-- Owners only read: switching a widget off, or making it a demo, would switch off their own bill.
 insert into widget_internal.rights (object, grantee, privileges) values
   ('table public.widgets', 'authenticated', 'select'),
   ('table public.widgets', 'service_role', 'select, insert, update, delete'),

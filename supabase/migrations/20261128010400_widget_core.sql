@@ -1,6 +1,6 @@
--- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/90_rights.sql.
+-- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/90_rights.sql.
 
--- The ledger: what was reported, as it was reported. Rows are only ever added; calls and bills follow from them.
+-- The ledger: events as they were reported. Rows are only ever added; calls and bills follow from them.
 
 create function widget_internal.event_types()
 returns text[]
@@ -13,7 +13,7 @@ end
 $$;
 
 comment on function widget_internal.event_types() is
-  'What a widget can report: the one list. Events of calls are those that begin with "call_".';
+  'Types of events: the only list. Events of calls are those that begin with "call_".';
 
 
 create function widget_internal.event_sources()
@@ -27,7 +27,7 @@ end
 $$;
 
 comment on function widget_internal.event_sources() is
-  'Who can report, the least trusted first: a claim of a later one in this list outranks those before it.';
+  'Sources of events, the least trusted first: a claim of a later one outranks those before it.';
 
 
 -- Domains instead of check constraints: PostgreSQL reads the text of each check constraint anew for each statement, and
@@ -90,12 +90,12 @@ comment on column public.widget_analytics.page_url is
   'The page that embeds the widget, without query string and fragment. On the session''s widget_load and first event.';
 comment on column public.widget_analytics.user_agent is
   'The request''s User-Agent header. On the session''s widget_load and first event (seq 1), and where there is no seq.';
-comment on column public.widget_analytics."timestamp" is 'When it happened: receipt less the age that the sender gave.';
+comment on column public.widget_analytics."timestamp" is 'When it happened: the receipt less the age that the sender gave.';
 comment on column public.widget_analytics.call_id is 'Which call of the session; null when the sender has none.';
 comment on column public.widget_analytics.seq is 'The sender''s running number in its session, from 1; null when it has none.';
 comment on column public.widget_analytics.source is
-  'Who says so: operator, provider, server, browser, or inferred by the cleanup; the earlier in this list outranks.';
-comment on column public.widget_analytics.received_at is 'When the database took it in.';
+  'Who reported it: operator, provider, server, browser, or inferred by the cleanup; each outranks those after it.';
+comment on column public.widget_analytics.received_at is 'When the database received it.';
 comment on column public.widget_analytics.properties is 'Small extras, such as an error code.';
 
 create index widget_analytics_widget_id_timestamp_idx on public.widget_analytics (widget_id, "timestamp");
@@ -189,7 +189,7 @@ create table widget_internal.call_states (
 ) with (fillfactor = 80);
 
 comment on table widget_internal.call_states is
-  'One row a call that any event speaks of. public.widget_calls shows those whose start is known.';
+  'One row for each call that any event belongs to. public.widget_calls shows those whose start is known.';
 comment on column widget_internal.call_states.start_claim is 'The greatest claim() of its call_start events.';
 comment on column widget_internal.call_states.heartbeat_at is 'Its latest heartbeat.';
 comment on column widget_internal.call_states.end_claim is 'The greatest claim() of its call_end and call_error events.';
@@ -268,7 +268,7 @@ end
 $$;
 
 comment on function widget_internal.call_facts(bigint[], timestamptz, bigint[], timestamptz) is
-  'When a call started and ended, how it came out and what its end rests on: the one definition, for kept calls and for '
+  'When a call started and ended, its outcome and what its end rests on: the one definition, for kept calls and for '
   'calls as of a moment. Takes the claims of both halves joined.';
 
 
@@ -317,7 +317,7 @@ create view public.widget_calls with (security_invoker = true) as
   where c.started_at is not null;
 
 comment on view public.widget_calls is
-  'One row a call whose start is known, at every moment what the ledger gives: made and kept by the database itself.';
+  'One row for each call whose start is known. Always what the ledger gives: the database keeps it up to date itself.';
 comment on column public.widget_calls.call_id is 'The sender''s name for the call, else the id of the call_start that opened it.';
 comment on column public.widget_calls.started_at is 'The earliest call_start of the most trusted source that sent one.';
 comment on column public.widget_calls.ended_at is 'Never before started_at, never more than max_call_duration after it; null while open.';
@@ -896,7 +896,7 @@ $$;
 comment on function widget_internal.count_refusals(widget_internal.refusal[]) is 'Adds refused events to the counts of this hour.';
 
 
--- More events than so many of one widget a day, or of one sender a minute, are refused. Counting each event would make a
+-- Quotas of events: of a widget a day, of a sender a minute. Counting each event would make a
 -- queue of a busy widget's senders, so of a large quota one event in up to 64 is counted, for as many.
 
 alter table widget_internal.settings
@@ -916,9 +916,9 @@ comment on column widget_internal.settings.events_per_widget_per_day is
 comment on column widget_internal.settings.events_per_sender_per_minute is
   'How many events are taken from one network address (IPv6: one /64) in a minute; null: any number.';
 comment on column widget_internal.settings.widget_sample is
-  'Of a widget''s events one in so many is counted, for so many: 64, or less where the quota is small.';
+  'Sampling rate of a widget''s events: one in n is counted, as n. 64, or less where the quota is small.';
 comment on column widget_internal.settings.sender_sample is
-  'Of a sender''s events one in so many is counted, for so many: 64, or less where the quota is small.';
+  'Sampling rate of a sender''s events: one in n is counted, as n. 64, or less where the quota is small.';
 comment on column widget_internal.settings.sender_address_hop is
   'Which address of X-Forwarded-For is the sender''s, counted from its right end, where the nearest proxy writes: 1 is '
   'the last. Anyone can write what stands further left than your own proxies do.';
@@ -934,7 +934,7 @@ create table public.widget_quotas (
 
 comment on table public.widget_quotas is 'Widgets whose daily quota is not the one of the settings.';
 comment on column public.widget_quotas.events_per_day is 'How many events are taken in a day (UTC); null: any number.';
-comment on column public.widget_quotas.widget_sample is 'Of its events one in so many is counted, for so many.';
+comment on column public.widget_quotas.widget_sample is 'Sampling rate of its events: one in n is counted, as n.';
 
 alter table public.widget_quotas enable row level security;
 
@@ -1414,7 +1414,7 @@ comment on function widget_internal.unwrap_json(jsonb) is
   'The JSON in a JSON string, or the value itself: a gateway may pass a form field of JSON on as a string.';
 
 
--- What an event must look like that is sent: its fields, their types, and what a sender hears whose value does not fit.
+-- Fields of a sent event, their types, and the message for a value that does not fit.
 
 create domain widget_internal.event_age as numeric
   constraint age_is_at_most_seven_days check (value <= 604800000);
@@ -1433,7 +1433,7 @@ create type widget_internal.sent_event as (
 );
 
 comment on type widget_internal.sent_event is
-  'An event as it is sent: the fields, and as a comment on each what a sender hears whose value does not fit.';
+  'An event as it is sent: its fields, each commented with the message for a value that does not fit.';
 comment on column widget_internal.sent_event.widget_id is 'must be a UUID';
 comment on column widget_internal.sent_event.event_type is 'must be one of ';
 comment on column widget_internal.sent_event.session_id is 'must have 1 to 255 characters';
@@ -1528,8 +1528,8 @@ comment on function widget_internal.event_problem(jsonb) is
   'What is wrong with a sent event: the first field that does not fit, a colon, what it must be; null where nothing is.';
 
 
--- Events in: one writer for track_event() and track_events(). What is plainly good is stored by one statement; only where
--- that stored less than was sent is each event looked at, to say why.
+-- Events in: one writer for track_event() and track_events(). One statement stores all valid events; only where
+-- it stored fewer than were sent is each event examined, to say why.
 
 create function widget_internal.store_events(
   widget_id uuid, events jsonb, received_at timestamptz, are_checked boolean, out stored integer
@@ -1576,7 +1576,7 @@ end
 $$;
 
 comment on function widget_internal.store_events(uuid, jsonb, timestamptz, boolean) is
-  'Stores the events of one widget that are as they must be and not there yet, and answers how many these were. An event '
+  'Stores the events of one widget that are valid and new, and returns how many. An event '
   'that cannot be read raises. are_checked: event_problem() has found nothing.';
 
 
@@ -1746,8 +1746,8 @@ end
 $$;
 
 comment on function widget_internal.record_events(jsonb) is
-  'What track_events() does, with the right to write the ledger. Nearly every batch is one widget''s and plainly good, and '
-  'is stored without a look at its single events.';
+  'What track_events() does, with the right to write the ledger. Nearly every batch is valid and of one widget, and '
+  'is stored without examining single events.';
 
 
 -- The two RPCs that widgets call: thin wrappers, which run as their caller, over functions that may write.
@@ -1803,10 +1803,10 @@ $$;
 
 comment on function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb) is
   'Takes one event of a widget. age_ms: how long ago it happened, by the sender''s own clock. '
-  'Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. '
+  'Answers {"accepted", "duplicates", "rejected"}: an event_id that is already stored is a success and changes nothing. '
   'HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message '
   'names the field. 429 (53400): over quota; Retry-After and retry_after say for how many seconds. 503 (25006): the '
-  'database is read-only just now. What is refused is counted in widget_refusals.';
+  'database is read-only at the moment. Refused events are counted in widget_refusals.';
 
 
 create function public.track_events(events jsonb default null)
@@ -1826,7 +1826,7 @@ comment on function public.track_events(jsonb) is
   'others are stored. Send all again after Retry-After (in the body: retry_after) seconds.';
 
 
--- Browsers crash in mid-call. What is open for too long is over, and the ledger gets an event that says so.
+-- The cleanup: a call that has been open for too long, as after a browser's crash, gets an inferred end in the ledger.
 
 create table public.widget_cleanup_runs (
   id bigint generated always as identity primary key,
@@ -1842,12 +1842,12 @@ create table public.widget_cleanup_runs (
 );
 
 comment on table public.widget_cleanup_runs is
-  'Each run of complete_stale_sessions(). Good: one at least every 30 minutes, each with no error.';
+  'Each run of complete_stale_sessions(). Good: at least one every 30 minutes, none with an error.';
 comment on column public.widget_cleanup_runs.calls_checked is 'Open calls that had started more than stale_after ago.';
 comment on column public.widget_cleanup_runs.calls_completed is 'Of these, how many got an inferred end.';
 comment on column public.widget_cleanup_runs.calls_still_active is 'Of these, how many had a heartbeat younger than stale_after.';
-comment on column public.widget_cleanup_runs.calls_left is 'How many stale calls did not fit into the run, and are the next one''s.';
-comment on column public.widget_cleanup_runs.error is 'Why the run failed, and changed nothing; null where it did not.';
+comment on column public.widget_cleanup_runs.calls_left is 'How many stale calls did not fit into the run; the next run completes them.';
+comment on column public.widget_cleanup_runs.error is 'Why the run failed, which then changed nothing; null if it succeeded.';
 
 create index widget_cleanup_runs_started_at_idx on public.widget_cleanup_runs (started_at);
 comment on index public.widget_cleanup_runs_started_at_idx is 'Serves widget_internal.prune(), and "the latest runs".';
@@ -1922,7 +1922,7 @@ begin
     raise exception 'stale_after: must be an interval of zero or more'
       using errcode = 'invalid_parameter_value', hint = 'Leave it out for 30 minutes.';
   elsif not pg_try_advisory_xact_lock(hashtextextended('widget_internal: cleanup', 0)) then
-    raise notice 'another cleanup is at work';
+    raise notice 'another cleanup is running';
     return query select 0, 0, 0, null::bigint;
     return;
   end if;
@@ -1953,11 +1953,11 @@ comment on function public.complete_stale_sessions(interval) is
   'Gives each call that is open for longer than stale_after, with no heartbeat since, an inferred call_end. Such a call '
   'ended at its last heartbeat, else assumed_call_duration (30 minutes) after its start: no bill depends on stale_after, or '
   'on when this runs. Safe at any moment, twice at once, after days without a run. Does what fits into half of '
-  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is at work and this one did '
+  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is in progress and this one did '
   'nothing. Every run leaves a row in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';
 
 
--- A visitor may ask to be forgotten. What tells of the visitor goes; what a bill rests on stays, so that no bill changes.
+-- Erasure of a visitor's personal data. What bills rest on stays, so that no bill changes.
 
 create table public.widget_erasures (
   id bigint generated always as identity primary key,
@@ -1973,7 +1973,7 @@ comment on table public.widget_erasures is
   'Who erased what of which session, and when: one row each time that erase_widget_session() found something to erase.';
 comment on column public.widget_erasures.erased_by is
   'The database login, with the role and the user of the request if there was one.';
-comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties.';
+comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties, and records of other sets what tells of a visitor.';
 
 create index widget_erasures_widget_id_session_id_idx on public.widget_erasures (widget_id, session_id);
 comment on index public.widget_erasures_widget_id_session_id_idx is 'Serves "was this session erased?" and an owner''s own rows.';
@@ -2004,7 +2004,7 @@ end
 $$;
 
 comment on function widget_internal.billing_facts(text, jsonb) is
-  'What of an event''s properties bills need: the record that tells a repeat, who corrected and why.';
+  'The part of an event''s properties that bills need: the record''s id, and who corrected the call and why.';
 
 
 create function widget_internal.erase_session(widget_id uuid, session_id text)
@@ -2036,6 +2036,12 @@ begin
       or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
     );
   get diagnostics v_erased = row_count;
+  v_erased := v_erased + (
+    select coalesce(sum(h::bigint), 0)
+    from widget_internal.call_hooks('erase_session', jsonb_build_object(
+      'widget_id', erase_session.widget_id, 'session_id', erase_session.session_id
+    )) h
+  );
 
   if v_erased > 0 then
     insert into public.widget_erasures (widget_id, session_id, erased_by, events)
@@ -2066,7 +2072,7 @@ comment on function public.erase_widget_session(uuid, text) is
   'Erases page, agent and properties of all events of a session: for the widget''s owner, and service_role. Ids, times, '
   'types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, '
   'how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. What arrives in '
-  'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
+  'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is not one.';
 
 
 create function widget_internal.erase_late_events()
@@ -2120,7 +2126,7 @@ comment on function widget_internal.erase_late_events() is
   'says how many events lost something. widget_internal.prune() calls it every day.';
 
 
--- Notes of what ran and counts of what was refused would grow for ever; here is how long they are kept, and what prunes them.
+-- Retention of the records of runs and the counts of refusals: how long they are kept, and what deletes them.
 
 alter table widget_internal.settings
   add column keep_runs interval not null default '90 days',
@@ -2129,7 +2135,7 @@ alter table widget_internal.settings
   add constraint keep_refusals_is_a_day_at_least check (keep_refusals >= interval '1 day');
 
 comment on column widget_internal.settings.keep_runs is
-  'How long widget_cleanup_runs, and pg_cron''s own notes of our jobs, are kept.';
+  'How long widget_cleanup_runs, and pg_cron''s own records of our jobs, are kept.';
 comment on column widget_internal.settings.keep_refusals is 'How long the hours of widget_refusals are kept.';
 
 
@@ -2149,7 +2155,7 @@ end
 $$;
 
 comment on function widget_internal.forget_orphans() is
-  'Forgets the states of calls whose start can come no more, and says how many these were. Their events stay.';
+  'Deletes the states of calls whose start can no longer arrive, and returns how many. Their events stay.';
 
 
 create function widget_internal.prune()
@@ -2192,9 +2198,50 @@ end
 $$;
 
 comment on function widget_internal.prune() is
-  'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
+  'Removes records of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
   'how many; repeats the erasures of the last days, for events that came late; forgets orphans and past days'' senders. '
   'Touches neither calls nor bills, nor any job that is not ours.';
+
+
+-- Where a set of the schema joins in what the sets below it do, without being named by them.
+
+create table widget_internal.hooks (
+  hook text not null,
+  function text not null,
+  constraint hooks_are_one_row_a_function primary key (hook, function)
+);
+
+comment on table widget_internal.hooks is
+  'Functions of higher sets that lower sets call, by their qualified names; each set of the schema adds its '
+  'own rows.';
+comment on column widget_internal.hooks.hook is
+  'erase_session: after a session''s events were erased (jsonb: {"widget_id", "session_id"}); answers how many rows lost '
+  'something. before_closing: before the statement of a month is written. alarms: answers rows (alarm, widget_id, message). jobs: '
+  'answers rows (name, schedule, command), as cron.schedule() takes them.';
+
+alter table widget_internal.hooks enable row level security;
+
+
+create function widget_internal.call_hooks(hook text, argument jsonb default null)
+returns setof jsonb
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_function text;
+begin
+  for v_function in
+    select h.function from widget_internal.hooks h where h.hook = call_hooks.hook order by h.function
+  loop
+    return query execute format(
+      'select to_jsonb(r) from %s(%s) r', v_function, case when call_hooks.argument is not null then '$1' end
+    ) using call_hooks.argument;
+  end loop;
+end
+$$;
+
+comment on function widget_internal.call_hooks(text, jsonb) is
+  'Calls the functions that widget_internal.hooks names for this, and answers what they answer.';
 
 
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,
@@ -2350,6 +2397,6 @@ $$;
 
 comment on function widget_internal.rights_differences() is
   'Rights in force that the list does not have (too wide), and rights of the list that are not in force (missing). Good: '
-  'no rows. select widget_internal.apply_rights() mends both.';
+  'no rows. select widget_internal.apply_rights() corrects both.';
 
 select widget_internal.apply_rights();

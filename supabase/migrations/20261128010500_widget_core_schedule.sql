@@ -5,7 +5,7 @@
 
 create extension if not exists pg_cron with schema pg_catalog;
 
--- Fails here, by name, where pg_cron is missing or older than 1.3 and keeps no notes, or the role may not remove them.
+-- Fails here, by name, where pg_cron is missing or older than 1.3, which keeps no records, or the role may not delete them.
 do $$
 begin
   if not has_table_privilege('cron.job_run_details', 'delete') then

@@ -1,9 +1,9 @@
 -- Made by scripts/baseline from schemas/3_health/01_health_tables.sql, schemas/3_health/02_counting.sql, schemas/3_health/03_refreshing.sql, schemas/3_health/04_computing.sql, schemas/3_health/05_erasures.sql, schemas/3_health/06_widget_health.sql, schemas/3_health/07_rates.sql, schemas/3_health/08_alarms.sql, schemas/3_health/09_widget_alarms.sql, schemas/3_health/10_alerts.sql, schemas/3_health/90_rights.sql.
 
--- Health must be quick to read however large the ledger is: what widget_calls does not know is counted once, as it comes in.
+-- Counts behind health, which must be quick to read however large the ledger is: what widget_calls does not hold is counted once.
 
-create index widget_analytics_received_at_idx on public.widget_analytics
-  using brin (received_at) with (pages_per_range = 32, autosummarize = on);
+-- No block ranges: small rows fill gaps in pages long past, and each makes such a range wider.
+create index widget_analytics_received_at_idx on public.widget_analytics (received_at);
 comment on index public.widget_analytics_received_at_idx is 'Serves refresh_widget_health(): what came in since.';
 
 
@@ -143,7 +143,7 @@ begin
     return null;
   end if;
   v_milliseconds := (response_bucket.properties ->> 'rtt_ms')::numeric;
-  -- Ten minutes: no sender waits longer, and what says so is made up.
+  -- Ten minutes: no sender waits longer; a larger value is invented.
   if v_milliseconds between 0 and 600000 then
     return ceil(ln(greatest(v_milliseconds, 1)::float8) / ln(1.1::float8));
   end if;
@@ -156,7 +156,7 @@ comment on function widget_internal.response_bucket(text, jsonb) is
 
 
 create function widget_internal.health_part(
-  from_at timestamptz, from_id uuid, cut_off timestamptz, inout step interval, out to_at timestamptz, out to_id uuid
+  from_at timestamptz, from_id uuid, cut_off timestamptz, out to_at timestamptz, out to_id uuid
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -164,43 +164,28 @@ set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_most constant integer := 10000;
-  v_events integer;
+  v_first_at timestamptz;
 begin
-  to_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
-  loop
-    to_at := least(health_part.from_at + step, health_part.cut_off);
-    select count(*) into v_events
-    from (
-      select from public.widget_analytics e
-      where e.received_at between health_part.from_at and to_at
-        and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
-      limit v_most + 1
-    ) p;
-    -- Within seven days no session is silent for longer than that: so each part adds to one row a session.
-    exit when v_events = 0 or v_events <= v_most and to_at - health_part.from_at <= interval '7 days';
-    if to_at - health_part.from_at < interval '1 millisecond' then
-      -- One transaction wrote more than a part of events, all at one moment.
-      select p.received_at, p.id into to_at, to_id
-      from (
-        select e.received_at, e.id from public.widget_analytics e
-        where e.received_at between health_part.from_at and to_at
-          and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
-        order by e.received_at, e.id
-        limit v_most
-      ) p
-      order by p.received_at desc, p.id desc
-      limit 1;
-      exit;
-    end if;
-    step := (to_at - health_part.from_at) / 2;
-  end loop;
-  step := step * 2;
+  select min(e.received_at) into v_first_at
+  from public.widget_analytics e
+  where e.received_at between health_part.from_at and health_part.cut_off
+    and (e.received_at, e.id) > (health_part.from_at, health_part.from_id);
+  select e.received_at, e.id into to_at, to_id
+  from public.widget_analytics e
+  where e.received_at between v_first_at and health_part.cut_off
+    and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
+  order by e.received_at, e.id
+  offset v_most - 1 limit 1;
+  -- Within seven days no session is silent for longer than that: so each part adds to one row a session.
+  if to_at is null or to_at > v_first_at + interval '7 days' then
+    to_at := least(health_part.cut_off, v_first_at + interval '7 days');
+    to_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  end if;
 end
 $$;
 
-comment on function widget_internal.health_part(timestamptz, uuid, timestamptz, interval) is
-  'The end of the next part to count: 10,000 events at most. step: how far to look first, halved until the part is small '
-  'enough, and doubled for the part after it.';
+comment on function widget_internal.health_part(timestamptz, uuid, timestamptz) is
+  'The end of the next part to count: its 10,000th event; or the cut-off, or seven days after its first, if sooner.';
 
 
 create function widget_internal.count_health_part(from_at timestamptz, from_id uuid, to_at timestamptz, to_id uuid)
@@ -314,26 +299,7 @@ comment on function widget_internal.count_health_part(timestamptz, uuid, timesta
   'Counts the events received after one moment and up to another (at equal moments: by id), and says how many these were.';
 
 
--- What keeps the counts of health up to now, and what counts them anew.
-
-create function widget_internal.summarize_receipts()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '200ms'
-as $$
-begin
-  perform brin_summarize_new_values('public.widget_analytics_received_at_idx');
-exception
-  when lock_not_available then
-    null;  -- a vacuum is at work, and does the same
-end
-$$;
-
-comment on function widget_internal.summarize_receipts() is
-  'Without a summary of the latest pages, each part of a large backlog would read all of them. PostgreSQL makes it by '
-  'itself, but after a mass of events not at once.';
-
+-- Refreshing the counts of health, and rebuilding them.
 
 create function public.refresh_widget_health(
   out counted_to timestamptz, out events_counted bigint, out events_left bigint
@@ -344,6 +310,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- A part of a large ledger is found by its index, however much of the ledger is still to count.
 set enable_seqscan = off
+-- What that adds to the cost of small tables would have each plan compiled.
+set jit = off
 as $$
 declare
   -- Half of what the statement may take: the rest is for the last part, and for committing.
@@ -353,7 +321,6 @@ declare
   v_at timestamptz;
   v_id uuid;
   v_cut_off timestamptz;
-  v_step interval;
   v_part record;
 begin
   perform widget_internal.refuse_visitors();
@@ -367,17 +334,12 @@ begin
   v_at := v_from.counted_to;
   v_id := v_from.counted_to_id;
   v_cut_off := widget_internal.cut_off();
-  v_step := v_cut_off - v_at;
   events_counted := 0;
-  if v_step > interval '1 hour' then
-    perform widget_internal.summarize_receipts();
-  end if;
   while v_at < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
-    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off, v_step) p;
+    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off) p;
     events_counted := events_counted + widget_internal.count_health_part(v_at, v_id, v_part.to_at, v_part.to_id);
     v_at := v_part.to_at;
     v_id := v_part.to_id;
-    v_step := v_part.step;
   end loop;
 
   if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
@@ -396,9 +358,9 @@ end
 $$;
 
 comment on function public.refresh_widget_health() is
-  'Brings widget_health, widget_pages and widget_response_times up to now. Reads what was received since the last time, '
-  'not the ledger; pg_cron runs it every five minutes. Answers up to when all is counted, and how many events were new. Does '
-  'what fits into half of statement_timeout, a minute at most: events_left says how many are the next call''s (10000: so '
+  'Brings widget_health, widget_pages and widget_response_times up to date. Reads what was received since the last time, '
+  'not the ledger; pg_cron runs it every five minutes. Returns up to when everything is counted, and how many events were new. Does '
+  'what fits into half of statement_timeout, a minute at most: events_left says how many are left for the next call (10000: that '
   'many or more).';
 
 
@@ -424,7 +386,7 @@ end
 $$;
 
 comment on function widget_internal.rebuild_health() is
-  'Counts the whole ledger anew, and answers how many events it has counted; what does not fit into its time, the next '
+  'Counts the whole ledger again, and returns how many events it has counted; what does not fit into its time, the next '
   'refreshes count. Needed only after somebody changed or deleted events by hand, or gave new ones a received_at of their '
   'own that lies in the past: those the refresh cannot notice.';
 
@@ -625,7 +587,7 @@ create view public.widget_response_times with (security_invoker = true) as
 
 comment on view public.widget_response_times is
   'How long widgets waited for the answers to their requests, by their own clocks: by widget and hour, how many answers '
-  'took about so many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
+  'took about that many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
 
 
 create view public.widget_health with (security_invoker = true) as
@@ -699,7 +661,7 @@ comment on column public.widget_health.sessions is
 comment on column public.widget_health.events_numbered is
   'Of the sessions that began in this hour: events that arrived with a running number (seq), each number once.';
 comment on column public.widget_health.events_expected is
-  'Of these sessions: the sum of the highest numbers seen. Exact for gaps; knows nothing of events lost at the very end '
+  'Of these sessions: the sum of the highest numbers seen. Exact for gaps; does not see events lost at the very end '
   'of a session. Numbers above 10,000 are left out.';
 comment on column public.widget_health.delivery_rate is
   'events_numbered / events_expected. Good: above 0.99, a little lower in the current hour. Null: no numbered events. '
@@ -716,7 +678,7 @@ comment on column public.widget_health.calls_operator is 'Of these, calls that e
 comment on column public.widget_health.calls_heartbeat is
   'Of these, calls that broke off and end at their last sign of life. Good: below 5 in 100.';
 comment on column public.widget_health.calls_assumed is
-  'Of these, calls that broke off without any sign of life and are taken to have lasted 30 minutes. Good: none.';
+  'Of these, calls that broke off without any sign of life and are assumed to have lasted 30 minutes. Good: none.';
 comment on column public.widget_health.calls_failed is
   'Of these, calls that ended by call_error; they have evidence like all others. Good: few.';
 comment on column public.widget_health.completion_rate is
@@ -728,10 +690,10 @@ comment on column public.widget_health.orphan_ends is
 comment on column public.widget_health.refusals is
   'Events refused in this hour, by when they came. Good: none; widget_refusals says why.';
 comment on column public.widget_health.response_ms_median is
-  'Half of the senders'' requests were answered within so many milliseconds, by their own clocks (properties.rtt_ms), '
+  'Half of the senders'' requests were answered within this many milliseconds, by their own clocks (properties.rtt_ms), '
   'within 5 %. Good: below 200. Null: no sender said.';
 comment on column public.widget_health.response_ms_p95 is
-  'Nineteen of twenty were answered within so many. Good: below 1000.';
+  'Nineteen of twenty were answered within this many milliseconds. Good: below 1000.';
 comment on column public.widget_health.as_of is 'What was received by then is counted. Good: less than 10 minutes ago.';
 
 
@@ -890,7 +852,7 @@ comment on column widget_internal.settings.jobs_elsewhere is
 
 create function widget_internal.scheduled_jobs()
 returns table (name text, schedule text, command text)
-language plpgsql immutable
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -900,6 +862,8 @@ begin
     ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
     ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
     ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
+  return query
+  select h ->> 'name', h ->> 'schedule', h ->> 'command' from widget_internal.call_hooks('jobs') h;
 end
 $$;
 
@@ -908,7 +872,7 @@ comment on function widget_internal.scheduled_jobs() is 'The jobs that the migra
 
 create function widget_internal.job_alarms()
 returns table (message text)
-language plpgsql stable
+language plpgsql volatile
 -- definer because pg_cron shows its jobs to the role alone that scheduled them
 security definer
 set search_path = pg_catalog, pg_temp
@@ -1149,6 +1113,7 @@ begin
     )
     from widget_internal.rights_differences() d where d.problem = 'too wide'
     having count(*) > 0;
+  return query select h ->> 'alarm', (h ->> 'widget_id')::uuid, h ->> 'message' from widget_internal.call_hooks('alarms') h;
 end
 $$;
 
@@ -1212,7 +1177,7 @@ end
 $$;
 
 comment on function widget_internal.alert_body(jsonb, jsonb) is
-  'What the webhook gets: text, as Slack and its like show it, and the same for programs.';
+  'The body that is posted: text, as Slack and similar services show it, and the same for programs.';
 
 
 create function widget_internal.send_alerts()
@@ -1291,7 +1256,7 @@ end
 $$;
 
 comment on function widget_internal.send_alerts() is
-  'Posts what is newly wrong, again after repeat_after, and once what is well again; nothing where nothing changed. What the '
+  'Posts new alarms, repeats them after repeat_after, and posts once that they are over; nothing where nothing changed. What the '
   'webhook did not take is posted again for as long as it holds.';
 
 
@@ -1329,7 +1294,7 @@ $$;
 
 comment on function public.enable_widget_alerts(text, numeric, numeric, integer, interval) is
   'For the SQL editor: from now on every five minutes what widget_alarms() finds is posted to this URL, once, again '
-  'after repeat_after, and when it is well again. Called again, it changes the settings. No API role may call it.';
+  'after repeat_after, and when it is over. Called again, it changes the settings. No API role may call it.';
 
 
 create function public.disable_widget_alerts()

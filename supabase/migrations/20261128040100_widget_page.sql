@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/4_page/01_usage.sql, schemas/4_page/02_call_list.sql, schemas/4_page/03_call_story.sql, schemas/4_page/04_traffic.sql, schemas/4_page/90_rights.sql.
+-- Made by scripts/baseline from schemas/4_page/01_usage.sql, schemas/4_page/02_call_list.sql, schemas/4_page/03_call_story.sql, schemas/4_page/04_traffic.sql, schemas/4_page/05_statements.sql, schemas/4_page/90_rights.sql.
 
 -- The owners' page asks for sums that are small however many calls there are: by day, and month against month.
 
@@ -58,7 +58,7 @@ create function public.widget_month_to_date(only_widget uuid default null)
 returns table (
   month date, period_start timestamptz, period_end timestamptz, to_date_end timestamptz,
   calls bigint, billable_seconds numeric, amounts jsonb,
-  calls_to_date bigint, billable_seconds_to_date numeric
+  calls_to_date bigint, billable_seconds_to_date numeric, is_closed boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -70,7 +70,8 @@ declare
   v_age constant interval := now() - widget_internal.month_start(v_month);
 begin
   return query
-  select b.month, b.period_start, b.period_end, b.to_date_end, u.calls, u.seconds, u.amounts, t.calls, t.seconds
+  select b.month, b.period_start, b.period_end, b.to_date_end, u.calls, u.seconds, u.amounts, t.calls, t.seconds,
+    b.month in (select c.month from widget_internal.closed_months() c)
   from (
     select m.month::date, s.at as period_start, e.at as period_end, least(s.at + v_age, e.at) as to_date_end
     from unnest(array[(v_month - interval '1 month')::date, v_month]) m (month)
@@ -430,6 +431,93 @@ comment on function public.widget_refusal_totals(timestamptz, timestamptz, uuid,
   'widget_refusals summed up over a period, domains that are not allowed first: detail is the host.';
 
 
+-- The owners' page shows what each widget's plan makes of this month, and the closed months' statements.
+
+create function public.widget_plan_usage(only_widget uuid default null)
+returns table (
+  widget_id uuid, plan text, monthly_fee numeric, price_per_minute numeric, currency text, included_seconds integer,
+  billable_seconds numeric, assumed_seconds numeric, amount numeric, forecast_seconds numeric, forecast_amount numeric
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+-- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
+set jit = off
+as $$
+declare
+  v_month constant date := widget_internal.month_of(now());
+  v_start constant timestamptz := widget_internal.month_start(v_month);
+  v_end constant timestamptz := widget_internal.month_start((v_month + interval '1 month')::date);
+  -- A month's first day says little about the others.
+  v_scale constant numeric := case when now() >= v_start + interval '1 day'
+    then extract(epoch from v_end - v_start) / extract(epoch from now() - v_start) end;
+begin
+  return query
+  select
+    coalesce(p.widget_id, u.widget_id), p.name, p.monthly_fee, p.price_per_minute, p.currency, p.included_seconds,
+    s.seconds, coalesce(u.assumed_seconds, 0),
+    case when p.widget_id is not null then coalesce(u.amount, widget_internal.charge(0, p.plan)) end,
+    f.seconds, case when f.seconds is not null then widget_internal.charge(f.seconds, p.plan) end
+  from (
+    select l.*, l as plan
+    from widget_internal.plans_in(v_month) l
+    where widget_plan_usage.only_widget is null or l.widget_id = widget_plan_usage.only_widget
+  ) p
+  full join public.widget_billing_usage(v_start, v_end, only_widget => widget_plan_usage.only_widget) u
+    on u.widget_id = p.widget_id
+  cross join lateral (select coalesce(u.billable_seconds, 0) as seconds) s
+  cross join lateral (select round(s.seconds * v_scale) as seconds) f
+  order by 1;
+end
+$$;
+
+comment on function public.widget_plan_usage(uuid) is
+  'This month by widget: its plan, billable seconds so far and the amount for them, and a forecast of both for the whole '
+  'month, if the rest goes as the part so far; null on a month''s first day. Rows of widgets that have a plan or calls. '
+  'only_widget: of that widget alone; left out: of all that the caller may see.';
+
+
+create function public.widget_statement_totals(only_widget uuid default null, only_period text default null)
+returns table (
+  period date, currency text, closed_at timestamptz, widgets bigint, seconds numeric, amount numeric,
+  adjusted_seconds numeric, adjusted_amount numeric, assumed_seconds numeric
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_period constant date := case when widget_statement_totals.only_period is not null
+    then widget_internal.to_month(widget_statement_totals.only_period) end;
+begin
+  return query
+  select
+    c.period, c.currency, p.closed_at, count(distinct c.widget_id),
+    coalesce(sum(c.difference_seconds) filter (where c.usage_period = c.period), 0),
+    sum(c.difference_amount) filter (where c.usage_period = c.period),
+    coalesce(sum(c.difference_seconds) filter (where c.usage_period < c.period), 0),
+    sum(c.difference_amount) filter (where c.usage_period < c.period),
+    sum(a.seconds)
+  from public.widget_statement_charges c
+  join public.widget_billing_periods p on p.period = c.period
+  left join lateral (
+    select coalesce(sum(l.new_seconds), 0) as seconds
+    from public.widget_statement_lines l
+    where c.usage_period = c.period and l.evidence = 'assumed'
+      and l.period = c.period and l.widget_id = c.widget_id and l.usage_period = c.usage_period
+  ) a on v_period is not null
+  where (v_period is null or c.period = v_period)
+    and (widget_statement_totals.only_widget is null or c.widget_id = widget_statement_totals.only_widget)
+  group by c.period, c.currency, p.closed_at
+  order by c.period desc, c.currency;
+end
+$$;
+
+comment on function public.widget_statement_totals(uuid, text) is
+  'The closed months, latest first, one row for each currency (null: widgets without a plan): the month''s own seconds '
+  'and amount, and adjusted_…: the adjustments of earlier months on its statement. What is to be paid is the sum of both '
+  'amounts. only_period: of that month (2026-10) alone, with assumed_seconds, those of its calls whose end was assumed.';
+
+
 -- The page's functions run with the rights of the signed-in owner, who sees the own widgets' rows alone.
 
 insert into widget_internal.rights (object, grantee, privileges)
@@ -442,6 +530,8 @@ from unnest(array[
   'public.widget_traffic(timestamp with time zone, timestamp with time zone, uuid)',
   'public.widget_busiest_places(timestamp with time zone, timestamp with time zone, uuid, text, integer)',
   'public.widget_refusal_totals(timestamp with time zone, timestamp with time zone, uuid, integer)',
+  'public.widget_plan_usage(uuid)',
+  'public.widget_statement_totals(uuid, text)',
   'widget_internal.listed_calls(timestamp with time zone, timestamp with time zone, uuid, text, jsonb, integer)',
   'widget_internal.story_events(widget_internal.call_states)'
 ]) f (name);

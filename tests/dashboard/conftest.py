@@ -1,5 +1,6 @@
 """The usage page in a real browser, on the real stack, signed in as owners who signed up through the API."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,12 +15,14 @@ from psycopg.rows import DictRow
 
 from local_stack.chromium import launch
 from local_stack.demo_site import DemoSite
+from local_stack.places import ROOT
 from local_stack.stack import Stack
 from tests.conftest import NewWidget
 from tests.engines import parametrize_engine
 from tests.support import record, session_name
 
 PASSWORD = "correct horse battery"
+AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
 _PATIENCE = 30_000  # milliseconds: a machine that is busy with other tests is slow
 
 
@@ -160,3 +163,14 @@ def today() -> datetime:
 
 def days_ago(days: int, hours: float = 9) -> datetime:
     return today() - timedelta(days=days) + timedelta(hours=hours)
+
+
+def axe(page: Page) -> list[str]:
+    """What it finds serious or critical. Evaluated, not added as a script: the page's policy forbids that."""
+    page.evaluate(AXE.read_text())
+    answer = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{violation['id']}: {json.dumps([node['html'][:200] for node in violation['nodes']])}"
+        for violation in answer["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]

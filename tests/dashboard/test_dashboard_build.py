@@ -35,15 +35,20 @@ def test_types() -> None:
 
 
 def test_a_build_takes_its_settings_from_the_environment(package: Path) -> None:
-    """Both stand in the page, and its policy lets it reach that project alone."""
+    """They stand in the page, and its policy lets it reach that project alone."""
     done = run(
-        package, "build.mjs", SUPABASE_URL="https://abc.supabase.co/", SUPABASE_PUBLISHABLE_KEY="sb_publishable_x"
+        package,
+        "build.mjs",
+        SUPABASE_URL="https://abc.supabase.co/",
+        SUPABASE_PUBLISHABLE_KEY="sb_publishable_x",
+        BILLING_CONTACT="billing@company.example",
     )
 
     page = (package / "dist" / "index.html").read_text()
     assert done.returncode == 0, done.stderr
     assert "connect-src https://abc.supabase.co;" in page
     assert 'content="sb_publishable_x"' in page
+    assert 'content="billing@company.example"' in page
     assert "%SUPABASE" not in page
 
 
@@ -58,8 +63,9 @@ SERVICE_ROLE = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x"
         ({"SUPABASE_PUBLISHABLE_KEY": SERVICE_ROLE}, "is a secret key"),
         ({"SUPABASE_URL": "abc.supabase.co"}, "must be a URL"),
         ({"SUPABASE_URL": "https://abc.supabase.co; script-src *"}, "must have no spaces"),
+        ({"BILLING_CONTACT": "javascript:alert(1)"}, "must be an e-mail address or an https:// address"),
     ],
-    ids=["secret key", "service role", "no URL", "a policy of its own"],
+    ids=["secret key", "service role", "no URL", "a policy of its own", "a script"],
 )
 def test_a_bad_setting_is_refused(package: Path, settings: dict[str, str], complaint: str) -> None:
     """Above all a secret key, which everybody could read in the page. Nothing is written."""

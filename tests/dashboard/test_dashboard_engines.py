@@ -13,6 +13,7 @@ from local_stack.demo_site import DemoSite
 from local_stack.stack import Stack
 from local_stack.unreliable_proxy import Answer, Seen, UnreliableProxy
 from tests.dashboard.conftest import PASSWORD, Owner, days_ago, play_call
+from tests.support import record
 
 pytestmark = pytest.mark.every_engine
 
@@ -21,6 +22,11 @@ SIGN_IN = """(email, password) => {
   document.querySelector("[name=password]").value = password;
   document.querySelector("form button").click();
 }"""
+ONE_ROW = {
+    "content-type": "application/json",
+    "content-range": "0-0/1",
+    "access-control-expose-headers": "Content-Range",
+}
 IS_COMPLETE = "document.querySelectorAll('.figure').length === 4 && !document.querySelector('[aria-busy=true]')"
 
 
@@ -44,13 +50,13 @@ def page_address(stack: Stack, proxy: UnreliableProxy) -> Iterator[str]:
         yield running.address("/dashboard/")
 
 
-def sign_in(tab: Tab, address: str, owner: Owner) -> None:
+def sign_in(tab: Tab, address: str, owner: Owner, until: str = IS_COMPLETE) -> None:
     tab.goto(address)
     tab.evaluate("localStorage.clear()")  # the session of the test before
     tab.goto(address)
     tab.wait_for_function("document.querySelector('form button') !== null")
     tab.evaluate(SIGN_IN, owner.email, PASSWORD)
-    tab.wait_for_function(IS_COMPLETE, seconds=60)
+    tab.wait_for_function(until, seconds=60)
 
 
 def text_of(tab: Tab, selector: str) -> str:
@@ -73,13 +79,14 @@ def test_all_panels(tab: Tab, page_address: str, owner: Owner, db: psycopg.Conne
 
 
 def test_what_cannot_be_drawn_is_said_and_can_be_tried_again(
-    tab: Tab, page_address: str, proxy: UnreliableProxy, owner: Owner
+    tab: Tab, page_address: str, proxy: UnreliableProxy, owner: Owner, db: psycopg.Connection[DictRow]
 ) -> None:
     """One panel's trouble is its own; the others stand."""
+    play_call(db, owner.widget_id, days_ago(2), 5)
 
     def nonsense(request: Seen) -> Answer:
-        if request.path.endswith("widget_refusal_totals") and request.method == "POST":
-            return Answer(200, '[{"reason": null}]', {"content-type": "application/json"})
+        if "/widget_refusal_totals" in request.path and request.method == "POST":
+            return Answer(200, '[{"reason": null}]', ONE_ROW)
         return proxy.pass_on(request)
 
     with proxy.fault(nonsense):
@@ -91,3 +98,16 @@ def test_what_cannot_be_drawn_is_said_and_can_be_tried_again(
     assert "Day by day" in text_of(tab, "main")
     tab.evaluate("void document.querySelector('.state[role=alert] button').click()")
     tab.wait_for_function("document.querySelectorAll('.figure').length === 4")
+
+
+def test_an_empty_widget_waits_for_its_first_event(
+    tab: Tab, page_address: str, owner: Owner, db: psycopg.Connection[DictRow]
+) -> None:
+    """The snippet stands there, and the event appears without a click."""
+    sign_in(tab, page_address, owner, "document.querySelector('.snippet') !== null")
+    assert str(owner.widget_id) in text_of(tab, ".snippet")
+
+    record(db, owner.widget_id, "s", "widget_load", days_ago(0, 0), page_url="https://shop.example/")
+
+    tab.wait_for_function("document.querySelector('.first').innerText.includes('https://shop.example/')", seconds=60)
+    tab.wait_for_function(IS_COMPLETE, seconds=60)

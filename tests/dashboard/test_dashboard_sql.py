@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -99,6 +99,41 @@ def test_months_are_those_of_the_bill(ask: Any) -> None:
     assert before["period_end"] == now["period_start"] <= datetime.now(UTC) < now["period_end"]
 
 
+def test_plans_are_those_of_the_bill_and_the_forecast_goes_on_as_until_now(db: Connection, owner_id: UUID) -> None:
+    """Seconds and amounts of this month as widget_billing_usage() has them, and scaled to the whole month."""
+    with db.transaction(force_rollback=True):
+        db.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps({"sub": str(owner_id)})])
+        db.execute("set local role authenticated")
+        plans = db.execute("select * from widget_plan_usage()").fetchall()
+        [month] = db.execute(
+            """
+            select p.period_start, p.period_end, now() as now
+            from widget_billing_period(to_char(now() at time zone 'UTC', 'YYYY-MM')) p
+            """
+        ).fetchall()
+        bill = db.execute(
+            "select * from widget_billing_usage(%s, %s)", [month["period_start"], month["period_end"]]
+        ).fetchall()
+
+    passed = month["now"] - month["period_start"]
+    scale = (month["period_end"] - month["period_start"]) / passed
+    amounts = {row["widget_id"]: (row["billable_seconds"], row["amount"]) for row in bill}
+    assert {row["plan"] for row in plans} <= {"Pro", None}
+    assert "Pro" in {row["plan"] for row in plans}
+    for row in plans:
+        seconds, amount = amounts.get(row["widget_id"], (0, Decimal("0.00") if row["plan"] else None))
+        assert (row["billable_seconds"], row["amount"]) == (seconds, amount)
+        if passed < timedelta(days=1):
+            assert row["forecast_seconds"] is None
+            assert row["forecast_amount"] is None
+        elif row["plan"] is None:
+            assert row["forecast_amount"] is None
+        else:
+            assert abs(float(row["forecast_seconds"]) - float(seconds) * scale) <= 1
+            charged = max(row["forecast_seconds"] - row["included_seconds"], Decimal(0))
+            assert row["forecast_amount"] == round(charged * row["price_per_minute"] / 60 + Decimal("1e-9"), 2)
+
+
 def test_archived_calls_are_listed_and_billed(db: Connection, ask: Any) -> None:
     """Their calls stay; what the archive took are the events of their stories."""
     [call] = ask("select * from widget_billing_calls(%s, %s) order by started_at limit 1", START, END)
@@ -162,6 +197,12 @@ def test_closed_months_are_listed_as_they_were_billed(
             "select * from widget_call_list(%s, %s, after_cursor => %s)", [START, END, listed[0]["cursor"]]
         ).fetchall()
         days = db.execute("select calls, billable_seconds from widget_daily_usage(%s, %s)", [START, END]).fetchall()
+        statements = db.execute("select period, seconds, amount, currency from widget_statement_totals()").fetchall()
+        of_month = db.execute(
+            "select seconds, assumed_seconds from widget_statement_totals(only_widget => %s, only_period => %s)",
+            [widget, f"{at:%Y-%m}"],
+        ).fetchall()
+        of_nobody = db.execute("select * from widget_statement_totals(only_widget => %s)", [uuid4()]).fetchall()
         stories = [
             db.execute("select widget_call_story(%s, %s, 'c') as story", [widget, session]).fetchall()[0]["story"]
             for session in (billed, changed, late)
@@ -169,6 +210,9 @@ def test_closed_months_are_listed_as_they_were_billed(
 
     assert [(row["session_id"], row["billable_seconds"]) for row in listed] == [(changed, 60), (billed, 60)]
     assert days == [{"calls": 2, "billable_seconds": 120}]
+    assert statements == [{"period": at.date().replace(day=1), "seconds": 120, "amount": None, "currency": None}]
+    assert of_month == [{"seconds": 120, "assumed_seconds": 0}]
+    assert of_nobody == []
     assert [story["billable_seconds"] for story in stories] == [60, 60, 0]
     assert "next statement" in stories[2]["rule"]
 
@@ -275,6 +319,7 @@ def test_traffic_places_and_refusals_add_up(db: Connection, ask: Any, owner_id: 
 STRANGERS = {
     "widget_daily_usage": "select * from widget_daily_usage('2000-01-01', '2100-01-01', %(widget)s)",
     "widget_month_to_date": "select * from widget_month_to_date(%(widget)s) where calls > 0",
+    "widget_plan_usage": "select * from widget_plan_usage(%(widget)s)",
     "widget_call_list": "select * from widget_call_list('2000-01-01', '2100-01-01', %(widget)s)",
     "widget_call_story": "select * from widget_call_story(%(widget)s, %(session)s, 'c') s where s is not null",
     "widget_traffic": "select * from widget_traffic('2000-01-01', '2100-01-01', %(widget)s) where events_received > 0",

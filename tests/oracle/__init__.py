@@ -1,1 +1,1 @@
-"""An independent model of R1 to R7 and of rating, and histories on which the database must agree with it."""
+"""An independent model of events, calls, cleanup and rating, and histories on which the database must agree with it."""

@@ -63,7 +63,7 @@ class CleanupRun:
 
 
 def happened_at(now: datetime, age_ms: int) -> datetime | None:
-    """R3: the moment that a sender's age means; none where it is refused as too old."""
+    """The moment that a sender's age means; none where it is refused as too old."""
     age = timedelta(milliseconds=max(age_ms, 0))
     return None if age > MAX_AGE else now - age
 
@@ -82,7 +82,7 @@ class Ledger:
     archived: "dict[tuple[str, str], CallEvents]" = field(default_factory=dict)
 
     def add(self, event: Event) -> bool:
-        """R1: the first of an id stays, for ever; says whether this one was it."""
+        """The first of an id stays, for ever; says whether this one was it."""
         if event.id in self.events:
             return False
         self.events[event.id] = event

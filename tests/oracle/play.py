@@ -48,7 +48,7 @@ class Database:
     """One connection, as the owner of the tables, to a database in which nothing else happens."""
 
     def __init__(self, conninfo: str) -> None:
-        self._connection = psycopg.connect(conninfo, autocommit=True)
+        self._connection = self.connection = psycopg.connect(conninfo, autocommit=True)
         set_json_loads(partial(json.loads, parse_float=Decimal), self._connection)
         self._connection.execute((Path(__file__).parent / "play.sql").read_text())
         self._played = 0

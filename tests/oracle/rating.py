@@ -85,7 +85,7 @@ def billable_seconds(call: Call, plan: Plan | None) -> Decimal:
         return nothing
     if plan is None:
         return call.duration_seconds if call.outcome == "completed" else nothing
-    is_void = call.evidence == "operator" and call.duration_seconds == 0
+    is_void = call.evidence in ("operator", "provider") and call.duration_seconds == 0
     if (
         is_void
         or (call.outcome == "failed" and not plan.bills_failed_calls)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
 
+from tests.oracle import providers
 from tests.oracle.histories import (
     Cleanup,
     History,
@@ -33,6 +34,8 @@ def run(
     database: Database, family: str, *, count: int, seed: int, on_progress: Callable[[], object] = lambda: None
 ) -> Counter[str]:
     """Raises a Disagreement on the smallest history found; else says what the histories held."""
+    if family == "providers":
+        return providers.run(database, count=count, seed=seed, on_progress=on_progress)
     seen: Counter[str] = Counter()
     strategy, _ = FAMILIES[family]
 

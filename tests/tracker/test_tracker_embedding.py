@@ -34,6 +34,23 @@ def test_snippet(tab: Tab, stack: Stack, site: DemoSite, proxy: UnreliableProxy,
     ledger.wait_for("widget_load", "widget_open", "call_start", "call_end")
 
 
+def test_snippet_of_the_readme(tab: Tab, stack: Stack, site: DemoSite, proxy: UnreliableProxy, ledger: Ledger) -> None:
+    """The README's shorter form, with its placeholders filled in, reports a call."""
+    [snippet] = re.findall(r"```html\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for placeholder, value in {
+        "https://YOUR-REF.supabase.co": proxy.url,
+        "sb_publishable_…": stack.publishable_key,
+        'widget-id="…"': f'widget-id="{ledger.widget_id}"',
+    }.items():
+        assert placeholder in snippet
+        snippet = snippet.replace(placeholder, value)
+    site.pages["/snippet"] = SitePage(f"<!doctype html><title>A shop</title>{snippet}")
+
+    tab.goto(site.address("/snippet"))
+
+    ledger.wait_for("widget_load", "call_start", "call_end")
+
+
 def test_snippet_without_the_script(tab: Tab, site: DemoSite) -> None:
     """Where a blocker keeps the script away, the widget's buttons still work."""
     [snippet] = re.findall(r"```html\n(.*?)```", DOCUMENT, re.DOTALL)

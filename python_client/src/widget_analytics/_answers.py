@@ -33,7 +33,7 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
     status, path, host = response.status_code, response.request.url.path, response.request.url.host
 
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return TooManyRequests(status=status, code=code, reason=reason, retry_after=_retry_after(response))
+        return TooManyRequests(status=status, code=code, reason=reason, retry_after=retry_after(response))
     if code in _MISSING:
         return NotMigrated(
             f"the database is not migrated, or differs from this client's version: {reason}. Run `supabase db push`."
@@ -60,7 +60,7 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
         # Its way to say that it failed: it answers with its row, so that the note of the failure is kept.
         return Refused(status=status, code=code, reason="the cleanup failed", hint="see widget_cleanup_runs.error")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Unreachable(f"{host} is not well: HTTP {status}, {reason}. Try again later.")
+        return Unreachable(f"{host} failed: HTTP {status}, {reason}. Try again later.")
     is_passing = status == HTTPStatus.BAD_REQUEST and not code.startswith(_ABOUT_THE_REQUEST)
     if not code:
         return Unreachable(
@@ -82,7 +82,7 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())[:500]
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def retry_after(response: httpx.Response) -> float | None:
     """Seconds that ``Retry-After`` asks for, given as a number or as a date; None where it is not there or neither."""
     value = response.headers.get("retry-after", "").strip()
     if value.isdecimal():

@@ -21,6 +21,7 @@ __all__ = [
     "NOT_EQUAL",
     "OTHER_ALARM",
     "STATUS_CODES",
+    "UNWELL",
     "one_line_errors",
 ]
 
@@ -34,6 +35,8 @@ STATUS_CODES = {
 }
 #: And with any other alarm.
 OTHER_ALARM = 14
+#: What `doctor` exits with where a check found a problem.
+UNWELL = 15
 NOT_EQUAL = 1
 NOT_DONE = 1
 
@@ -41,7 +44,8 @@ CODES_HELP = (
     "Exit codes: 0 done; 1 status: the cleanup is late or failed, verify: not equal, a question: no; 2 wrong option; "
     "3 wrong or missing key or setting; 4 API not reachable; 5 database not migrated; 6 refused by the database; "
     "7 file cannot be written; 8 file or manifest cannot be read; status, where the cleanup is well: 11 too few events "
-    "arrive, 12 too few calls end as observed, 13 nobody counts them, 14 another alarm; 130 and 143 interrupted."
+    "arrive, 12 too few calls end as observed, 13 nobody counts them, 14 another alarm; 15 doctor: a problem; "
+    "130 and 143 interrupted."
 )
 
 

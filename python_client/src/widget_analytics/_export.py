@@ -113,7 +113,7 @@ class _Written:
         with (
             write_errors(self._output or "standard output"),
             progress_bar(period, "reading") as reached,
-            _open(self._output) as file,
+            open_output(self._output) as file,
         ):
             FORMATS[self._format].write(self._kind.file, counted(lines, self._kind, self.totals, reached), file)
             if with_facts:
@@ -142,7 +142,8 @@ def write_errors(name: Path | str) -> Iterator[None]:
 
 
 @contextmanager
-def _open(output: Path | None) -> Iterator[BinaryIO]:
+def open_output(output: Path | None) -> Iterator[BinaryIO]:
+    """Open a file that appears when it is complete, or standard output where that is None."""
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

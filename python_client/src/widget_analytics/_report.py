@@ -77,6 +77,7 @@ def _page(month: Month) -> str:
         figures=_key_figures(month, every, totals),
         assumed=lambda widget: _share(widget.evidence[Evidence.ASSUMED], widget.seconds),
         plots=list(_plots(month, every)) if every.seconds else [],
+        reconciled=month.reconciled,
     )
 
 

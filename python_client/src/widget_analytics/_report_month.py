@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -19,8 +20,17 @@ from widget_analytics._export import progress_bar
 from widget_analytics._labels import names_of
 from widget_analytics.book_models import MonthToClose, PendingAdjustment
 from widget_analytics.client import WidgetAnalytics
-from widget_analytics.errors import MissingExtra, UsageError
-from widget_analytics.models import BillingMonth, Call, Charge, Evidence, Statement, StatementLine, Widget
+from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
+from widget_analytics.models import (
+    BillingMonth,
+    Call,
+    Charge,
+    Evidence,
+    Reconciliation,
+    Statement,
+    StatementLine,
+    Widget,
+)
 from widget_analytics.periods import Period
 
 Adjusted: TypeAlias = StatementLine | PendingAdjustment
@@ -96,6 +106,7 @@ class Month:
     pending: WidgetMonth = field(default_factory=WidgetMonth)
     pending_amounts: dict[str, Decimal] = field(default_factory=dict)
     waiting: list[MonthToClose] = field(default_factory=list)
+    reconciled: list[Reconciliation] = field(default_factory=list)
     names: dict[str, Widget] = field(default_factory=dict)
 
     @property
@@ -158,6 +169,9 @@ def read_month(client: WidgetAnalytics, name: str, scope: Scope | None) -> Month
         month.adjusted = list(client.pending_adjustments(first, widgets=wanted))
     if scope is None:
         month.waiting = client.months_to_close()
+        # The company's own, and a part of the schema that may have been left out.
+        with suppress(NotMigrated, Refused):
+            month.reconciled = client.reconciliation(period)
     return month
 
 

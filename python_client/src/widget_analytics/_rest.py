@@ -12,21 +12,18 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from widget_analytics._answers import error_of
 from widget_analytics._lines import ahead, to_lines
 from widget_analytics._paging import Filter, Row, read_by_key, read_by_position, read_calls
 from widget_analytics._queries import Paging, Query
+from widget_analytics._retries import retrying
 from widget_analytics._settings import Settings
-from widget_analytics.errors import TooManyRequests, Unreachable, WidgetAnalyticsError
+from widget_analytics.errors import Unreachable
 
 if TYPE_CHECKING:
     from supabase import Client
 
-# Seconds. Who is told to wait longer than this gets the error, with its retry_after, instead of a silent hour.
-_LONGEST_WAIT = 60.0
-_backoff = wait_random_exponential(multiplier=0.3, max=8)
 # Covers both a server whose clock is not quite the database's, and events whose transaction has not ended yet: over
 # the API none may take longer than the statement time-out, 8 seconds unless set otherwise.
 _SETTLING = timedelta(minutes=1)
@@ -53,9 +50,7 @@ class RestTransport:
         from supabase import ClientOptions, create_client  # noqa: PLC0415
 
         self._page_size = page_size
-        self._retrying = Retrying(
-            retry=retry_if_exception(_may_pass), wait=_wait, stop=stop_after_attempt(attempts), reraise=True
-        )
+        self._retrying = retrying(attempts)
         # When the latest answer was made, by the server's clock (to the second); None where no answer told.
         self._answered_at: datetime | None = None
         # Redirects are not followed: the key would go along.
@@ -188,16 +183,3 @@ def _raise_unless_good(response: httpx.Response) -> None:
     if not response.is_success:
         response.read()
         raise error_of(response)
-
-
-def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, TooManyRequests) and (error.retry_after or 0) > _LONGEST_WAIT:
-        return False
-    return isinstance(error, WidgetAnalyticsError) and error.is_passing
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, TooManyRequests) and error.retry_after is not None:
-        return error.retry_after
-    return _backoff(state)

@@ -16,8 +16,8 @@ from dotenv import dotenv_values, find_dotenv
 from widget_analytics.errors import ConfigError
 
 _URL = "SUPABASE_URL"
-_SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
-_PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
+SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
+PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
 DATABASE_URL = "SUPABASE_DB_URL"
 
 
@@ -51,19 +51,17 @@ class Settings:
         Raises:
             ConfigError: something is missing or cannot be right.
         """
-        found = _found()
+        found = environment()
         if secret_key is None and publishable_key is None:
-            secret_key, publishable_key = found.get(_SECRET_KEY), found.get(_PUBLISHABLE_KEY)
-        secret = _clean_key(secret_key, _SECRET_KEY)
-        publishable = _clean_key(publishable_key, _PUBLISHABLE_KEY)
+            secret_key, publishable_key = found.get(SECRET_KEY), found.get(PUBLISHABLE_KEY)
+        secret = _clean_key(secret_key, SECRET_KEY)
+        publishable = _clean_key(publishable_key, PUBLISHABLE_KEY)
         if secret and _is_publishable(secret):
-            raise ConfigError(
-                f"{_SECRET_KEY} holds a publishable key; it needs the project's secret key (sb_secret_…)."
-            )
+            raise ConfigError(f"{SECRET_KEY} holds a publishable key; it needs the project's secret key (sb_secret_…).")
 
         api_key = (publishable or secret) if access_token else (secret or publishable)
         if not api_key:
-            raise ConfigError(f"no key: set {_SECRET_KEY} in the environment or in .env (see .env.example).")
+            raise ConfigError(f"no key: set {SECRET_KEY} in the environment or in .env (see .env.example).")
         return cls(
             url=_clean_url(url or found.get(_URL)),
             api_key=api_key,
@@ -77,7 +75,7 @@ def database_url() -> str:
     Raises:
         ConfigError: there is none.
     """
-    url = (_found().get(DATABASE_URL) or "").strip()
+    url = (environment().get(DATABASE_URL) or "").strip()
     if not url:
         raise ConfigError(
             f"no database: set {DATABASE_URL} in the environment or in .env, to the project's direct connection or "
@@ -86,7 +84,13 @@ def database_url() -> str:
     return url
 
 
-def _found() -> Mapping[str, str | None]:
+def variable(name: str) -> str:
+    """Give a setting from the environment, else from the nearest ``.env``; empty where it is in neither."""
+    return _clean_key(environment().get(name), name)
+
+
+def environment() -> Mapping[str, str | None]:
+    """The environment's variables, and those of the nearest .env that it has not."""
     return {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
 
 
@@ -103,7 +107,7 @@ def _clean_key(key: str | None, name: str) -> str:
     # An HTTP library that meets a line break in a header would print the whole key in its error.
     cleaned = (key or "").strip()
     if not re.fullmatch(r"[\x21-\x7e]*", cleaned):
-        raise ConfigError(f"{name} holds characters that no key has; copy it again from the project's API settings.")
+        raise ConfigError(f"{name} holds characters that no key has; copy it again from where it was made.")
     return cleaned
 
 

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from widget_analytics import __version__
-from widget_analytics._commands import archives, calls, closing, exports, health, plans, widgets
+from widget_analytics._commands import archives, calls, closing, exports, health, plans, pushes, widgets
 from widget_analytics._exit import CODES_HELP
+from widget_analytics._providers.commands import providers
+from widget_analytics._reconcile import reconcile
 
 app = typer.Typer(
     name="widget-analytics",
@@ -20,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(providers, name="providers")
 
 
 def main() -> None:
@@ -43,5 +47,7 @@ def _options(
     pass
 
 
-for verbs in (exports, closing, calls, plans, widgets, health, archives):
+for verbs in (exports, closing, calls, plans, widgets, health, archives, pushes):
     verbs.register(app)
+app.command()(reconcile)
+app.add_typer(providers, name="providers")

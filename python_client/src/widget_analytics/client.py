@@ -13,7 +13,7 @@ from uuid import UUID
 
 from widget_analytics._batches import MAX_BYTES, Item, batches, item
 from widget_analytics._books import Books
-from widget_analytics._queries import Paging
+from widget_analytics._queries import Paging, bounds
 from widget_analytics._rest import RestTransport
 from widget_analytics._settings import Settings
 from widget_analytics.models import (
@@ -22,6 +22,7 @@ from widget_analytics.models import (
     CleanupRun,
     Event,
     Rates,
+    Reconciliation,
     Refusal,
     Rejection,
     Tracked,
@@ -179,8 +180,19 @@ class WidgetAnalytics(Books):
         )
         return list(rates)
 
+    def reconciliation(self, period: Period) -> list[Reconciliation]:
+        """Tell what call providers carried in a period beside what is billed. Needs the secret key."""
+        rows = self._rows(
+            model=Reconciliation,
+            relation="widget_reconciliation",
+            arguments=bounds(period.start, period.end),
+            key=("provider", "widget_id"),
+            paging=Paging.POSITION,
+        )
+        return list(rows)
+
     def alarms(self, thresholds: Thresholds | None = None) -> list[Alarm]:
-        """Tell what is not well, by the database's clock and counts of the last 24 hours. Needs the secret key."""
+        """Return what is wrong, by the database's clock and counts of the last 24 hours. Needs the secret key."""
         limits = thresholds or Thresholds()
         arguments = {
             "min_delivery_rate": str(limits.min_delivery),

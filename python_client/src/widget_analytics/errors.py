@@ -120,7 +120,9 @@ class MissingExtra(UsageError):
     """An option needs a package that is installed only when asked for."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}: pip install 'widget-analytics[{extra}]'")
+        super().__init__(
+            f"{what} needs {package}: in the repository of widget analytics, pip install './python_client[{extra}]'"
+        )
 
     @classmethod
     def unless_installed(cls, package: str, what: str, extra: str) -> None:

@@ -44,7 +44,7 @@ class Status:
         rates: of all widgets together, of the last 24 whole hours and this one.
         months_to_close: the months that are over and wait to be closed, the earliest first.
         pending: what late arrivals changed in closed months and no statement shows yet, by month.
-        alarms: what is not well, by the database's clock: the cleanup, the counts behind the rates, the rates.
+        alarms: what is wrong, by the database's clock: the cleanup, the counts behind the rates, the rates.
     """
 
     at: datetime

@@ -26,7 +26,7 @@ export function methodNotAllowed(...allowed: string[]): HttpError {
   return new HttpError(405, "method_not_allowed", `Use ${allow}.`, { Allow: allow });
 }
 
-/** Runs a handler; whatever it throws becomes a JSON answer, and what is ours to mend is logged. */
+/** Runs a handler; whatever it throws becomes a JSON answer, and our own faults are logged. */
 export async function answering(
   functionName: string,
   handler: () => Promise<Response>,

@@ -1,3 +1,4 @@
+import { limitedBytes, storableText } from "../_shared/body.ts";
 import { HttpError } from "../_shared/responses.ts";
 
 /** As much as a browser lets a beacon carry. */
@@ -10,7 +11,7 @@ const DEEPEST = 32;
 export async function readEvents(request: Request): Promise<unknown[]> {
   const type = mediaType(request);
   // Always UTF-8, whatever a charset parameter claims: browsers send nothing else.
-  const text = decoded(await limitedBytes(request));
+  const text = decoded(await bytesOf(request));
   const value = type === "application/x-www-form-urlencoded"
     ? parsed(formField(text, "events"))
     : eventsProperty(parsed(text));
@@ -34,27 +35,14 @@ function mediaType(request: Request): string {
   return type;
 }
 
-/** Never holds more than the limit and one chunk, whatever the length header says. */
-async function limitedBytes(request: Request): Promise<Uint8Array> {
-  const tooLarge = () =>
-    new HttpError(413, "54000", `events: a body may have ${MOST_BYTES} bytes. Send fewer events.`);
-  if (Number(request.headers.get("Content-Length")) > MOST_BYTES) throw tooLarge();
-
-  const bytes = new Uint8Array(MOST_BYTES);
-  let length = 0;
-  try {
-    for await (const chunk of request.body ?? []) {
-      // Leaving the loop cancels the stream.
-      if (length + chunk.byteLength > MOST_BYTES) throw tooLarge();
-      bytes.set(chunk, length);
-      length += chunk.byteLength;
-    }
-  } catch (error) {
-    if (error instanceof HttpError) throw error;
-    // The page closed or the network went: nobody reads this, and it is no fault to log.
-    throw new HttpError(400, "incomplete_body", "The body ended early.");
-  }
-  return bytes.subarray(0, length);
+async function bytesOf(request: Request): Promise<Uint8Array> {
+  const bytes = await limitedBytes(request, MOST_BYTES);
+  if (bytes) return bytes;
+  throw new HttpError(
+    413,
+    "54000",
+    `events: a body may have ${MOST_BYTES} bytes. Send fewer events.`,
+  );
 }
 
 function decoded(bytes: Uint8Array): string {
@@ -114,8 +102,4 @@ function storable(value: unknown, depth: number): unknown {
   return Object.fromEntries(
     Object.entries(value).map(([key, item]) => [storableText(key), storable(item, depth + 1)]),
   );
-}
-
-function storableText(text: string): string {
-  return text.toWellFormed().replaceAll("\0", "\uFFFD");
 }

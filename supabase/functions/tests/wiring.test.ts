@@ -1,17 +1,30 @@
 import assert from "node:assert/strict";
+import { deliver, ENDED, SECRETS, variable } from "./provider_senders.ts";
 import { upstream } from "./servers.ts";
 
 /** Runs a function as deployed, with the permissions that its index.ts states and no network. */
 async function deployed(name: string, environment: Record<string, string>) {
+  const home = new URL(`../${name}/`, import.meta.url).pathname;
+  const npm = await Deno.stat(`${home}npm-lock.json`).then(
+    () => [
+      "--cached-only",
+      "--lock",
+      `${home}npm-lock.json`,
+      "--frozen",
+      "--config",
+      `${home}deno.json`,
+    ],
+    () => ["--no-npm"],
+  );
   const process = new Deno.Command(Deno.execPath(), {
     args: [
       "run",
       "--no-prompt",
       "--no-remote",
-      "--no-npm",
+      ...npm,
       `--allow-env=${Object.keys(environment)}`,
       "--allow-net=127.0.0.1",
-      new URL(`../${name}/index.ts`, import.meta.url).pathname,
+      `${home}index.ts`,
     ],
     env: { ...environment, DENO_SERVE_ADDRESS: "tcp:127.0.0.1:0", NO_COLOR: "1" },
     stdout: "piped",
@@ -64,4 +77,22 @@ Deno.test("events/index.ts serves the handler with the permissions that it state
   const response = await fetch(`${running.url}/events`, { method: "POST", body: "[]" });
 
   assert.deepEqual(await response.json(), taken);
+});
+
+Deno.test("providers/index.ts serves the handler with the permissions that it states", async () => {
+  await using api = upstream(() => Response.json({}));
+  await using running = await deployed("providers", {
+    PROVIDERS_PUBLIC_URL: "",
+    BUF_BIGINT_DISABLE: "",
+    ...Object.fromEntries(
+      Object.entries(SECRETS).map(([name, secret]) => [variable(name), secret]),
+    ),
+    SUPABASE_URL: api.url,
+    SUPABASE_SECRET_KEYS: "",
+    SUPABASE_SERVICE_ROLE_KEY: "sb_secret_x",
+  });
+
+  const response = await deliver(running.url, "livekit", ENDED.livekit);
+
+  assert.deepEqual(await response.json(), { recorded: true });
 });

@@ -16,10 +16,10 @@ create table widget_internal.settings (
 );
 
 comment on table widget_internal.settings is
-  'What a person sets, in exactly one row. Each set of the schema adds its own columns.';
+  'Settings, in exactly one row. Each set of the schema adds its own columns.';
 comment on column widget_internal.settings.max_call_duration is 'No call ends later than this after its start.';
 comment on column widget_internal.settings.assumed_call_duration is
-  'How long a call lasted that was started, never ended, and never heard of in between.';
+  'The assumed length of a call that has a start, and neither an end nor a heartbeat.';
 
 alter table widget_internal.settings enable row level security;
 
@@ -38,7 +38,7 @@ create table widget_internal.rights (
 );
 
 comment on table widget_internal.rights is
-  'Who may do what with the objects of widget analytics: the one list. apply_rights() grants exactly this, '
+  'The rights of each role on the objects of widget analytics: the only list. apply_rights() grants exactly this, '
   'rights_differences() compares it with the database. Each set of the schema adds its own rows.';
 comment on column widget_internal.rights.object is 'As GRANT names it: "table public.widgets", "function public.track_events(jsonb)".';
 comment on column widget_internal.rights.privileges is 'As GRANT lists them: "select", "execute", "select, insert"; empty: none.';
@@ -77,5 +77,5 @@ end
 $$;
 
 comment on function widget_internal.refuse_visitors() is
-  'Raises 42501 where the request runs as anon or authenticated. A function that only the company may call asks this '
+  'Raises 42501 where the request runs as anon or authenticated. A function that only the company may call runs this '
   'in its body, so that it stays closed where a restore brings the platform''s default grants back.';

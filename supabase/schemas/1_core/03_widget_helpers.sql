@@ -32,4 +32,4 @@ end
 $$;
 
 comment on function widget_internal.widget_door(uuid) is
-  'What the door must know of a widget: is it active, is it a demo, which hosts it allows. All null for an unknown one.';
+  'What the door needs to know about a widget: whether it is active or a demo, and which hosts it allows. All null for an unknown one.';

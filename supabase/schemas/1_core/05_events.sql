@@ -1,4 +1,4 @@
--- The ledger: what was reported, as it was reported. Rows are only ever added; calls and bills follow from them.
+-- The ledger: events as they were reported. Rows are only ever added; calls and bills follow from them.
 
 create function widget_internal.event_types()
 returns text[]
@@ -11,7 +11,7 @@ end
 $$;
 
 comment on function widget_internal.event_types() is
-  'What a widget can report: the one list. Events of calls are those that begin with "call_".';
+  'Types of events: the only list. Events of calls are those that begin with "call_".';
 
 
 create function widget_internal.event_sources()
@@ -25,7 +25,7 @@ end
 $$;
 
 comment on function widget_internal.event_sources() is
-  'Who can report, the least trusted first: a claim of a later one in this list outranks those before it.';
+  'Sources of events, the least trusted first: a claim of a later one outranks those before it.';
 
 
 -- Domains instead of check constraints: PostgreSQL reads the text of each check constraint anew for each statement, and
@@ -88,12 +88,12 @@ comment on column public.widget_analytics.page_url is
   'The page that embeds the widget, without query string and fragment. On the session''s widget_load and first event.';
 comment on column public.widget_analytics.user_agent is
   'The request''s User-Agent header. On the session''s widget_load and first event (seq 1), and where there is no seq.';
-comment on column public.widget_analytics."timestamp" is 'When it happened: receipt less the age that the sender gave.';
+comment on column public.widget_analytics."timestamp" is 'When it happened: the receipt less the age that the sender gave.';
 comment on column public.widget_analytics.call_id is 'Which call of the session; null when the sender has none.';
 comment on column public.widget_analytics.seq is 'The sender''s running number in its session, from 1; null when it has none.';
 comment on column public.widget_analytics.source is
-  'Who says so: operator, provider, server, browser, or inferred by the cleanup; the earlier in this list outranks.';
-comment on column public.widget_analytics.received_at is 'When the database took it in.';
+  'Who reported it: operator, provider, server, browser, or inferred by the cleanup; each outranks those after it.';
+comment on column public.widget_analytics.received_at is 'When the database received it.';
 comment on column public.widget_analytics.properties is 'Small extras, such as an error code.';
 
 create index widget_analytics_widget_id_timestamp_idx on public.widget_analytics (widget_id, "timestamp");

@@ -51,7 +51,7 @@ create table widget_internal.call_states (
 ) with (fillfactor = 80);
 
 comment on table widget_internal.call_states is
-  'One row a call that any event speaks of. public.widget_calls shows those whose start is known.';
+  'One row for each call that any event belongs to. public.widget_calls shows those whose start is known.';
 comment on column widget_internal.call_states.start_claim is 'The greatest claim() of its call_start events.';
 comment on column widget_internal.call_states.heartbeat_at is 'Its latest heartbeat.';
 comment on column widget_internal.call_states.end_claim is 'The greatest claim() of its call_end and call_error events.';
@@ -130,7 +130,7 @@ end
 $$;
 
 comment on function widget_internal.call_facts(bigint[], timestamptz, bigint[], timestamptz) is
-  'When a call started and ended, how it came out and what its end rests on: the one definition, for kept calls and for '
+  'When a call started and ended, its outcome and what its end rests on: the one definition, for kept calls and for '
   'calls as of a moment. Takes the claims of both halves joined.';
 
 
@@ -179,7 +179,7 @@ create view public.widget_calls with (security_invoker = true) as
   where c.started_at is not null;
 
 comment on view public.widget_calls is
-  'One row a call whose start is known, at every moment what the ledger gives: made and kept by the database itself.';
+  'One row for each call whose start is known. Always what the ledger gives: the database keeps it up to date itself.';
 comment on column public.widget_calls.call_id is 'The sender''s name for the call, else the id of the call_start that opened it.';
 comment on column public.widget_calls.started_at is 'The earliest call_start of the most trusted source that sent one.';
 comment on column public.widget_calls.ended_at is 'Never before started_at, never more than max_call_duration after it; null while open.';

@@ -1,4 +1,4 @@
--- More events than so many of one widget a day, or of one sender a minute, are refused. Counting each event would make a
+-- Quotas of events: of a widget a day, of a sender a minute. Counting each event would make a
 -- queue of a busy widget's senders, so of a large quota one event in up to 64 is counted, for as many.
 
 alter table widget_internal.settings
@@ -18,9 +18,9 @@ comment on column widget_internal.settings.events_per_widget_per_day is
 comment on column widget_internal.settings.events_per_sender_per_minute is
   'How many events are taken from one network address (IPv6: one /64) in a minute; null: any number.';
 comment on column widget_internal.settings.widget_sample is
-  'Of a widget''s events one in so many is counted, for so many: 64, or less where the quota is small.';
+  'Sampling rate of a widget''s events: one in n is counted, as n. 64, or less where the quota is small.';
 comment on column widget_internal.settings.sender_sample is
-  'Of a sender''s events one in so many is counted, for so many: 64, or less where the quota is small.';
+  'Sampling rate of a sender''s events: one in n is counted, as n. 64, or less where the quota is small.';
 comment on column widget_internal.settings.sender_address_hop is
   'Which address of X-Forwarded-For is the sender''s, counted from its right end, where the nearest proxy writes: 1 is '
   'the last. Anyone can write what stands further left than your own proxies do.';
@@ -36,7 +36,7 @@ create table public.widget_quotas (
 
 comment on table public.widget_quotas is 'Widgets whose daily quota is not the one of the settings.';
 comment on column public.widget_quotas.events_per_day is 'How many events are taken in a day (UTC); null: any number.';
-comment on column public.widget_quotas.widget_sample is 'Of its events one in so many is counted, for so many.';
+comment on column public.widget_quotas.widget_sample is 'Sampling rate of its events: one in n is counted, as n.';
 
 alter table public.widget_quotas enable row level security;
 

@@ -1,4 +1,4 @@
--- What an event must look like that is sent: its fields, their types, and what a sender hears whose value does not fit.
+-- Fields of a sent event, their types, and the message for a value that does not fit.
 
 create domain widget_internal.event_age as numeric
   constraint age_is_at_most_seven_days check (value <= 604800000);
@@ -17,7 +17,7 @@ create type widget_internal.sent_event as (
 );
 
 comment on type widget_internal.sent_event is
-  'An event as it is sent: the fields, and as a comment on each what a sender hears whose value does not fit.';
+  'An event as it is sent: its fields, each commented with the message for a value that does not fit.';
 comment on column widget_internal.sent_event.widget_id is 'must be a UUID';
 comment on column widget_internal.sent_event.event_type is 'must be one of ';
 comment on column widget_internal.sent_event.session_id is 'must have 1 to 255 characters';

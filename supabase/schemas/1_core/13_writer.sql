@@ -1,5 +1,5 @@
--- Events in: one writer for track_event() and track_events(). What is plainly good is stored by one statement; only where
--- that stored less than was sent is each event looked at, to say why.
+-- Events in: one writer for track_event() and track_events(). One statement stores all valid events; only where
+-- it stored fewer than were sent is each event examined, to say why.
 
 create function widget_internal.store_events(
   widget_id uuid, events jsonb, received_at timestamptz, are_checked boolean, out stored integer
@@ -46,7 +46,7 @@ end
 $$;
 
 comment on function widget_internal.store_events(uuid, jsonb, timestamptz, boolean) is
-  'Stores the events of one widget that are as they must be and not there yet, and answers how many these were. An event '
+  'Stores the events of one widget that are valid and new, and returns how many. An event '
   'that cannot be read raises. are_checked: event_problem() has found nothing.';
 
 
@@ -216,5 +216,5 @@ end
 $$;
 
 comment on function widget_internal.record_events(jsonb) is
-  'What track_events() does, with the right to write the ledger. Nearly every batch is one widget''s and plainly good, and '
-  'is stored without a look at its single events.';
+  'What track_events() does, with the right to write the ledger. Nearly every batch is valid and of one widget, and '
+  'is stored without examining single events.';

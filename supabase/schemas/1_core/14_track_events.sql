@@ -51,10 +51,10 @@ $$;
 
 comment on function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb) is
   'Takes one event of a widget. age_ms: how long ago it happened, by the sender''s own clock. '
-  'Answers {"accepted", "duplicates", "rejected"}: an event_id that is there already is a success and changes nothing. '
+  'Answers {"accepted", "duplicates", "rejected"}: an event_id that is already stored is a success and changes nothing. '
   'HTTP 403 (42501): the widget is unknown, not active or not allowed on the page''s domain. 400 (22023): the message '
   'names the field. 429 (53400): over quota; Retry-After and retry_after say for how many seconds. 503 (25006): the '
-  'database is read-only just now. What is refused is counted in widget_refusals.';
+  'database is read-only at the moment. Refused events are counted in widget_refusals.';
 
 
 create function public.track_events(events jsonb default null)

@@ -1,4 +1,4 @@
--- Browsers crash in mid-call. What is open for too long is over, and the ledger gets an event that says so.
+-- The cleanup: a call that has been open for too long, as after a browser's crash, gets an inferred end in the ledger.
 
 create table public.widget_cleanup_runs (
   id bigint generated always as identity primary key,
@@ -14,12 +14,12 @@ create table public.widget_cleanup_runs (
 );
 
 comment on table public.widget_cleanup_runs is
-  'Each run of complete_stale_sessions(). Good: one at least every 30 minutes, each with no error.';
+  'Each run of complete_stale_sessions(). Good: at least one every 30 minutes, none with an error.';
 comment on column public.widget_cleanup_runs.calls_checked is 'Open calls that had started more than stale_after ago.';
 comment on column public.widget_cleanup_runs.calls_completed is 'Of these, how many got an inferred end.';
 comment on column public.widget_cleanup_runs.calls_still_active is 'Of these, how many had a heartbeat younger than stale_after.';
-comment on column public.widget_cleanup_runs.calls_left is 'How many stale calls did not fit into the run, and are the next one''s.';
-comment on column public.widget_cleanup_runs.error is 'Why the run failed, and changed nothing; null where it did not.';
+comment on column public.widget_cleanup_runs.calls_left is 'How many stale calls did not fit into the run; the next run completes them.';
+comment on column public.widget_cleanup_runs.error is 'Why the run failed, which then changed nothing; null if it succeeded.';
 
 create index widget_cleanup_runs_started_at_idx on public.widget_cleanup_runs (started_at);
 comment on index public.widget_cleanup_runs_started_at_idx is 'Serves widget_internal.prune(), and "the latest runs".';
@@ -94,7 +94,7 @@ begin
     raise exception 'stale_after: must be an interval of zero or more'
       using errcode = 'invalid_parameter_value', hint = 'Leave it out for 30 minutes.';
   elsif not pg_try_advisory_xact_lock(hashtextextended('widget_internal: cleanup', 0)) then
-    raise notice 'another cleanup is at work';
+    raise notice 'another cleanup is running';
     return query select 0, 0, 0, null::bigint;
     return;
   end if;
@@ -125,5 +125,5 @@ comment on function public.complete_stale_sessions(interval) is
   'Gives each call that is open for longer than stale_after, with no heartbeat since, an inferred call_end. Such a call '
   'ended at its last heartbeat, else assumed_call_duration (30 minutes) after its start: no bill depends on stale_after, or '
   'on when this runs. Safe at any moment, twice at once, after days without a run. Does what fits into half of '
-  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is at work and this one did '
+  'statement_timeout; calls_left says how many calls are the next run''s, null that another run is in progress and this one did '
   'nothing. Every run leaves a row in widget_cleanup_runs; one that fails changes nothing else and answers HTTP 500.';

@@ -1,4 +1,4 @@
--- A visitor may ask to be forgotten. What tells of the visitor goes; what a bill rests on stays, so that no bill changes.
+-- Erasure of a visitor's personal data. What bills rest on stays, so that no bill changes.
 
 create table public.widget_erasures (
   id bigint generated always as identity primary key,
@@ -14,7 +14,7 @@ comment on table public.widget_erasures is
   'Who erased what of which session, and when: one row each time that erase_widget_session() found something to erase.';
 comment on column public.widget_erasures.erased_by is
   'The database login, with the role and the user of the request if there was one.';
-comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties.';
+comment on column public.widget_erasures.events is 'How many events lost their page, agent or properties, and records of other sets what tells of a visitor.';
 
 create index widget_erasures_widget_id_session_id_idx on public.widget_erasures (widget_id, session_id);
 comment on index public.widget_erasures_widget_id_session_id_idx is 'Serves "was this session erased?" and an owner''s own rows.';
@@ -45,7 +45,7 @@ end
 $$;
 
 comment on function widget_internal.billing_facts(text, jsonb) is
-  'What of an event''s properties bills need: the record that tells a repeat, who corrected and why.';
+  'The part of an event''s properties that bills need: the record''s id, and who corrected the call and why.';
 
 
 create function widget_internal.erase_session(widget_id uuid, session_id text)
@@ -77,6 +77,12 @@ begin
       or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
     );
   get diagnostics v_erased = row_count;
+  v_erased := v_erased + (
+    select coalesce(sum(h::bigint), 0)
+    from widget_internal.call_hooks('erase_session', jsonb_build_object(
+      'widget_id', erase_session.widget_id, 'session_id', erase_session.session_id
+    )) h
+  );
 
   if v_erased > 0 then
     insert into public.widget_erasures (widget_id, session_id, erased_by, events)
@@ -107,7 +113,7 @@ comment on function public.erase_widget_session(uuid, text) is
   'Erases page, agent and properties of all events of a session: for the widget''s owner, and service_role. Ids, times, '
   'types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, '
   'how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. What arrives in '
-  'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is none.';
+  'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is not one.';
 
 
 create function widget_internal.erase_late_events()

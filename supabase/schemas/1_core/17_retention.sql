@@ -1,4 +1,4 @@
--- Notes of what ran and counts of what was refused would grow for ever; here is how long they are kept, and what prunes them.
+-- Retention of the records of runs and the counts of refusals: how long they are kept, and what deletes them.
 
 alter table widget_internal.settings
   add column keep_runs interval not null default '90 days',
@@ -7,7 +7,7 @@ alter table widget_internal.settings
   add constraint keep_refusals_is_a_day_at_least check (keep_refusals >= interval '1 day');
 
 comment on column widget_internal.settings.keep_runs is
-  'How long widget_cleanup_runs, and pg_cron''s own notes of our jobs, are kept.';
+  'How long widget_cleanup_runs, and pg_cron''s own records of our jobs, are kept.';
 comment on column widget_internal.settings.keep_refusals is 'How long the hours of widget_refusals are kept.';
 
 
@@ -27,7 +27,7 @@ end
 $$;
 
 comment on function widget_internal.forget_orphans() is
-  'Forgets the states of calls whose start can come no more, and says how many these were. Their events stay.';
+  'Deletes the states of calls whose start can no longer arrive, and returns how many. Their events stay.';
 
 
 create function widget_internal.prune()
@@ -70,6 +70,6 @@ end
 $$;
 
 comment on function widget_internal.prune() is
-  'Removes notes of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
+  'Removes records of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
   'how many; repeats the erasures of the last days, for events that came late; forgets orphans and past days'' senders. '
   'Touches neither calls nor bills, nor any job that is not ours.';

@@ -151,6 +151,6 @@ $$;
 
 comment on function widget_internal.rights_differences() is
   'Rights in force that the list does not have (too wide), and rights of the list that are not in force (missing). Good: '
-  'no rows. select widget_internal.apply_rights() mends both.';
+  'no rows. select widget_internal.apply_rights() corrects both.';
 
 select widget_internal.apply_rights();

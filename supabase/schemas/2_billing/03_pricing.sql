@@ -93,8 +93,9 @@ begin
       case when c.evidence = 'assumed' then nullif(nullif(p.assumed_calls, 'full'), 'none')::numeric end as limit_seconds,
       case
         when c.outcome = 'open' then 'open calls are not billed yet'
-        -- Before any minimum: an operator who sets a call to nothing means that it costs nothing.
-        when c.evidence = 'operator' and c.length = interval '0' then 'void'
+        -- Before any minimum: an operator who sets a call to nothing means that it costs nothing, and so does a provider
+        -- that carried nothing.
+        when c.evidence in ('operator', 'provider') and c.length = interval '0' then 'void'
         when c.outcome = 'failed' and p.bills_failed_calls is not true then 'failed calls are not billed'
         when c.evidence = 'assumed' and p.assumed_calls = 'none' then 'assumed ends are not billed'
       end as why_not

@@ -170,6 +170,7 @@ begin
   perform pg_advisory_xact_lock(widget_internal.closing_key());
   if not exists (select from public.widget_billing_periods p where p.period = v_month) then
     perform widget_internal.refuse_to_close(v_month);
+    perform widget_internal.call_hooks('before_closing');
     v_as_of := widget_internal.write_lines(v_month);
     insert into public.widget_statement_charges (
       period, widget_id, usage_period, plan_valid_from, monthly_fee, included_seconds, price_per_minute, currency,

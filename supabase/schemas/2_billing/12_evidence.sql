@@ -58,6 +58,28 @@ comment on function widget_internal.session_of_call(uuid, text, text, timestampt
   'Which session of the widget knows this call: the one named, else one whose call of that id started within a day.';
 
 
+create function widget_internal.events_of_record(
+  record_id text, started_at timestamptz, ended_at timestamptz, outcome text
+)
+returns table (event_type text, at timestamptz, properties jsonb)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select r.event_type, r.at, jsonb_build_object('record_id', events_of_record.record_id)
+  from (values
+    ('call_start', events_of_record.started_at),
+    (case events_of_record.outcome when 'failed' then 'call_error' else 'call_end' end, events_of_record.ended_at)
+  ) r (event_type, at)
+  where r.at is not null;
+end
+$$;
+
+comment on function widget_internal.events_of_record(text, timestamptz, timestamptz, text) is
+  'The events that a record of a call is in the ledger: one for each of its times.';
+
+
 create function public.record_widget_call_evidence(
   widget_id uuid, session_id text, call_id text, source text, record_id text,
   started_at timestamptz default null, ended_at timestamptz default null, outcome text default 'completed'
@@ -70,7 +92,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_record constant jsonb := jsonb_build_object('record_id', record_widget_call_evidence.record_id);
   v_given constant integer := num_nonnulls(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at);
   v_problem text;
   v_session text;
@@ -99,13 +120,12 @@ begin
   ));
   insert into public.widget_analytics (widget_id, session_id, call_id, source, event_type, "timestamp", properties)
   select record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
-    record_widget_call_evidence.source, r.event_type, r.at, v_record
-  from (values
-    ('call_start', record_widget_call_evidence.started_at),
-    (case record_widget_call_evidence.outcome when 'failed' then 'call_error' else 'call_end' end,
-      record_widget_call_evidence.ended_at)
-  ) r (event_type, at)
-  where r.at is not null and not exists (
+    record_widget_call_evidence.source, r.event_type, r.at, r.properties
+  from widget_internal.events_of_record(
+    record_widget_call_evidence.record_id, record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at,
+    record_widget_call_evidence.outcome
+  ) r
+  where not exists (
     select
     from widget_internal.call_states c
     join public.widget_analytics e

@@ -1,7 +1,7 @@
--- Health must be quick to read however large the ledger is: what widget_calls does not know is counted once, as it comes in.
+-- Counts behind health, which must be quick to read however large the ledger is: what widget_calls does not hold is counted once.
 
-create index widget_analytics_received_at_idx on public.widget_analytics
-  using brin (received_at) with (pages_per_range = 32, autosummarize = on);
+-- No block ranges: small rows fill gaps in pages long past, and each makes such a range wider.
+create index widget_analytics_received_at_idx on public.widget_analytics (received_at);
 comment on index public.widget_analytics_received_at_idx is 'Serves refresh_widget_health(): what came in since.';
 
 

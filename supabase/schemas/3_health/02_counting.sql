@@ -13,7 +13,7 @@ begin
     return null;
   end if;
   v_milliseconds := (response_bucket.properties ->> 'rtt_ms')::numeric;
-  -- Ten minutes: no sender waits longer, and what says so is made up.
+  -- Ten minutes: no sender waits longer; a larger value is invented.
   if v_milliseconds between 0 and 600000 then
     return ceil(ln(greatest(v_milliseconds, 1)::float8) / ln(1.1::float8));
   end if;
@@ -26,7 +26,7 @@ comment on function widget_internal.response_bucket(text, jsonb) is
 
 
 create function widget_internal.health_part(
-  from_at timestamptz, from_id uuid, cut_off timestamptz, inout step interval, out to_at timestamptz, out to_id uuid
+  from_at timestamptz, from_id uuid, cut_off timestamptz, out to_at timestamptz, out to_id uuid
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -34,43 +34,28 @@ set plan_cache_mode = force_custom_plan
 as $$
 declare
   v_most constant integer := 10000;
-  v_events integer;
+  v_first_at timestamptz;
 begin
-  to_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
-  loop
-    to_at := least(health_part.from_at + step, health_part.cut_off);
-    select count(*) into v_events
-    from (
-      select from public.widget_analytics e
-      where e.received_at between health_part.from_at and to_at
-        and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
-      limit v_most + 1
-    ) p;
-    -- Within seven days no session is silent for longer than that: so each part adds to one row a session.
-    exit when v_events = 0 or v_events <= v_most and to_at - health_part.from_at <= interval '7 days';
-    if to_at - health_part.from_at < interval '1 millisecond' then
-      -- One transaction wrote more than a part of events, all at one moment.
-      select p.received_at, p.id into to_at, to_id
-      from (
-        select e.received_at, e.id from public.widget_analytics e
-        where e.received_at between health_part.from_at and to_at
-          and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
-        order by e.received_at, e.id
-        limit v_most
-      ) p
-      order by p.received_at desc, p.id desc
-      limit 1;
-      exit;
-    end if;
-    step := (to_at - health_part.from_at) / 2;
-  end loop;
-  step := step * 2;
+  select min(e.received_at) into v_first_at
+  from public.widget_analytics e
+  where e.received_at between health_part.from_at and health_part.cut_off
+    and (e.received_at, e.id) > (health_part.from_at, health_part.from_id);
+  select e.received_at, e.id into to_at, to_id
+  from public.widget_analytics e
+  where e.received_at between v_first_at and health_part.cut_off
+    and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
+  order by e.received_at, e.id
+  offset v_most - 1 limit 1;
+  -- Within seven days no session is silent for longer than that: so each part adds to one row a session.
+  if to_at is null or to_at > v_first_at + interval '7 days' then
+    to_at := least(health_part.cut_off, v_first_at + interval '7 days');
+    to_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  end if;
 end
 $$;
 
-comment on function widget_internal.health_part(timestamptz, uuid, timestamptz, interval) is
-  'The end of the next part to count: 10,000 events at most. step: how far to look first, halved until the part is small '
-  'enough, and doubled for the part after it.';
+comment on function widget_internal.health_part(timestamptz, uuid, timestamptz) is
+  'The end of the next part to count: its 10,000th event; or the cut-off, or seven days after its first, if sooner.';
 
 
 create function widget_internal.count_health_part(from_at timestamptz, from_id uuid, to_at timestamptz, to_id uuid)

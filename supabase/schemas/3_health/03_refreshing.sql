@@ -1,23 +1,4 @@
--- What keeps the counts of health up to now, and what counts them anew.
-
-create function widget_internal.summarize_receipts()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '200ms'
-as $$
-begin
-  perform brin_summarize_new_values('public.widget_analytics_received_at_idx');
-exception
-  when lock_not_available then
-    null;  -- a vacuum is at work, and does the same
-end
-$$;
-
-comment on function widget_internal.summarize_receipts() is
-  'Without a summary of the latest pages, each part of a large backlog would read all of them. PostgreSQL makes it by '
-  'itself, but after a mass of events not at once.';
-
+-- Refreshing the counts of health, and rebuilding them.
 
 create function public.refresh_widget_health(
   out counted_to timestamptz, out events_counted bigint, out events_left bigint
@@ -28,6 +9,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 -- A part of a large ledger is found by its index, however much of the ledger is still to count.
 set enable_seqscan = off
+-- What that adds to the cost of small tables would have each plan compiled.
+set jit = off
 as $$
 declare
   -- Half of what the statement may take: the rest is for the last part, and for committing.
@@ -37,7 +20,6 @@ declare
   v_at timestamptz;
   v_id uuid;
   v_cut_off timestamptz;
-  v_step interval;
   v_part record;
 begin
   perform widget_internal.refuse_visitors();
@@ -51,17 +33,12 @@ begin
   v_at := v_from.counted_to;
   v_id := v_from.counted_to_id;
   v_cut_off := widget_internal.cut_off();
-  v_step := v_cut_off - v_at;
   events_counted := 0;
-  if v_step > interval '1 hour' then
-    perform widget_internal.summarize_receipts();
-  end if;
   while v_at < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
-    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off, v_step) p;
+    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off) p;
     events_counted := events_counted + widget_internal.count_health_part(v_at, v_id, v_part.to_at, v_part.to_id);
     v_at := v_part.to_at;
     v_id := v_part.to_id;
-    v_step := v_part.step;
   end loop;
 
   if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
@@ -80,9 +57,9 @@ end
 $$;
 
 comment on function public.refresh_widget_health() is
-  'Brings widget_health, widget_pages and widget_response_times up to now. Reads what was received since the last time, '
-  'not the ledger; pg_cron runs it every five minutes. Answers up to when all is counted, and how many events were new. Does '
-  'what fits into half of statement_timeout, a minute at most: events_left says how many are the next call''s (10000: so '
+  'Brings widget_health, widget_pages and widget_response_times up to date. Reads what was received since the last time, '
+  'not the ledger; pg_cron runs it every five minutes. Returns up to when everything is counted, and how many events were new. Does '
+  'what fits into half of statement_timeout, a minute at most: events_left says how many are left for the next call (10000: that '
   'many or more).';
 
 
@@ -108,6 +85,6 @@ end
 $$;
 
 comment on function widget_internal.rebuild_health() is
-  'Counts the whole ledger anew, and answers how many events it has counted; what does not fit into its time, the next '
+  'Counts the whole ledger again, and returns how many events it has counted; what does not fit into its time, the next '
   'refreshes count. Needed only after somebody changed or deleted events by hand, or gave new ones a received_at of their '
   'own that lies in the past: those the refresh cannot notice.';

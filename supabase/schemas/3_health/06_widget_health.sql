@@ -6,7 +6,7 @@ create view public.widget_response_times with (security_invoker = true) as
 
 comment on view public.widget_response_times is
   'How long widgets waited for the answers to their requests, by their own clocks: by widget and hour, how many answers '
-  'took about so many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
+  'took about that many milliseconds (within 5 %). Sum up answers to get the median of any period. Good: most below 200.';
 
 
 create view public.widget_health with (security_invoker = true) as
@@ -80,7 +80,7 @@ comment on column public.widget_health.sessions is
 comment on column public.widget_health.events_numbered is
   'Of the sessions that began in this hour: events that arrived with a running number (seq), each number once.';
 comment on column public.widget_health.events_expected is
-  'Of these sessions: the sum of the highest numbers seen. Exact for gaps; knows nothing of events lost at the very end '
+  'Of these sessions: the sum of the highest numbers seen. Exact for gaps; does not see events lost at the very end '
   'of a session. Numbers above 10,000 are left out.';
 comment on column public.widget_health.delivery_rate is
   'events_numbered / events_expected. Good: above 0.99, a little lower in the current hour. Null: no numbered events. '
@@ -97,7 +97,7 @@ comment on column public.widget_health.calls_operator is 'Of these, calls that e
 comment on column public.widget_health.calls_heartbeat is
   'Of these, calls that broke off and end at their last sign of life. Good: below 5 in 100.';
 comment on column public.widget_health.calls_assumed is
-  'Of these, calls that broke off without any sign of life and are taken to have lasted 30 minutes. Good: none.';
+  'Of these, calls that broke off without any sign of life and are assumed to have lasted 30 minutes. Good: none.';
 comment on column public.widget_health.calls_failed is
   'Of these, calls that ended by call_error; they have evidence like all others. Good: few.';
 comment on column public.widget_health.completion_rate is
@@ -109,10 +109,10 @@ comment on column public.widget_health.orphan_ends is
 comment on column public.widget_health.refusals is
   'Events refused in this hour, by when they came. Good: none; widget_refusals says why.';
 comment on column public.widget_health.response_ms_median is
-  'Half of the senders'' requests were answered within so many milliseconds, by their own clocks (properties.rtt_ms), '
+  'Half of the senders'' requests were answered within this many milliseconds, by their own clocks (properties.rtt_ms), '
   'within 5 %. Good: below 200. Null: no sender said.';
 comment on column public.widget_health.response_ms_p95 is
-  'Nineteen of twenty were answered within so many. Good: below 1000.';
+  'Nineteen of twenty were answered within this many milliseconds. Good: below 1000.';
 comment on column public.widget_health.as_of is 'What was received by then is counted. Good: less than 10 minutes ago.';
 
 

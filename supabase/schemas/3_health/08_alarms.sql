@@ -9,7 +9,7 @@ comment on column widget_internal.settings.jobs_elsewhere is
 
 create function widget_internal.scheduled_jobs()
 returns table (name text, schedule text, command text)
-language plpgsql immutable
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -19,6 +19,8 @@ begin
     ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
     ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
     ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
+  return query
+  select h ->> 'name', h ->> 'schedule', h ->> 'command' from widget_internal.call_hooks('jobs') h;
 end
 $$;
 
@@ -27,7 +29,7 @@ comment on function widget_internal.scheduled_jobs() is 'The jobs that the migra
 
 create function widget_internal.job_alarms()
 returns table (message text)
-language plpgsql stable
+language plpgsql volatile
 -- definer because pg_cron shows its jobs to the role alone that scheduled them
 security definer
 set search_path = pg_catalog, pg_temp

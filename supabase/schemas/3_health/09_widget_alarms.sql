@@ -75,6 +75,7 @@ begin
     )
     from widget_internal.rights_differences() d where d.problem = 'too wide'
     having count(*) > 0;
+  return query select h ->> 'alarm', (h ->> 'widget_id')::uuid, h ->> 'message' from widget_internal.call_hooks('alarms') h;
 end
 $$;
 

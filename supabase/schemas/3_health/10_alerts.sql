@@ -51,7 +51,7 @@ end
 $$;
 
 comment on function widget_internal.alert_body(jsonb, jsonb) is
-  'What the webhook gets: text, as Slack and its like show it, and the same for programs.';
+  'The body that is posted: text, as Slack and similar services show it, and the same for programs.';
 
 
 create function widget_internal.send_alerts()
@@ -130,7 +130,7 @@ end
 $$;
 
 comment on function widget_internal.send_alerts() is
-  'Posts what is newly wrong, again after repeat_after, and once what is well again; nothing where nothing changed. What the '
+  'Posts new alarms, repeats them after repeat_after, and posts once that they are over; nothing where nothing changed. What the '
   'webhook did not take is posted again for as long as it holds.';
 
 
@@ -168,7 +168,7 @@ $$;
 
 comment on function public.enable_widget_alerts(text, numeric, numeric, integer, interval) is
   'For the SQL editor: from now on every five minutes what widget_alarms() finds is posted to this URL, once, again '
-  'after repeat_after, and when it is well again. Called again, it changes the settings. No API role may call it.';
+  'after repeat_after, and when it is over. Called again, it changes the settings. No API role may call it.';
 
 
 create function public.disable_widget_alerts()

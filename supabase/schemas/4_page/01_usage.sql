@@ -56,7 +56,7 @@ create function public.widget_month_to_date(only_widget uuid default null)
 returns table (
   month date, period_start timestamptz, period_end timestamptz, to_date_end timestamptz,
   calls bigint, billable_seconds numeric, amounts jsonb,
-  calls_to_date bigint, billable_seconds_to_date numeric
+  calls_to_date bigint, billable_seconds_to_date numeric, is_closed boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -68,7 +68,8 @@ declare
   v_age constant interval := now() - widget_internal.month_start(v_month);
 begin
   return query
-  select b.month, b.period_start, b.period_end, b.to_date_end, u.calls, u.seconds, u.amounts, t.calls, t.seconds
+  select b.month, b.period_start, b.period_end, b.to_date_end, u.calls, u.seconds, u.amounts, t.calls, t.seconds,
+    b.month in (select c.month from widget_internal.closed_months() c)
   from (
     select m.month::date, s.at as period_start, e.at as period_end, least(s.at + v_age, e.at) as to_date_end
     from unnest(array[(v_month - interval '1 month')::date, v_month]) m (month)

@@ -10,6 +10,8 @@ from unnest(array[
   'public.widget_traffic(timestamp with time zone, timestamp with time zone, uuid)',
   'public.widget_busiest_places(timestamp with time zone, timestamp with time zone, uuid, text, integer)',
   'public.widget_refusal_totals(timestamp with time zone, timestamp with time zone, uuid, integer)',
+  'public.widget_plan_usage(uuid)',
+  'public.widget_statement_totals(uuid, text)',
   'widget_internal.listed_calls(timestamp with time zone, timestamp with time zone, uuid, text, jsonb, integer)',
   'widget_internal.story_events(widget_internal.call_states)'
 ]) f (name);

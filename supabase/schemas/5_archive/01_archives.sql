@@ -59,7 +59,7 @@ begin
   perform widget_internal.refuse_visitors();
   -- A transaction pooler may lend one server process to two runs: the second would get the lock that the first holds.
   if hold_archive.take and (v_is_held or not pg_try_advisory_lock(v_key)) then
-    raise exception 'another archive is at work on this database' using errcode = 'lock_not_available',
+    raise exception 'another archive is running on this database' using errcode = 'lock_not_available',
       hint = 'Wait for its end. If there is none, a pooler keeps its connection open: connect directly.';
   elsif not hold_archive.take and not v_is_held then
     raise exception 'this server process does not hold the archive''s lock'

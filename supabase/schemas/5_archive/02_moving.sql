@@ -52,7 +52,7 @@ begin
 end
 $$;
 
-comment on function widget_internal.archived_events(date, integer) is 'The events of a part that move: those of no call that stays.';
+comment on function widget_internal.archived_events(date, integer) is 'The events of a part that move: all but those of calls that stay.';
 
 
 create function widget_internal.mark_archived_calls(month date, part integer)

@@ -69,7 +69,7 @@ def archive_month(
 
     Raises:
         InputError, OutputError: a file cannot be read back, or stored; its events stay.
-        psycopg.Error: the database refused. Another run is at work; the month cannot move yet; a file does not hold
+        psycopg.Error: the database refused. Another run is in progress; the month cannot move yet; a file does not hold
             what the ledger holds; or the connection's server process changes, as behind a transaction pooler.
     """
     connection.execute("set client_encoding = 'UTF8'")

@@ -1,4 +1,4 @@
-"""``status`` and ``cleanup``: how things stand, for people and monitors."""
+"""``status``, ``doctor`` and ``cleanup``: how things stand, for people and monitors."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from dataclasses import asdict
 from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from widget_analytics._commands.closing import pending_line, waiting_lines
 from widget_analytics._commands.tables import share
-from widget_analytics._exit import OTHER_ALARM, STATUS_CODES, one_line_errors
+from widget_analytics._deadline import within
+from widget_analytics._exit import OTHER_ALARM, STATUS_CODES, UNWELL, one_line_errors
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.models import CleanupResult, CleanupRun
 from widget_analytics.status import Status, Thresholds
+
+# Seconds that a monitor waits at most for `status`.
+_PATIENCE = 8.0
 
 
 def register(app: typer.Typer) -> None:
     """Add these verbs."""
     app.command()(cleanup)
     app.command()(status)
+    app.command()(doctor)
 
 
 def cleanup(
@@ -84,7 +90,7 @@ def status(
         min_delivery=Decimal(str(min_delivery)), min_completion=Decimal(str(min_completion)), min_cases=min_cases
     )
     with one_line_errors(), WidgetAnalytics() as client:
-        now = client.status(limits)
+        now = within(_PATIENCE, lambda: client.status(limits))
         typer.echo(json.dumps(asdict(now), default=str, indent=2) if as_json else "\n".join(_status_lines(now)))
         problems = {alarm.message: alarm.alarm for alarm in now.alarms}
         for message in problems:
@@ -92,6 +98,25 @@ def status(
         if problems:
             codes = (code for alarm, code in STATUS_CODES.items() if alarm in problems.values())
             raise typer.Exit(next(codes, OTHER_ALARM))
+
+
+def doctor(
+    widget: Annotated[UUID | None, typer.Option(metavar="ID", help="Send a test event for this widget.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array, for programs.")] = False,
+) -> None:
+    """Check the installation end to end, and say of each part that it is well, or what to do.
+
+    With --widget, sends it one `widget_load` and reads it back: it stays in the ledger, and no bill counts it.
+    Takes ten seconds at most. Exits with 15 where there is a problem.
+    """
+    from widget_analytics._doctor import examine  # noqa: PLC0415 (httpx takes long to import)
+
+    with one_line_errors():
+        findings = examine(widget)
+        lines = (f"{one.check:<17} {one.result:<8} {' '.join(one.message.split())}" for one in findings)
+        typer.echo(json.dumps([asdict(one) for one in findings], indent=2) if as_json else "\n".join(lines))
+        if any(one.result == "problem" for one in findings):
+            raise typer.Exit(UNWELL)
 
 
 def _status_lines(now: Status) -> Iterator[str]:

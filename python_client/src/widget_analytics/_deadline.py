@@ -1,0 +1,32 @@
+"""A limit to how long a question may take in all, whatever the gateway does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from widget_analytics.errors import Unreachable
+
+Answer = TypeVar("Answer")
+
+
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """Give the answer, or raise Unreachable when it is late: time-outs of single reads do not add up to a limit."""
+    answers: list[Answer] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise Unreachable(f"no answer within {seconds:.0f} s. Check SUPABASE_URL, the network and the project's state.")
+    return answers[0]

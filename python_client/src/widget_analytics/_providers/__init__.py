@@ -1,0 +1,1 @@
+"""The call providers' own lists of calls, for records that no webhook brought."""

@@ -1,0 +1,1 @@
+"""Sends closed months to billing systems, each charge once."""

@@ -1,0 +1,93 @@
+"""The command ``reconcile``: what call providers carried in a month beside what is billed."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from widget_analytics._exit import one_line_errors
+from widget_analytics._export import Format, check_output, open_output, write_errors
+from widget_analytics._formats import FORMATS
+from widget_analytics._lines import batches, texts, to_lines
+from widget_analytics._options import period_of
+from widget_analytics._parquet import ROWS_IN_GROUP
+from widget_analytics.client import WidgetAnalytics
+from widget_analytics.errors import NotMigrated, Refused
+from widget_analytics.models import Reconciliation
+from widget_analytics.periods import Period
+
+_COLUMNS = (
+    *("provider", "widget", "matched", "our seconds", "their seconds", "apart"),
+    *("only there", "of these billed", "only here", "its cost"),
+)
+
+
+def reconcile(
+    month: Annotated[str, typer.Option(metavar="YYYY-MM", help="A billing month, closed or open.")],
+    file_format: Annotated[
+        Format | None,
+        typer.Option("--format", help="For programs and spreadsheets; a table if left out."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; standard output by default.")
+    ] = None,
+) -> None:
+    """Compare what call providers carried in a month with what is billed, by provider and widget.
+
+    Matched calls, and how far their seconds are apart (ours less theirs); calls that only the provider knows, and how
+    many of these are billed all the same; calls that only browsers know, of widgets with a provider; and what the
+    provider charges, where it says so. docs/providers.md says what to do about each.
+    """
+    with one_line_errors():
+        period_of(month, None, None)
+        file = None if output is None or str(output) == "-" else output
+        kind = file_format or (Format.CSV if file else None)
+        if kind is not None:
+            check_output(file, kind, with_manifest=False)
+        with WidgetAnalytics() as client:
+            bounds = client.billing_month(month)
+            rows = client.reconciliation(Period(bounds.period_start, bounds.period_end))
+            names: dict[UUID, str] = {}
+            # Owners' own table: where it has no names, or may not be read, ids must do.
+            with suppress(NotMigrated, Refused):
+                names = {widget.id: widget.name for widget in client.widgets()}
+        if kind is None:
+            _print(rows, names)
+            return
+        values = map(texts, map(attrgetter(*Reconciliation.columns()), rows))
+        lines = batches(to_lines(Reconciliation, values), ROWS_IN_GROUP)
+        with write_errors(file or "standard output"), open_output(file) as opened:
+            FORMATS[kind].write(Reconciliation, lines, opened)
+
+
+def _print(rows: list[Reconciliation], names: dict[UUID, str]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="")
+    for place, column in enumerate(_COLUMNS):
+        table.add_column(column, justify="left" if place < 2 else "right", overflow="fold")  # noqa: PLR2004
+    for row in rows:
+        table.add_row(
+            row.provider or "several",
+            "none" if row.widget_id is None else names.get(row.widget_id) or str(row.widget_id),
+            f"{row.matched_calls:,}",
+            f"{row.our_seconds:,f}",
+            f"{row.provider_seconds:,f}",
+            f"{row.seconds_apart:+,f}",
+            f"{row.provider_only_calls:,}",
+            f"{row.made_calls:,}",
+            f"{row.browser_only_calls:,}",
+            row.cost,
+        )
+    # Into a file or a pipe each row is one line.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 500)
+    if rows:
+        console.print(table)
+    else:
+        console.print("no calls of a provider, and no widget with one, in this month")
