@@ -39,7 +39,7 @@ def widget_id() -> UUID:
 
 @pytest.fixture(scope="module")
 def source(widget_id: UUID) -> Iterator[Stack]:
-    """A project with an owner, a plan, a closed month, an open call, a refusal and settings of its own."""
+    """A project with an owner, a plan, a closed month, an open call, a refusal, alerts and settings of its own."""
     now = datetime.now(UTC)
     with (
         Stack(durable=False, jobs=False, gateway=False) as stack,
@@ -56,6 +56,12 @@ def source(widget_id: UUID) -> Iterator[Stack]:
             " values (%s, date_trunc('month', now() - interval '100 days'), 'Basic', 1, 'EUR')",
             [widget_id],
         )
+        # What enable_widget_alerts() does where pg_net is.
+        db.execute(
+            "insert into widget_internal.alert_settings"
+            " (url, min_delivery_rate, min_completion_rate, min_cases, repeat_after) values ('https://hooks.example/', 0.9, 0.8, 20, '1 day')"
+        )
+        db.execute("select cron.schedule('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()')")
         for days, call in ((62, "past"), (61, None), (0.01, "recent"), (0.001, "open")):
             at = now - timedelta(days=days)
             record(db, widget_id, f"session {call}", "call_start", at, call_id=call)
@@ -163,6 +169,7 @@ def test_rights_that_a_restore_brings_back_let_nobody_change_a_bill(
     assert (rows(empty, ledger), rows(empty, calls)) == before == (rows(source, ledger), rows(source, calls))
     assert "select widget_internal.apply_rights()" in found["rights"]["message"]
     assert "the job widget_complete_stale_sessions is missing" in found["jobs"]["message"]
+    assert "the job widget_send_alerts is missing" in found["jobs"]["message"]
 
 
 @pytest.mark.parametrize(("way", "migrate"), [(1, False), (2, True)], ids=["empty", "migrated"])
@@ -175,7 +182,7 @@ def test_a_backup_is_restored(way: int, migrate: bool, clone: Path, source: Stac
         found = doctor(target, clone)
 
         lines = [line.strip() for line in printed.splitlines() if line.strip("- +")]
-        assert lines[:6] == ["jobs", "6", "calls_left", "0", "counted", "t"]
+        assert lines[:6] == ["jobs", "7", "calls_left", "0", "counted", "t"]
         assert len(lines[6:]) == 4, printed  # four headings, no row
         assert problems(found) == []
         assert {found[check]["result"] for check in ("rights", "jobs", "months", "silence", "alarms")} == {"well"}
