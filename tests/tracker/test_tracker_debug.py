@@ -53,8 +53,9 @@ def test_a_host_that_is_not_allowed(tab: Tab, site: DemoSite, ledger: Ledger, db
         ({"url": ""}, [OWN, "url is empty"]),
         ({"url": "", "widget_id": ""}, [OWN, "a tag manager stripped its data- attributes"]),
         ({"url": "http://127.0.0.1:9"}, ["no answer from http://127.0.0.1:9"]),
-        ({"endpoint": "/shop"}, ["no database's of widget analytics (HTTP 501)"]),
+        ({"endpoint": "/shop"}, ["unexpected answer, HTTP 501"]),
         ({"demo": ""}, ["demo is on"]),
+        ({"key": "sb_publishable_of_another_project"}, ["the key was refused"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong(tab: Tab, site: DemoSite, options: dict[str, str], said: list[str]) -> None:

@@ -49,7 +49,7 @@ const judgeAnswer = (status: number, text: string, widgetIds: string[]): void =>
         );
     else warn("an event is refused: " + reason);
   if (!reasons.length && !/"accepted"/.test(text))
-    warn(`the answer is no database's of widget analytics (HTTP ${status}): ${text.slice(0, 200) || "empty"}`);
+    warn(`unexpected answer, HTTP ${status}: ${text.slice(0, 200) || "empty"}`);
 };
 
 const listen = (): void => {
