@@ -59,7 +59,8 @@ def source(widget_id: UUID) -> Iterator[Stack]:
         # What enable_widget_alerts() does where pg_net is.
         db.execute(
             "insert into widget_internal.alert_settings"
-            " (url, min_delivery_rate, min_completion_rate, min_cases, repeat_after) values ('https://hooks.example/', 0.9, 0.8, 20, '1 day')"
+            " (url, min_delivery_rate, min_completion_rate, min_cases, repeat_after)"
+            " values ('https://hooks.example/', 0.9, 0.8, 20, '1 day')"
         )
         db.execute("select cron.schedule('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()')")
         for days, call in ((62, "past"), (61, None), (0.01, "recent"), (0.001, "open")):
