@@ -9,7 +9,7 @@ import { uuid7 } from "./uuid7";
 type Sign = (type: EventType, staysOpen?: boolean, cause?: unknown) => void;
 
 /** "false", undefined, null, "no", "0" and "off" are not. */
-const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag as string);
+export const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag as string);
 
 const create = (given: Partial<TrackerOptions> = {}): Tracker => {
   const isActive =
