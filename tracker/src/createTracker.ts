@@ -22,7 +22,7 @@ const create = (given: Partial<TrackerOptions> = {}): Tracker => {
   const { send, flush } = createSender(given, adopt, nextBatch, settle, roundTrip);
   let seq = 0;
   let loads = 0;
-  let hasLeft: boolean | undefined;
+  let hasLeft: string | 0 | undefined;
 
   const record = (type: EventType, callId?: string, onSettled?: (() => void) | 0, cause?: unknown, age?: number): void => {
     if (isActive)
@@ -47,7 +47,7 @@ const create = (given: Partial<TrackerOptions> = {}): Tracker => {
     if ((document as Document & { prerendering?: boolean }).prerendering)
       document.addEventListener("prerenderingchange", () => act(work));
     else {
-      hasLeft = false;
+      hasLeft = 0;
       work();
       send();
     }
@@ -62,24 +62,26 @@ const create = (given: Partial<TrackerOptions> = {}): Tracker => {
   const sendAtOnce = () => send(true);
   const flushNow = (): void => act(flush);
 
-  const leave = safely((): void => {
+  /** Says it of every open call, unless the page has been left: a heartbeat after that end would revoke it. */
+  const sayOfCalls = safely((type: EventType, cause?: string): void => {
     if (!hasLeft) {
-      calls.forEach((sign) => sign("call_end", true, "pagehide"));
+      calls.forEach((sign) => sign(type, true, cause));
       sendAtOnce();
-      hasLeft = true;
+      hasLeft = cause;
     }
   });
 
   if (isActive) {
     // On iOS the list of tabs may fire neither pagehide nor visibilitychange, but it does fire blur.
     addEventListener("blur", sendAtOnce);
-    // The most reliable last sign, but a mere switch of tabs gives it too: the call goes on.
-    document.addEventListener("visibilitychange", sendAtOnce);
+    // The most reliable last sign, and the only one where a phone's or a quitting browser's page is killed; but a mere
+    // switch of tabs gives it too: the call goes on, with a heartbeat that ends it here if nothing follows.
+    document.addEventListener("visibilitychange", () => sayOfCalls("call_heartbeat"));
     // Not `unload`, which would cost the page its back/forward cache. If the page comes back from there, the calls are
     // still open here: their heartbeats go on, and their real end, being later, outranks this one.
     // Four times, as Firefox kills the first function that runs once the last tab of a process is being closed
     // (dom.abort_script_on_child_shutdown): the next one says what that one could not.
-    for (const _ of "1234") addEventListener("pagehide", () => leave());
+    for (const _ of "1234") addEventListener("pagehide", () => sayOfCalls("call_end", "pagehide"));
     addEventListener("pageshow", (event) => event.persisted && flushNow());
     addEventListener("online", flushNow);
     flushNow();
