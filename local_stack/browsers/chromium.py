@@ -15,6 +15,7 @@ from playwright.sync_api import Error as PlaywrightError
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from local_stack.browsers.discards import DiscardsPage, discards_page, open_discards_page
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
 from local_stack.browsers.screen import open_screen
 from local_stack.chromium import ARGUMENTS, executable, launch
@@ -83,18 +84,25 @@ class ChromiumOnScreen(Chromium):
         return OnlyVisitor(self._running.contexts[0])
 
     def quit(self) -> None:
-        self._let_go()
+        self.let_go()
         with connect(self._address) as socket, suppress(ConnectionClosed):
             socket.send(json.dumps({"id": 1, "method": "Browser.close"}))
             socket.recv(timeout=30)
         self._await_end()
 
     def terminate(self) -> None:
-        self._let_go()
+        self.let_go()
         os.kill(self._child.pid, signal.SIGTERM)
         self._await_end()
 
-    def _let_go(self) -> None:
+    @contextmanager
+    def discards_page(self) -> Iterator[DiscardsPage]:
+        """Freezes and discards tabs, once `let_go` is called: those that are driven are spared."""
+        open_discards_page(self._running.contexts[0])
+        with discards_page(self._address) as page:
+            yield page
+
+    def let_go(self) -> None:
         """Playwright has pages believe that they are in front, whatever happens to them: they would miss their end."""
         self._running.close()
 

@@ -40,7 +40,7 @@ export const createQueue = (namespace: string) => {
     if (onSettled) onSettled();
   };
 
-  const enqueue = (event: UsageEvent, onSettled?: OnSettled, age = 0, wall = Date.now() - age): void => {
+  const enqueue = (event: UsageEvent, onSettled?: OnSettled, age = 0, wall = Date.now() - age): undefined => {
     const name = namespace + event.event_id;
     const entry: Entry = [event, wall, performance.now() - age, onSettled];
     waiting.set(name, entry);
@@ -62,7 +62,7 @@ export const createQueue = (namespace: string) => {
           const age = Date.now() - wall;
           // The other page's monotonic clock means nothing here: count on from what the wall clock says now. If that has
           // since been put back, the age is unknown: too long a one ends a call too early, never too late.
-          return age < WEEK && (enqueue(event, 0, age < -6e4 ? 5e8 : age, wall), true);
+          return age < WEEK && !enqueue(event, 0, age < -6e4 ? 5e8 : age, wall);
         })()
       )
         settle(name);
