@@ -77,8 +77,8 @@ export const createQueue = (namespace: string) => {
       // The monotonic clock is blind to a sleeping laptop, the wall clock to its own corrections. Where they disagree,
       // the age that bills less is taken (of a start the shorter, of an end the longer), unless the wall clock jumped
       // beyond belief.
-      const age = Date.now() - wall;
       const awake = performance.now() - monotonic;
+      const age = Date.now() - wall;
       const item = JSON.stringify({
         ...event,
         age_ms: Math.round(
@@ -89,8 +89,8 @@ export const createQueue = (namespace: string) => {
         .replace(/(\\\\)|\\u(?:0000|d...)|"properties":{},/g, "$1");
       limit -= encodeURIComponent(item).length;
       if (limit < 0 && names[0]) break;
-      names.push(name);
       items.push(item);
+      names.push(name);
     }
     return names[0] && ([names, new URLSearchParams({ events: "[" + items + "]" })] as const);
   });

@@ -137,9 +137,9 @@ const create = (given: Partial<TrackerOptions> = {}): Tracker => {
         timer = setInterval(act, interval, beat) || 1;
       });
       return {
+        id: callId,
         end: () => act(() => sign("call_end")),
         error: (cause) => act(() => sign("call_error", false, cause)),
-        id: callId,
       };
     },
     flush: flushNow,
