@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -129,10 +130,15 @@ class ChromiumVisitor(Visitor):
         return ChromiumTab(opened.value)
 
     def set_offline(self, is_offline: bool) -> None:
-        try:
-            self.context.set_offline(is_offline)
-        except PlaywrightError:  # a tab was just closing, and is gone now
-            self.context.set_offline(is_offline)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.context.set_offline(is_offline)
+                return
+            except PlaywrightError:  # a tab is just closing, or has crashed, and will be gone
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def close(self) -> None:
         self.context.close()
