@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from statistics import median
 from uuid import UUID, uuid4
 
 import psycopg
@@ -24,8 +25,8 @@ STAYING = ("closed tab", "closed window", "removed frame", "followed link")
 # The browser ends, and each visit starts one.
 QUITTING = ("closed last window", "quit by menu", "quit by driver", "SIGTERM")
 SECONDS_TO_ARRIVE = 3
-HEADER = """| browser | left by | ends that arrived | with a second end | seconds off, at most |
-|---|---|---|---|---|"""
+HEADER = """| browser | left by | ends that arrived | with a second end | seconds off: median | at most |
+|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Row:
         repeated = sum(count > 1 for count in self.ends)
         return (
             f"| {self.engine} | {self.way} | {self.arrived} of {visits} | {repeated} of {visits} "
-            f"| {max(self.seconds_off):.2f} |"
+            f"| {median(self.seconds_off):.2f} | {max(self.seconds_off):.2f} |"
         )
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -130,15 +129,10 @@ class ChromiumVisitor(Visitor):
         return ChromiumTab(opened.value)
 
     def set_offline(self, is_offline: bool) -> None:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                self.context.set_offline(is_offline)
-                return
-            except PlaywrightError:  # a tab is just closing, or has crashed, and will be gone
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.05)
+        try:
+            self.context.set_offline(is_offline)
+        except PlaywrightError:  # a tab was just closing, and is gone now
+            self.context.set_offline(is_offline)
 
     def close(self) -> None:
         self.context.close()
@@ -180,3 +174,4 @@ class ChromiumTab(Tab):
     def crash(self) -> None:
         with self.page.expect_event("crash"), suppress(PlaywrightError):  # the page is gone, as it should be
             self.page.goto("chrome://crash", timeout=5_000)
+        self.page.close()  # what is left of it could not be told that the network is off
