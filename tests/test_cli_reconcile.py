@@ -74,8 +74,8 @@ def test_the_report_sets_providers_costs_beside_the_bill(
 
     page, other = ((tmp_path / file).read_text() for file in ("with.html", "without.html"))
     block = page[page.index("<h2>Call providers</h2>") :]
-    assert f"<td>{name}</td>" in block
-    assert "<td>2.50 USD</td>" in block, block
+    assert f'<td data-label="Provider">{name}</td>' in block
+    assert '<td data-label="Its cost">2.50 USD</td>' in block, block
     assert "Bakery <voice>" in unescape(block)
     assert "Bakery <voice>" not in block
     assert "Call providers" not in other

@@ -157,7 +157,7 @@ def test_numbers_keep_more_digits_than_a_float_has(stack: Stack) -> None:
     """An amount is what the database wrote."""
     charge = (
         '[{"period":"2026-10-01","widget_id":"0195f2a0-0000-7000-8000-000000000001","usage_period":"2026-10-01",'
-        '"plan_valid_from":null,"included_seconds":0,"price_per_minute":0.123456789012,"currency":"EUR",'
+        '"plan_valid_from":null,"monthly_fee":null,"included_seconds":0,"price_per_minute":0.123456789012,"currency":"EUR",'
         '"old_seconds":0,"new_seconds":1234567890123456.000001,"difference_seconds":1234567890123456.000001,'
         '"old_amount":0,"new_amount":98765432109876543.21,"difference_amount":98765432109876543.21,"content_hash":"x"}]'
     )

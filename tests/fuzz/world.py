@@ -48,6 +48,17 @@ def make_world(db: Connection) -> World:
                 "insert into public.widget_customers (widget_id, reference) values (%s, %s)",
                 [widget_id, f"customer of {owner.marks[0]}"],
             )
+        _provider(db, owner)
+    db.execute(
+        """
+        select public.plan_widget_pushes('stripe', %s, jsonb_agg(jsonb_build_object(
+          'widget_id', c.widget_id, 'usage_period', c.usage_period, 'event_id', c.widget_id || ' ' || c.usage_period,
+          'customer', c.customer, 'payload', jsonb_build_object('customer', c.customer)
+        )))
+        from public.widget_charges_to_push c where to_char(c.period, 'YYYY-MM') = %s
+        """,
+        [f"{last:%Y-%m}", f"{last:%Y-%m}"],
+    )
     _archive(db)
     db.execute("select public.complete_stale_sessions('1 minute')")
     db.execute("select public.refresh_widget_health()")
@@ -105,6 +116,20 @@ def _calls(db: Connection, owner: Owner, starts: list[datetime]) -> None:
             "select public.record_widget_call_evidence(%s, %s, %s, 'provider', %s, %s, %s)",
             [widget_id, f"{mark}-open", f"{mark}-p", f"{mark}-r", _now() - timedelta(minutes=9), _now()],
         )
+
+
+def _provider(db: Connection, owner: Owner) -> None:
+    """An agent of the owner's, and a call that it carried and no browser told of."""
+    mark = owner.marks[0]
+    db.execute(
+        "insert into public.widget_provider_agents (provider, agent, widget_id) values ('vapi', %s, %s)",
+        [mark, owner.widget_ids[0]],
+    )
+    db.execute(
+        "select public.record_widget_provider_call("
+        "'vapi', %s, agent => %s, reason => %s, started_at => %s, ended_at => %s)",
+        [f"{mark}-record", mark, mark, _now() - timedelta(minutes=5), _now()],
+    )
 
 
 def _correct(db: Connection, owners: tuple[Owner, ...], month: str) -> None:
