@@ -222,7 +222,8 @@ def test_ten_thousand_events_in_a_burst(tab: Tab, site: DemoSite, ledger: Ledger
         assert row is not None
         return int(row["count"])
 
-    deadline = time.monotonic() + 60
+    # Five are enough for it on a quiet machine; Firefox takes more than thirty where a body is refused for its size.
+    deadline = time.monotonic() + 25
     while count() < 10_001 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert count() == 10_001
