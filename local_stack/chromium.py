@@ -5,7 +5,7 @@ import shutil
 from playwright.sync_api import Browser, Playwright
 
 # Names under .example are this machine; nothing else is looked up or called home.
-_ARGUMENTS = [
+ARGUMENTS = [
     "--no-sandbox",  # it has none for root, and opens only our own pages
     "--disable-gpu",
     "--disable-quic",
@@ -17,11 +17,15 @@ _ARGUMENTS = [
 ]
 
 
+def executable() -> str | None:
+    """The distribution's; without one playwright uses its own."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
 def launch(playwright: Playwright) -> Browser:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
     return playwright.chromium.launch(
-        executable_path=executable,
-        args=_ARGUMENTS,
+        executable_path=executable(),
+        args=ARGUMENTS,
         # Playwright switches the back/forward cache off, and it is one of the things to test.
         ignore_default_args=["--disable-back-forward-cache"],
     )

@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, query = urlsplit(self.path)[2:4]
-        if path in ("/usage.min.js", "/index.js"):
+        if path in ("/usage.min.js", "/usage.debug.js", "/index.js"):
             self._answer(200, "text/javascript", (SCRIPTS / path[1:]).read_text())
         elif path == "/dashboard/":
             self._answer(200, "text/html", self.server.site.dashboard())

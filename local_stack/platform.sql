@@ -13,6 +13,8 @@ create role supabase_auth_admin nologin noinherit createrole;
 grant anon, authenticated, service_role to authenticator;
 grant anon, authenticated, service_role, authenticator to postgres with admin option;
 grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres;
+-- supautils lets `postgres` set this one on the platform, for restores.
+grant set on parameter session_replication_role to postgres;
 
 alter role postgres set search_path = "$user", public, extensions;
 alter role supabase_admin set search_path = "$user", public, auth, extensions;

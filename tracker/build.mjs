@@ -1,4 +1,5 @@
-// Makes dist/: ESM with its types for bundlers, and one IIFE for a <script> tag, which must fit its size budget.
+// Makes dist/: ESM with its types for bundlers, one IIFE for a <script> tag, which must fit its size budget, and the
+// words for developers.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -13,6 +14,7 @@ rmSync("dist", { recursive: true, force: true });
 mkdirSync("dist");
 execFileSync("node_modules/.bin/tsc", ["--emitDeclarationOnly"], { stdio: "inherit" });
 await build({ entryPoints: ["src/index.ts"], bundle: true, format: "esm", target: "es2019", outfile: "dist/index.js" });
+await build({ entryPoints: ["src/debug.ts"], bundle: true, minify: true, format: "iife", target: "es2019", charset: "ascii", outfile: "dist/usage.debug.js" });
 
 // esbuild joins the files, terser shrinks them. The wrapper function stays (no `toplevel`): inside it no name is global.
 const bundled = await build({ entryPoints: ["src/script.ts"], bundle: true, format: "iife", target: "es2019", write: false });

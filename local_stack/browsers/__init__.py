@@ -11,16 +11,16 @@ ENGINES = ("chromium", "firefox", "webkit")
 
 
 @contextmanager
-def launch(engine: str) -> Iterator[Browser]:
-    """Start a browser; it ends with the block."""
+def launch(engine: str, *, on_screen: bool = False) -> Iterator[Browser]:
+    """Start a browser; it ends with the block. `on_screen` is for Chromium: with a window, as a person starts it."""
     # Imported when asked for: each engine needs programs of its own.
     if engine not in ENGINES:
         raise ValueError(f"{engine}: must be one of {', '.join(ENGINES)}")
     started: AbstractContextManager[Browser]
     if engine == "chromium":
-        from local_stack.browsers.chromium import launch_chromium
+        from local_stack.browsers.chromium import launch_chromium, launch_chromium_on_screen
 
-        started = launch_chromium()
+        started = launch_chromium_on_screen() if on_screen else launch_chromium()
     elif engine == "firefox":
         from local_stack.browsers.firefox import launch_firefox
 

@@ -1,21 +1,60 @@
 """Chromium, driven by playwright."""
 
+import json
+import os
+import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser as PlaywrightBrowser
 from playwright.sync_api import BrowserContext, Frame, Page, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
+from local_stack.browsers.discards import DiscardsPage, discards_page, open_discards_page
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
-from local_stack.chromium import launch
+from local_stack.browsers.screen import open_screen
+from local_stack.chromium import ARGUMENTS, executable, launch
+from local_stack.places import bare_environment
+from local_stack.processes import Child, await_condition
 
 
 @contextmanager
 def launch_chromium() -> Iterator["Chromium"]:
     with sync_playwright() as playwright, launch(playwright) as running:
         yield Chromium(running)
+
+
+@contextmanager
+def launch_chromium_on_screen() -> Iterator["ChromiumOnScreen"]:
+    """As a person starts it: with a window and one profile. Only so it ends with its last window."""
+    with (
+        tempfile.TemporaryDirectory(prefix="widget-chromium-", ignore_cleanup_errors=True) as folder,
+        open_screen(Path(folder)) as display,
+        sync_playwright() as playwright,
+    ):
+        child = Child(
+            "Chromium",
+            [
+                executable() or playwright.chromium.executable_path,
+                *ARGUMENTS,
+                "--ozone-platform=x11",
+                "--remote-debugging-port=0",
+                f"--user-data-dir={folder}/profile",
+                "about:blank",
+            ],
+            log=Path(folder) / "log",
+            environment=bare_environment(HOME=folder, DISPLAY=display),
+        )
+        try:
+            address = child.await_output(r"listening on (ws://\S+)", seconds=60)[1]
+            yield ChromiumOnScreen(playwright.chromium.connect_over_cdp(address), child, address)
+        finally:
+            child.stop()
 
 
 class Chromium(Browser):
@@ -28,7 +67,47 @@ class Chromium(Browser):
         return ChromiumVisitor(self._running.new_context())
 
     def quit(self) -> None:
-        self._running.new_browser_cdp_session().send("Browser.close")
+        self._running.close()
+
+    def terminate(self) -> None:
+        raise NotImplementedError("playwright owns this one's process: launch it on a screen")
+
+
+class ChromiumOnScreen(Chromium):
+    def __init__(self, running: PlaywrightBrowser, child: Child, address: str) -> None:
+        super().__init__(running)
+        self._child = child
+        self._address = address
+
+    def new_visitor(self) -> "ChromiumVisitor":
+        """The one whose profile it is, before the tab that it opens with."""
+        return OnlyVisitor(self._running.contexts[0])
+
+    def quit(self) -> None:
+        self.let_go()
+        with connect(self._address) as socket, suppress(ConnectionClosed):
+            socket.send(json.dumps({"id": 1, "method": "Browser.close"}))
+            socket.recv(timeout=30)
+        self._await_end()
+
+    def terminate(self) -> None:
+        self.let_go()
+        os.kill(self._child.pid, signal.SIGTERM)
+        self._await_end()
+
+    @contextmanager
+    def discards_page(self) -> Iterator[DiscardsPage]:
+        """Freezes and discards tabs, once `let_go` is called: those that are driven are spared."""
+        open_discards_page(self._running.contexts[0])
+        with discards_page(self._address) as page:
+            yield page
+
+    def let_go(self) -> None:
+        """Playwright has pages believe that they are in front, whatever happens to them: they would miss their end."""
+        self._running.close()
+
+    def _await_end(self) -> None:
+        await_condition("ending Chromium", lambda: not self._child.is_running, seconds=30, explain=self._child.output)
 
 
 class ChromiumVisitor(Visitor):
@@ -40,6 +119,15 @@ class ChromiumVisitor(Visitor):
     def _open_tab(self) -> "ChromiumTab":
         return ChromiumTab(self.context.new_page())
 
+    def _open_window(self) -> "ChromiumTab":
+        session = self.context.new_cdp_session(self.context.pages[0])
+        context_id = session.send("Target.getTargetInfo")["targetInfo"].get("browserContextId")
+        with self.context.expect_page() as opened:
+            session.send(
+                "Target.createTarget", {"url": "about:blank", "newWindow": True, "browserContextId": context_id}
+            )
+        return ChromiumTab(opened.value)
+
     def set_offline(self, is_offline: bool) -> None:
         try:
             self.context.set_offline(is_offline)
@@ -48,6 +136,11 @@ class ChromiumVisitor(Visitor):
 
     def close(self) -> None:
         self.context.close()
+
+
+class OnlyVisitor(ChromiumVisitor):
+    def _open_tab(self) -> "ChromiumTab":
+        return ChromiumTab(self.context.new_page() if self.tabs else self.context.pages[0])
 
 
 class ChromiumTab(Tab):
@@ -75,6 +168,10 @@ class ChromiumTab(Tab):
     def close(self) -> None:
         self.page.close(run_before_unload=True)
 
+    def close_window(self) -> None:
+        self.page.close(run_before_unload=True)  # the only tab in it
+
     def crash(self) -> None:
         with self.page.expect_event("crash"), suppress(PlaywrightError):  # the page is gone, as it should be
             self.page.goto("chrome://crash", timeout=5_000)
+        self.page.close()  # what is left of it could not be told that the network is off

@@ -34,6 +34,10 @@ class Tab(ABC):
         """Close the tab as a person does: the page may say its farewell."""
 
     @abstractmethod
+    def close_window(self) -> None:
+        """Close the window that the tab is in, as a person does. With the last one the browser ends."""
+
+    @abstractmethod
     def crash(self) -> None:
         """End the tab's process: none of the page's events fire."""
 
@@ -76,8 +80,17 @@ class Visitor(ABC):
         self.tabs.append(tab)
         return tab
 
+    def new_window(self) -> Tab:
+        """A tab alone in a window of its own."""
+        tab = self._open_window()
+        self.tabs.append(tab)
+        return tab
+
     @abstractmethod
     def _open_tab(self) -> Tab: ...
+
+    @abstractmethod
+    def _open_window(self) -> Tab: ...
 
     @abstractmethod
     def set_offline(self, is_offline: bool) -> None:
@@ -97,7 +110,15 @@ class Browser(ABC):
 
     @abstractmethod
     def quit(self) -> None:
-        """End the browser as its menu does: the pages may say their farewells."""
+        """End the browser by its driver's command, and wait until it has ended."""
+
+    def quit_by_menu(self) -> None:
+        """As a person does; not every driver can."""
+        raise NotImplementedError(f"the menu of {self.engine} is out of its driver's reach")
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """End the browser by SIGTERM, as a logout does, and wait until it has ended."""
 
 
 def descendants_of(pid: int) -> list[int]:

@@ -107,12 +107,27 @@ class Firefox(Browser):
         return FirefoxVisitor(self)
 
     def quit(self) -> None:
+        with suppress(ConnectionClosed):
+            self.command("browser.close")
+        self.await_end()
+
+    def quit_by_menu(self) -> None:
         self.in_window("goQuitApplication({ ctrlKey: true })")
+        self.await_end()
+
+    def terminate(self) -> None:
+        os.kill(self._child.pid, signal.SIGTERM)
+        self.await_end()
+
+    def await_end(self) -> None:
         await_condition("quitting Firefox", lambda: not self._child.is_running, seconds=30, explain=self._child.output)
 
+    def windows(self) -> int:
+        return len(self.command("browsingContext.getTree", **{"moz:scope": "chrome"})["contexts"])
+
     def in_window(self, script: str) -> None:
-        """Run a function of Firefox's own window, as its menus and shortcuts do."""
-        [window, *_] = self.command("browsingContext.getTree", **{"moz:scope": "chrome"})["contexts"]
+        """Run a function of Firefox's own newest window, as its menus and shortcuts do."""
+        [*_, window] = self.command("browsingContext.getTree", **{"moz:scope": "chrome"})["contexts"]
         with suppress(ConnectionClosed):
             self.command(
                 "script.evaluate",
@@ -137,7 +152,13 @@ class FirefoxVisitor(Visitor):
         self._context = browser.command("browser.createUserContext")["userContext"]
 
     def _open_tab(self) -> "FirefoxTab":
-        created = self.browser.command("browsingContext.create", type="tab", userContext=self._context)
+        return self._open("tab")
+
+    def _open_window(self) -> "FirefoxTab":
+        return self._open("window")
+
+    def _open(self, kind: str) -> "FirefoxTab":
+        created = self.browser.command("browsingContext.create", type=kind, userContext=self._context)
         return FirefoxTab(self.browser, created["context"])
 
     def set_offline(self, is_offline: bool) -> None:
@@ -184,6 +205,14 @@ class FirefoxTab(Tab):
         self.browser.command("browsingContext.activate", context=self._context)
         self.browser.in_window("BrowserCommands.closeTabOrWindow({})")
         await_condition("closing a tab", self._is_closed, seconds=30, explain=str)
+
+    def close_window(self) -> None:
+        is_last = self.browser.windows() == 1
+        self.browser.in_window("BrowserCommands.tryToCloseWindow({})")
+        if is_last:
+            self.browser.await_end()
+        else:
+            await_condition("closing a window", self._is_closed, seconds=30, explain=str)
 
     def _is_closed(self) -> bool:
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called, descendants_of
+from local_stack.browsers.screen import open_screen
 from local_stack.places import bare_environment
 from local_stack.processes import Child, await_condition
 
@@ -47,23 +48,9 @@ class WebKit(Browser):
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._children = ExitStack()
+        self._opened = ExitStack()
         self._visitors: list[WebKitVisitor] = []
-        self.display = self._open_screen()
-
-    def _open_screen(self) -> str:
-        reader, writer = os.pipe()
-        screen = Child(
-            "Xvfb",
-            [str(shutil.which("Xvfb")), "-displayfd", str(writer), "-screen", "0", "1400x1000x24", "-nolisten", "tcp"],
-            log=self.home / "screen.log",
-            environment=bare_environment(HOME=str(self.home)),
-            pass_fds=[writer],
-        )
-        self._children.callback(screen.stop)
-        os.close(writer)
-        with os.fdopen(reader) as numbers:
-            return f":{numbers.readline().strip()}"
+        self.display = self._opened.enter_context(open_screen(home))
 
     def new_visitor(self) -> "WebKitVisitor":
         visitor = WebKitVisitor(self)
@@ -75,9 +62,13 @@ class WebKit(Browser):
             visitor.close()
         self._visitors.clear()
 
+    def terminate(self) -> None:
+        for visitor in self._visitors:
+            visitor.terminate()
+
     def stop(self) -> None:
         self.quit()
-        self._children.close()
+        self._opened.close()
 
 
 class WebKitVisitor(Visitor):
@@ -121,10 +112,23 @@ class WebKitVisitor(Visitor):
             self._current = handle
 
     def _open_tab(self) -> "WebKitTab":
+        return self._open("tab")
+
+    def _open_window(self) -> "WebKitTab":
+        return self._open("window")
+
+    def _open(self, kind: str) -> "WebKitTab":
         if self._is_fresh:
             self._is_fresh = False
             return WebKitTab(self, self.command("GET", "window"))
-        return WebKitTab(self, self.command("POST", "window/new", type="tab")["handle"])
+        return WebKitTab(self, self.command("POST", "window/new", type=kind)["handle"])
+
+    def close_window(self, handle: str) -> None:
+        self.switch_to(handle)
+        left: list[str] = self.command("DELETE", "window")
+        self._current = ""
+        if left:
+            self.switch_to(left[0])
 
     def close_tab(self, handle: str) -> None:
         self.switch_to(handle)
@@ -141,10 +145,21 @@ class WebKitVisitor(Visitor):
         raise NotImplementedError("WebKit's driver cannot cut the network off: let the proxy fail instead")
 
     def kill_pages(self) -> None:
+        for pid in self._processes("WebKitWebProcess"):
+            os.kill(pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        for pid in self._processes("MiniBrowser"):
+            os.kill(pid, signal.SIGTERM)
+        await_condition("ending WebKit", lambda: not self._processes("MiniBrowser"), seconds=30, explain=str)
+
+    def _processes(self, program: str) -> list[int]:
+        found = []
         for pid in descendants_of(self._driver.pid):
             with suppress(OSError):
-                if b"WebKitWebProcess" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+                if program.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
 
     def close(self) -> None:
         if self._http.is_closed:
@@ -191,6 +206,9 @@ class WebKitTab(Tab):
 
     def close(self) -> None:
         self._visitor.close_tab(self._handle)
+
+    def close_window(self) -> None:
+        self._visitor.close_window(self._handle)
 
     def crash(self) -> None:
         self._visitor.kill_pages()

@@ -1,5 +1,7 @@
 """A visitor's widget and its calls, however the visit ends."""
 
+import time
+
 import pytest
 
 from local_stack.browsers import Tab, Visitor
@@ -132,16 +134,52 @@ def test_switching_tabs_flushes_and_ends_nothing(
         proxy.await_requests(2)
         tab.wait_for_function("performance.getEntriesByType('resource').length >= 3")
 
-    tab.evaluate(
-        """() => {
-            Object.defineProperty(document, "hidden", { value: true, configurable: true });
-            document.dispatchEvent(new Event("visibilitychange"));
-        }"""
-    )
+    tab.evaluate(HIDE)
 
     ledger.wait_for("widget_load", "call_start")
     [call] = ledger.calls()
     assert call["outcome"] == "open"
+
+
+HIDE = """() => {
+    Object.defineProperty(document, "hidden", { value: true, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_a_page_that_is_killed_once_it_was_hidden_is_billed_until_then(
+    tab: Tab, site: DemoSite, ledger: Ledger
+) -> None:
+    """As phones do, and Chromium when a program quits it: nothing but the change of visibility is seen."""
+    tab.goto(site.address())
+    began = time.monotonic()
+    tab.click("#start")
+    ledger.wait_until(lambda events: len(events) == 3)
+    time.sleep(1)  # the call's length
+
+    tab.evaluate(HIDE)
+    length = time.monotonic() - began
+    ledger.wait_until(lambda events: len(events) == 4)
+    tab.crash()
+
+    ledger.db.execute("select complete_stale_sessions('0')")
+    [call] = ledger.calls()
+    assert call["evidence"] == "heartbeat"
+    assert 1 <= call["duration_seconds"] <= length
+
+
+def test_nothing_follows_the_farewell(tab: Tab, site: DemoSite, ledger: Ledger) -> None:
+    """A page is hidden once more after pagehide; a heartbeat then would say that the call goes on."""
+    tab.goto(site.address())
+    tab.click("#start")
+    ledger.wait_until(lambda events: len(events) == 3)
+
+    tab.evaluate("void dispatchEvent(new Event('pagehide'))")
+    tab.evaluate(HIDE)
+    tab.evaluate("void widgetUsage.open()")
+
+    events = ledger.wait_until(lambda events: any(event["event_type"] == "widget_open" for event in events))
+    assert [event["event_type"] for event in events[2:]] == ["call_heartbeat", "call_end", "widget_open"]
 
 
 def test_a_call_that_breaks_off_at_once_is_not_billed_for_half_an_hour(

@@ -255,23 +255,3 @@ def test_a_request_that_the_back_forward_cache_swallowed(
     tab.click("#end")
 
     ledger.wait_for("widget_load", "call_start", "call_end", "call_end", seconds=15)
-
-
-def test_a_page_that_freezes_for_a_moment_goes_on(browser: Browser, tab: Tab, site: DemoSite, ledger: Ledger) -> None:
-    """A frozen tab is silent; for less than ten intervals that is no end."""
-    if browser.engine != "chromium":
-        pytest.skip("only Chromium freezes pages on demand")
-    from local_stack.browsers.chromium import ChromiumTab
-
-    assert isinstance(tab, ChromiumTab)
-    tab.goto(site.address(heartbeat_seconds=1))
-    start_call(tab, ledger)
-    lifecycle = tab.page.context.new_cdp_session(tab.page)
-
-    lifecycle.send("Page.setWebLifecycleState", {"state": "frozen"})
-    time.sleep(2)
-    lifecycle.send("Page.setWebLifecycleState", {"state": "active"})
-    tab.evaluate("void tested.end()")
-
-    [*_, end] = ledger.wait_for("widget_load", "call_start", "call_end")
-    assert "cause" not in (end["properties"] or {})

@@ -222,7 +222,8 @@ def test_ten_thousand_events_in_a_burst(tab: Tab, site: DemoSite, ledger: Ledger
         assert row is not None
         return int(row["count"])
 
-    deadline = time.monotonic() + 60
+    # Five are enough for it on a quiet machine; Firefox takes more than thirty where a body is refused for its size.
+    deadline = time.monotonic() + 25
     while count() < 10_001 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert count() == 10_001
@@ -242,12 +243,12 @@ def test_a_farewell_over_the_limit_sends_the_calls_end_first(
         tab.wait_for_function("performance.getEntriesByType('resource').length >= 2")
 
     tab.close()
-    first = ledger.wait_until(lambda events: len(events) > 0)
+    # Not the first to arrive: a tab loses the focus before it is closed, and sends what waits then, too.
+    first = ledger.wait_until(lambda events: any(event["event_type"] == "call_end" for event in events))
     visitor.new_tab().goto(site.address())
 
-    assert first[-1]["event_type"] == "call_end"
     assert len(first) < 303
-    ledger.wait_until(lambda events: len(events) == 305)
+    ledger.wait_until(lambda events: [event["event_type"] for event in events].count("widget_open") == 300)
 
 
 def test_the_storage_is_bounded(

@@ -40,7 +40,7 @@ export const createQueue = (namespace: string) => {
     if (onSettled) onSettled();
   };
 
-  const enqueue = (event: UsageEvent, onSettled?: OnSettled, age = 0, wall = Date.now() - age): void => {
+  const enqueue = (event: UsageEvent, onSettled?: OnSettled, age = 0, wall = Date.now() - age): undefined => {
     const name = namespace + event.event_id;
     const entry: Entry = [event, wall, performance.now() - age, onSettled];
     waiting.set(name, entry);
@@ -62,7 +62,7 @@ export const createQueue = (namespace: string) => {
           const age = Date.now() - wall;
           // The other page's monotonic clock means nothing here: count on from what the wall clock says now. If that has
           // since been put back, the age is unknown: too long a one ends a call too early, never too late.
-          return age < WEEK && (enqueue(event, 0, age < -6e4 ? 5e8 : age, wall), true);
+          return age < WEEK && !enqueue(event, 0, age < -6e4 ? 5e8 : age, wall);
         })()
       )
         settle(name);
@@ -77,8 +77,8 @@ export const createQueue = (namespace: string) => {
       // The monotonic clock is blind to a sleeping laptop, the wall clock to its own corrections. Where they disagree,
       // the age that bills less is taken (of a start the shorter, of an end the longer), unless the wall clock jumped
       // beyond belief.
-      const age = Date.now() - wall;
       const awake = performance.now() - monotonic;
+      const age = Date.now() - wall;
       const item = JSON.stringify({
         ...event,
         age_ms: Math.round(
@@ -89,8 +89,8 @@ export const createQueue = (namespace: string) => {
         .replace(/(\\\\)|\\u(?:0000|d...)|"properties":{},/g, "$1");
       limit -= encodeURIComponent(item).length;
       if (limit < 0 && names[0]) break;
-      names.push(name);
       items.push(item);
+      names.push(name);
     }
     return names[0] && ([names, new URLSearchParams({ events: "[" + items + "]" })] as const);
   });

@@ -9,7 +9,7 @@ import { uuid7 } from "./uuid7";
 type Sign = (type: EventType, staysOpen?: boolean, cause?: unknown) => void;
 
 /** "false", undefined, null, "no", "0" and "off" are not. */
-const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag as string);
+export const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag as string);
 
 const create = (given: Partial<TrackerOptions> = {}): Tracker => {
   const isActive =
@@ -22,7 +22,7 @@ const create = (given: Partial<TrackerOptions> = {}): Tracker => {
   const { send, flush } = createSender(given, adopt, nextBatch, settle, roundTrip);
   let seq = 0;
   let loads = 0;
-  let hasLeft: boolean | undefined;
+  let hasLeft: string | 0 | 1 | undefined; // why, once the ends are queued; 1 once they are sent, too
 
   const record = (type: EventType, callId?: string, onSettled?: (() => void) | 0, cause?: unknown, age?: number): void => {
     if (isActive)
@@ -47,7 +47,7 @@ const create = (given: Partial<TrackerOptions> = {}): Tracker => {
     if ((document as Document & { prerendering?: boolean }).prerendering)
       document.addEventListener("prerenderingchange", () => act(work));
     else {
-      hasLeft = false;
+      hasLeft = 0;
       work();
       send();
     }
@@ -59,27 +59,32 @@ const create = (given: Partial<TrackerOptions> = {}): Tracker => {
       record(type);
   };
 
-  const sendAtOnce = () => send(true);
   const flushNow = (): void => act(flush);
 
-  const leave = safely((): void => {
-    if (!hasLeft) {
-      calls.forEach((sign) => sign("call_end", true, "pagehide"));
-      sendAtOnce();
-      hasLeft = true;
+  /**
+   * The calls' end if there is a cause, else a sign of life; nothing once the page has been left, as a heartbeat after
+   * the end would revoke it. Where Firefox kills it half-way, the next time sends what this one queued.
+   */
+  const hide = safely((cause?: string): void => {
+    if (hasLeft != 1) {
+      if (!hasLeft) calls.forEach((sign) => sign(cause ? "call_end" : "call_heartbeat", true, cause));
+      hasLeft = cause;
+      send(true);
+      hasLeft = cause && 1;
     }
   });
 
   if (isActive) {
     // On iOS the list of tabs may fire neither pagehide nor visibilitychange, but it does fire blur.
-    addEventListener("blur", sendAtOnce);
-    // The most reliable last sign, but a mere switch of tabs gives it too: the call goes on.
-    document.addEventListener("visibilitychange", sendAtOnce);
+    addEventListener("blur", () => send(true));
+    // The most reliable last sign, and the only one where a phone's or a quitting browser's page is killed; but a mere
+    // switch of tabs gives it too: the call goes on, with a heartbeat that ends it here if nothing follows.
+    document.addEventListener("visibilitychange", () => hide());
     // Not `unload`, which would cost the page its back/forward cache. If the page comes back from there, the calls are
     // still open here: their heartbeats go on, and their real end, being later, outranks this one.
     // Four times, as Firefox kills the first function that runs once the last tab of a process is being closed
     // (dom.abort_script_on_child_shutdown): the next one says what that one could not.
-    for (const _ of "1234") addEventListener("pagehide", () => leave());
+    for (const _ of "0000") addEventListener("pagehide", () => hide("pagehide"));
     addEventListener("pageshow", (event) => event.persisted && flushNow());
     addEventListener("online", flushNow);
     flushNow();

@@ -9,6 +9,6 @@ const digit = (): string =>
 export const uuid7 = safely((): string =>
   // A page may have replaced the clock: an id must come out all the same.
   ((2 ** 48 + (Date.now() || 0)).toString(16).slice(-12) + "-7xxx-8xxx-xxxxxxxxxxxx")
-    .replace(/^.{8}/, "$&-")
+    .replace(/.{8}/, "$&-")
     .replace(/x/g, digit),
 );

@@ -20,11 +20,14 @@ begin
     ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
     ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
   return query
+  select 'widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()'
+  where exists (select from widget_internal.alert_settings);
+  return query
   select h ->> 'name', h ->> 'schedule', h ->> 'command' from widget_internal.call_hooks('jobs') h;
 end
 $$;
 
-comment on function widget_internal.scheduled_jobs() is 'The jobs that the migrations schedule, as cron.schedule() takes them.';
+comment on function widget_internal.scheduled_jobs() is 'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them.';
 
 
 create function widget_internal.job_alarms()
