@@ -32,7 +32,7 @@ def record() -> dict[str, list[Event]]:
         with psycopg.connect(stack.database_url, autocommit=True) as db:
             row = db.execute("insert into widgets (allowed_domains) values ('{*}') returning id").fetchone()
         assert row is not None
-        options = {"widget_id": row[0], "heartbeatSeconds": HEARTBEAT_SECONDS}
+        options = {"widget_id": row[0], "heartbeat_seconds": HEARTBEAT_SECONDS}
 
         def wait_for(*types: str) -> None:
             _await(lambda: types in _sent(proxy), f"a request of {', '.join(types)}")
