@@ -92,13 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"peak memory {moved.peak_megabytes:.0f} MB"
         )
         db.execute("vacuum widget_internal.call_states")
-        states = number(db, "select pg_total_relation_size('widget_internal.call_states')")
+        size_of_states = "select pg_total_relation_size('widget_internal.call_states')"
+        states = number(db, size_of_states)
+        db.execute("vacuum full widget_internal.call_states")
+        compact_states = number(db, size_of_states)
         lines = number(db, "select pg_total_relation_size('public.widget_statement_lines')")
         for what, rows, size in (
             ("an event in the ledger, with its indexes", options.events, ledger),
             ("an event in Parquet", options.events, stored(folder, "events")),
             ("a call in Parquet", sessions, stored(folder, "calls")),
-            ("a call that stays in Postgres, with its indexes", sessions, states),
+            ("a call that stays in Postgres, with its indexes, just after the move", sessions, states),
+            ("the same without the space that later calls fill", sessions, compact_states),
             ("its line on a statement, with its indexes", sessions, lines),
         ):
             print(f"{size / rows:8.1f} bytes: {what}")
