@@ -158,8 +158,8 @@ def test_a_page_that_is_killed_once_it_was_hidden_is_billed_until_then(
     time.sleep(1)  # the call's length
 
     tab.evaluate(HIDE)
-    length = time.monotonic() - began
     ledger.wait_until(lambda events: len(events) == 4)
+    length = time.monotonic() - began
     tab.crash()
 
     ledger.db.execute("select complete_stale_sessions('0')")
