@@ -248,6 +248,34 @@ def test_r5_the_longest_duration_is_a_setting(db: Connection, widget_id: UUID) -
     assert found == [5 * 3600, 3600, 4 * 3600]
 
 
+@pytest.mark.parametrize("setting", ["max_call_duration", "assumed_call_duration"])
+@pytest.mark.parametrize("value", ["1 day", "169 hours", "300000 years"])
+def test_r5_lengths_are_hours_that_every_call_can_have(db: Connection, setting: str, value: str) -> None:
+    """A day differs by the session's time zone, and a moment past the calendar's end would refuse all ends of calls."""
+    with pytest.raises(psycopg.errors.CheckViolation, match="call_durations_are"):
+        db.execute(f"update widget_internal.settings set {setting} = '{value}'".encode())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from widget_calls",
+        "update widget_calls set ended_at = started_at",
+        "insert into widget_calls (widget_id, session_id, call_id) select widget_id, 'other', 'other' from widget_calls",
+        "delete from widget_internal.settings",
+        "truncate widget_internal.settings",
+    ],
+)
+def test_what_a_bill_rests_on_is_not_lost_by_hand(db: Connection, widget_id: UUID, statement: str) -> None:
+    """Even under its owner's hands: calls follow from events alone, and settings are there."""
+    record(db, widget_id, "s", "call_start", at(0))
+
+    with db.transaction(force_rollback=True), pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        db.execute(statement.encode())
+
+    assert durations(db, widget_id) == [None]
+
+
 @pytest.mark.parametrize(
     ("ends", "outcome", "evidence"),
     [
