@@ -269,3 +269,31 @@ $$;
 comment on function widget_internal.widget_calls_differences() is
   'Calls whose state is not what the ledger gives, each with [started_at, ended_at, outcome, evidence] as kept and as '
   'computed; calls whose events the archive took are left out. Good: no rows. Reads the whole ledger.';
+
+
+create function widget_internal.rebuild_calls()
+returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_widget record;
+  v_sessions bigint := 0;
+begin
+  for v_widget in
+    select d.widget_id, array_agg(distinct d.session_id) as session_ids
+    from widget_internal.widget_calls_differences() d
+    group by d.widget_id
+  loop
+    -- No event may come between the look at the ledger and what is written for it.
+    perform pg_advisory_xact_lock(widget_internal.receipts_key());
+    perform widget_internal.rejoin_sessions(v_widget.widget_id, v_widget.session_ids, '-infinity', 'infinity');
+    v_sessions := v_sessions + cardinality(v_widget.session_ids);
+  end loop;
+  return v_sessions;
+end
+$$;
+
+comment on function widget_internal.rebuild_calls() is
+  'Computes the calls of all sessions anew that widget_calls_differences() names, as after a time with disabled triggers, '
+  'and returns how many sessions these were. Reads the whole ledger; events wait until it is done.';
