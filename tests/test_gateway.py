@@ -199,7 +199,7 @@ def test_retry_after_is_a_header_that_pages_cannot_read(rest: httpx.Client) -> N
     assert "retry-after" not in answer.headers["access-control-expose-headers"].lower()
 
 
-@pytest.mark.parametrize(("method", "status"), [("GET", 405), ("PUT", 405), ("DELETE", 405)])
+@pytest.mark.parametrize(("method", "status"), [("GET", 405), ("HEAD", 405), ("PUT", 405), ("DELETE", 405)])
 def test_methods_that_write_nothing(rest: httpx.Client, method: str, status: int) -> None:
     assert rest.request(method, "/rpc/hit").status_code == status
 

@@ -261,7 +261,7 @@ def test_r5_lengths_are_hours_that_every_call_can_have(db: Connection, setting: 
     [
         "delete from widget_calls",
         "update widget_calls set ended_at = started_at",
-        "insert into widget_calls (widget_id, session_id, call_id) select widget_id, 'other', 'other' from widget_calls",
+        "insert into widget_calls (widget_id, session_id, call_id) select widget_id, 'b', 'b' from widget_calls",
         "delete from widget_internal.settings",
         "truncate widget_internal.settings",
     ],
@@ -327,6 +327,36 @@ def test_any_order_of_arrival_gives_the_same_calls(db: Connection, new_widget: N
                 record(db, widget_id, "s", **HISTORY[index], id=ids[index])
             found = calls_of(db, widget_id)
         assert [(c["call_id"], c["started_at"], c["ended_at"], c["outcome"]) for c in found] == expected, order
+
+
+def test_r4_a_session_of_many_unnamed_calls_costs_no_more(db: Connection, widget_id: UUID) -> None:
+    """One session for all of a sender's calls: an event reads the calls around it, not all of them, at either end."""
+    read = """
+        select idx_tup_fetch + seq_tup_read as rows from pg_stat_xact_all_tables
+        where relid = 'public.widget_analytics'::regclass
+    """
+    with db.transaction(force_rollback=True):
+        db.execute(
+            """
+            insert into public.widget_analytics (widget_id, session_id, event_type, "timestamp")
+            select %s, 's', t.type, %s + n * interval '1 minute' + t.after
+            from generate_series(1, 500) n
+            cross join (values ('call_start', interval '0'), ('call_end', interval '5 s')) t (type, after)
+            """,
+            [widget_id, at(0)],
+        )
+        before = db.execute(read).fetchone()
+        for seconds in (250 * 60 + 10, 600 * 60):
+            record(db, widget_id, "s", "call_end", at(seconds))
+        record(db, widget_id, "s", "call_start", at(30))
+        after = db.execute(read).fetchone()
+
+        lengths = durations(db, widget_id)
+
+    assert before is not None
+    assert after is not None
+    assert after["rows"] - before["rows"] < 50
+    assert sorted(length for length in lengths if length is not None) == [*[5] * 498, 10, 100 * 60]
 
 
 def test_calls_are_kept_however_events_come_in(db: Connection, widget_id: UUID) -> None:
