@@ -8,10 +8,12 @@ begin
     raise exception 'this project has events or closed months: restore into one that has none'
       using errcode = 'object_not_in_prerequisite_state';
   end if;
+  alter table widget_internal.settings disable trigger settings_stay;
   for v_table in
     select c.oid from pg_catalog.pg_class c where c.relnamespace = 'widget_internal'::regnamespace and c.relkind in ('r', 'p')
   loop
     execute format('delete from %s', v_table);
   end loop;
+  alter table widget_internal.settings enable trigger settings_stay;
 end
 $$;

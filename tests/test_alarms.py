@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from local_stack.stack import Stack
 from tests.conftest import FreshDatabase
-from tests.support import Connection, clean_up, record
+from tests.support import Connection, calls_of, clean_up, record
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +238,24 @@ def test_rights_that_are_too_wide(db: Connection) -> None:
     assert "execute on function public.complete_stale_sessions(interval) for anon" in message
     db.execute(message.partition(": ")[2].encode())
     assert alarms(db) == {}
+
+
+def test_triggers_that_an_import_left_disabled(db: Connection) -> None:
+    """Events are stored and no call follows; the message names the two statements that bring the calls back."""
+    db.execute("alter table public.widget_analytics disable trigger user")
+    widget_id = new_widget(db)
+    record(db, widget_id, "s", "call_start", hours_ago(2), call_id="c")
+    record(db, widget_id, "s", "call_end", hours_ago(1), call_id="c")
+    assert calls_of(db, widget_id) == []
+
+    message = alarms(db)["trigger_disabled", None]
+
+    assert "triggers of public.widget_analytics are disabled, such as a_ledger_is_kept" in message
+    enable, _, rebuild = message.partition(": ")[2].partition("; then ")
+    db.execute(enable.encode())
+    assert db.execute(rebuild.encode()).fetchall() == [{"rebuild_calls": 1}]
+    assert [round(call["duration_seconds"]) for call in calls_of(db, widget_id)] == [3600]
+    assert "trigger_disabled" not in {alarm for alarm, _ in alarms(db)}
 
 
 def test_the_companys_backend_sees_them_all(db: Connection) -> None:

@@ -62,10 +62,12 @@ def test_a_call_belongs_to_the_month_in_which_it_started(db: Connection, new_wid
         ("UTC", "2024-05"),
     ],
 )
-def test_every_moment_is_in_one_month(db: Connection, zone: str, month: str) -> None:
-    """Around a month's beginning, bounds and the month of a moment agree, whatever the clocks show."""
+@pytest.mark.parametrize("session", ["UTC", "billing"])
+def test_every_moment_is_in_one_month(db: Connection, zone: str, month: str, session: str) -> None:
+    """Around a month's beginning, bounds and the month of a moment agree, in each session's time zone."""
     with db.transaction(force_rollback=True):
         db.execute("update widget_internal.settings set billing_time_zone = %s", [zone])
+        db.execute("select set_config('timezone', %s, true)", [zone if session == "billing" else session])
         moments = db.execute(
             """
             select m.at, m.at >= b.period_start as is_begun, widget_internal.month_of(m.at) = %(month)s::date as is_in

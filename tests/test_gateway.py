@@ -102,6 +102,11 @@ BODIES: dict[str, tuple[str, bytes, dict[str, str], Answer]] = {
     "a form's int": ("double", b"p=21", FORM, (200, 42)),
     "a form's int that is none": ("double", b"p=x", FORM, (400, "22P02")),
     "an object for text": ("echo", b'{"p":{"a":1}}', JSON, (200, '{"a":1}')),
+    "a boolean for text": ("echo", b'{"p":true}', JSON, (200, "true")),
+    "a number for text": ("echo", b'{"p":1.50}', JSON, (200, "1.50")),
+    "a boolean for an int": ("double", b'{"p":true}', JSON, (400, "22P02")),
+    "a fraction for an int": ("double", b'{"p":21.0}', JSON, (400, "22P02")),
+    "half a surrogate pair for text": ("echo", b'{"p":"\\ud800"}', JSON, (400, "22P02")),
     "an array for text": ("echo", b'{"p":[1,2]}', JSON, (200, "[1,2]")),
     "an array of bodies": ("echo", b'[{"p":"first"},{"p":"second"}]', JSON, (200, "first")),
     "no content type": ("echo", b'{"p":"1"}', {}, (200, "1")),
@@ -194,7 +199,7 @@ def test_retry_after_is_a_header_that_pages_cannot_read(rest: httpx.Client) -> N
     assert "retry-after" not in answer.headers["access-control-expose-headers"].lower()
 
 
-@pytest.mark.parametrize(("method", "status"), [("GET", 405), ("PUT", 405), ("DELETE", 405)])
+@pytest.mark.parametrize(("method", "status"), [("GET", 405), ("HEAD", 405), ("PUT", 405), ("DELETE", 405)])
 def test_methods_that_write_nothing(rest: httpx.Client, method: str, status: int) -> None:
     assert rest.request(method, "/rpc/hit").status_code == status
 

@@ -248,6 +248,34 @@ def test_r5_the_longest_duration_is_a_setting(db: Connection, widget_id: UUID) -
     assert found == [5 * 3600, 3600, 4 * 3600]
 
 
+@pytest.mark.parametrize("setting", ["max_call_duration", "assumed_call_duration"])
+@pytest.mark.parametrize("value", ["1 day", "169 hours", "300000 years"])
+def test_r5_lengths_are_hours_that_every_call_can_have(db: Connection, setting: str, value: str) -> None:
+    """A day differs by the session's time zone, and a moment past the calendar's end would refuse all ends of calls."""
+    with pytest.raises(psycopg.errors.CheckViolation, match="call_durations_are"):
+        db.execute(f"update widget_internal.settings set {setting} = '{value}'".encode())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from widget_calls",
+        "update widget_calls set ended_at = started_at",
+        "insert into widget_calls (widget_id, session_id, call_id) select widget_id, 'b', 'b' from widget_calls",
+        "delete from widget_internal.settings",
+        "truncate widget_internal.settings",
+    ],
+)
+def test_what_a_bill_rests_on_is_not_lost_by_hand(db: Connection, widget_id: UUID, statement: str) -> None:
+    """Even under its owner's hands: calls follow from events alone, and settings are there."""
+    record(db, widget_id, "s", "call_start", at(0))
+
+    with db.transaction(force_rollback=True), pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        db.execute(statement.encode())
+
+    assert durations(db, widget_id) == [None]
+
+
 @pytest.mark.parametrize(
     ("ends", "outcome", "evidence"),
     [
@@ -299,6 +327,36 @@ def test_any_order_of_arrival_gives_the_same_calls(db: Connection, new_widget: N
                 record(db, widget_id, "s", **HISTORY[index], id=ids[index])
             found = calls_of(db, widget_id)
         assert [(c["call_id"], c["started_at"], c["ended_at"], c["outcome"]) for c in found] == expected, order
+
+
+def test_r4_a_session_of_many_unnamed_calls_costs_no_more(db: Connection, widget_id: UUID) -> None:
+    """One session for all of a sender's calls: an event reads the calls around it, not all of them, at either end."""
+    read = """
+        select idx_tup_fetch + seq_tup_read as rows from pg_stat_xact_all_tables
+        where relid = 'public.widget_analytics'::regclass
+    """
+    with db.transaction(force_rollback=True):
+        db.execute(
+            """
+            insert into public.widget_analytics (widget_id, session_id, event_type, "timestamp")
+            select %s, 's', t.type, %s + n * interval '1 minute' + t.after
+            from generate_series(1, 500) n
+            cross join (values ('call_start', interval '0'), ('call_end', interval '5 s')) t (type, after)
+            """,
+            [widget_id, at(0)],
+        )
+        before = db.execute(read).fetchone()
+        for seconds in (250 * 60 + 10, 600 * 60):
+            record(db, widget_id, "s", "call_end", at(seconds))
+        record(db, widget_id, "s", "call_start", at(30))
+        after = db.execute(read).fetchone()
+
+        lengths = durations(db, widget_id)
+
+    assert before is not None
+    assert after is not None
+    assert after["rows"] - before["rows"] < 50
+    assert sorted(length for length in lengths if length is not None) == [*[5] * 498, 10, 100 * 60]
 
 
 def test_calls_are_kept_however_events_come_in(db: Connection, widget_id: UUID) -> None:

@@ -35,6 +35,7 @@ export async function withParameters(request, functions) {
   } else if (kind === "application/json") {
     if (!isUtf8(bytes)) return refused("PGRST102", "Empty or invalid json");
     body = jsonFields(body, types, url.searchParams.get("columns")?.split(",")) ?? body;
+    if (body instanceof Response) return body;
   } else return new Request(url, { method: "POST", headers, body: bytes });
 
   headers.set("Content-Type", "application/json");
@@ -53,22 +54,26 @@ function formFields(text) {
   return new Map([...new URLSearchParams(text)].map(([name, value]) => [name, value.split("\0", 1)[0]]));
 }
 
-// Of an array the first object, of the object the columns asked for, and what is meant for a parameter of JSON or text
-// as the text that it is. Undefined where there is no object, or one that is nested too deep.
+// Of an array the first object, of the object the columns asked for, and what is not cast by the library as Postgres's
+// JSON casts it, as the text that it is. Undefined where there is no object, or one that is nested too deep; the
+// answer to half a surrogate pair.
 function jsonFields(body, types, columns) {
   try {
     const parsed = JSON.parse(body, exactly);
     const object = Array.isArray(parsed) ? parsed[0] : parsed;
     if (typeof object !== "object" || object === null) return undefined;
-    const fields = Object.entries(object)
-      .filter(([name]) => columns?.includes(name) ?? true)
-      .map(([name, value]) => [name, isText(types[name], value) ? JSON.stringify(value) : value]);
-    return JSON.stringify(Object.fromEntries(fields));
+    const fields = Object.entries(object).filter(([name]) => columns?.includes(name) ?? true);
+    if (fields.some(([, value]) => typeof value === "string" && !value.isWellFormed())) {
+      return refused("22P02", "invalid input syntax for type json", "Unicode low surrogate must follow a high surrogate.");
+    }
+    const texts = fields.map(([name, value]) => [name, isText(types[name], value) ? JSON.stringify(value) : value]);
+    return JSON.stringify(Object.fromEntries(texts));
   } catch {
     return undefined;
   }
 }
 
 function isText(type, value) {
-  return value !== null && (JSON_TYPES.includes(type) || (type === "text" && typeof value === "object"));
+  const isScalar = ["boolean", "number"].includes(typeof value) || JSON.isRawJSON(value);
+  return value !== null && (JSON_TYPES.includes(type) || (type === "text" && typeof value === "object") || isScalar);
 }

@@ -14,14 +14,20 @@ create table widget_internal.settings (
   assumed_call_duration interval not null default '30 minutes',
   constraint settings_are_one_row check (only_row),
   constraint max_call_duration_is_positive check (max_call_duration > interval '0'),
-  constraint assumed_call_duration_is_not_negative check (assumed_call_duration >= interval '0')
+  constraint assumed_call_duration_is_not_negative check (assumed_call_duration >= interval '0'),
+  constraint call_durations_are_at_most_168_hours
+    check (greatest(max_call_duration, assumed_call_duration) <= interval '168 hours'),
+  -- A day has 23 to 25 hours, as the session's time zone has it: a bill must not depend on that.
+  constraint call_durations_are_in_hours_not_days
+    check (date_trunc('day', max_call_duration) = interval '0' and date_trunc('day', assumed_call_duration) = interval '0')
 );
 
 comment on table widget_internal.settings is
   'Settings, in exactly one row. Each set of the schema adds its own columns.';
-comment on column widget_internal.settings.max_call_duration is 'No call ends later than this after its start.';
+comment on column widget_internal.settings.max_call_duration is
+  'No call ends later than this after its start. In hours, 168 at most.';
 comment on column widget_internal.settings.assumed_call_duration is
-  'The assumed length of a call that has a start, and neither an end nor a heartbeat.';
+  'The assumed length of a call that has a start, and neither an end nor a heartbeat. In hours, 168 at most.';
 
 alter table widget_internal.settings enable row level security;
 
@@ -81,6 +87,25 @@ $$;
 comment on function widget_internal.refuse_visitors() is
   'Raises 42501 where the request runs as anon or authenticated. A function that only the company may call runs this '
   'in its body, so that it stays closed where a restore brings the platform''s default grants back.';
+
+
+create function widget_internal.refuse_change()
+returns trigger
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception '%', tg_argv[0] using errcode = 'object_not_in_prerequisite_state', hint = tg_argv[1];
+end
+$$;
+
+comment on function widget_internal.refuse_change() is
+  'Refuses what its trigger is on, also to the owner, with the trigger''s two arguments as message and hint.';
+
+create trigger settings_stay before delete or truncate on widget_internal.settings
+  for each statement execute function widget_internal.refuse_change(
+    'the settings are one row, without which there is no bill', 'Update it. A column''s default: set … = default.'
+  );
 
 
 -- The moment of receipt is read under a lock that the writer holds until it commits. A cut-off takes that lock alone,

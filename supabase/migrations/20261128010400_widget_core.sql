@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/90_rights.sql.
+-- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/19_comparing.sql, schemas/1_core/90_rights.sql.
 
 -- The ledger: events as they were reported. Rows are only ever added; calls and bills follow from them.
 
@@ -102,10 +102,11 @@ create index widget_analytics_widget_id_timestamp_idx on public.widget_analytics
 comment on index public.widget_analytics_widget_id_timestamp_idx is
   'Serves "what did this widget send, latest first", the story of one call, and the foreign key to widgets.';
 
-create index widget_analytics_unnamed_calls_idx on public.widget_analytics (widget_id, session_id)
+create index widget_analytics_unnamed_calls_idx on public.widget_analytics (widget_id, session_id, "timestamp")
   where call_id is null and event_type like 'call\_%';
 comment on index public.widget_analytics_unnamed_calls_idx is
-  'Serves matched_claims(): the call events of one session that name no call. Events that name theirs are not in it.';
+  'Serves matched_claims(): the call events of one session that name no call, around a moment. Events that name theirs '
+  'are not in it.';
 
 alter table public.widget_analytics enable row level security;
 
@@ -327,6 +328,12 @@ comment on column public.widget_calls.evidence is
   'What the end rests on: observed (browser or server), provider, operator, heartbeat (the last sign of life) or '
   'assumed (no sign after the start); null while open.';
 
+-- Otherwise PostgreSQL would write through the view: a call would be gone, or another one, while its events stay.
+create trigger calls_follow_from_events instead of insert or update or delete on public.widget_calls
+  for each row execute function widget_internal.refuse_change(
+    'a call is what its events say', 'Change the events, or call correct_widget_call().'
+  );
+
 
 create function widget_internal.settle_calls_on_change()
 returns trigger
@@ -386,7 +393,8 @@ comment on function widget_internal.hold_sessions(uuid[], text[]) is
 
 
 create function widget_internal.matched_claims(
-  widget_ids uuid[], session_ids text[], as_of timestamptz default 'infinity'
+  widget_ids uuid[], session_ids text[], as_of timestamptz default 'infinity',
+  from_ats timestamptz[] default null, to_ats timestamptz[] default null
 )
 returns table (
   widget_id uuid, session_id text, call_id text, start_claim bigint[], heartbeat_at timestamptz, end_claim bigint[],
@@ -401,15 +409,34 @@ begin
   return query
   -- On equal times the sender's running number decides; without one the start comes first, as no end precedes its start.
   with numbered as (
-    select e.*, count(*) filter (where e.event_type = 'call_start') over (
+    select e.*, w.to_at as window_end, count(*) filter (where e.event_type = 'call_start') over (
       partition by e.widget_id, e.session_id
       order by e."timestamp", coalesce(e.seq, 0), e.event_type <> 'call_start', e.id
     ) as call_number
-    from unnest(matched_claims.widget_ids, matched_claims.session_ids) s (widget_id, session_id)
+    from unnest(
+      matched_claims.widget_ids, matched_claims.session_ids, matched_claims.from_ats, matched_claims.to_ats
+    ) s (widget_id, session_id, from_at, to_at)
+    -- From the call before to the call after: a session of many calls must not be read as a whole for each event.
+    cross join lateral (
+      select
+        coalesce((
+          select a."timestamp" from public.widget_analytics a
+          where a.widget_id = s.widget_id and a.session_id = s.session_id and a.call_id is null
+            and a.event_type like 'call\_%' and a.event_type = 'call_start' and a."timestamp" < s.from_at
+          order by a."timestamp" desc limit 1
+        ), '-infinity') as from_at,
+        coalesce((
+          select a."timestamp" from public.widget_analytics a
+          where a.widget_id = s.widget_id and a.session_id = s.session_id and a.call_id is null
+            and a.event_type like 'call\_%' and a.event_type = 'call_start' and a."timestamp" > s.to_at
+          order by a."timestamp" limit 1
+        ), 'infinity') as to_at
+    ) w
     cross join lateral (
       select a.* from public.widget_analytics a
       where a.widget_id = s.widget_id and a.session_id = s.session_id
         and a.call_id is null and a.event_type like 'call\_%' and a.received_at <= matched_claims.as_of
+        and a."timestamp" between w.from_at and w.to_at
       offset 0  -- one session after the other, by its index
     ) e
   ),
@@ -422,23 +449,25 @@ begin
       max(n."timestamp") filter (where n.event_type = 'call_heartbeat') as heartbeat_at,
       max(widget_internal.claim(n.event_type, n.source, n.received_at, n."timestamp"))
         filter (where n.event_type in ('call_end', 'call_error')) as end_claim,
-      min(n."timestamp") as first_event_at, max(n."timestamp") as last_event_at
+      min(n."timestamp") as first_event_at, max(n."timestamp") as last_event_at, n.window_end,
+      lead(min(n."timestamp")) over (partition by n.widget_id, n.session_id order by n.call_number) as next_start_at
     from numbered n
     where n.call_number > 0
-    group by n.widget_id, n.session_id, n.call_number
+    group by n.widget_id, n.session_id, n.call_number, n.window_end
   )
   select
     m.widget_id, m.session_id::text, m.call_id, m.start_claim, m.heartbeat_at::timestamptz, m.end_claim,
-    (lead(m.first_event_at) over (partition by m.widget_id, m.session_id order by m.call_number))::timestamptz,
-    m.first_event_at::timestamptz, m.last_event_at::timestamptz
-  from matched m;
+    m.next_start_at::timestamptz, m.first_event_at::timestamptz, m.last_event_at::timestamptz
+  from matched m
+  -- The call after is there for next_start_at alone: its own events are beyond the window.
+  where m.first_event_at < m.window_end;
 end
 $$;
 
-comment on function widget_internal.matched_claims(uuid[], text[], timestamptz) is
+comment on function widget_internal.matched_claims(uuid[], text[], timestamptz, timestamptz[], timestamptz[]) is
   'What the call events that name no call claim, as received by a moment: in time order a call_start opens a call, whose '
   'call_id is that event''s id, and what follows up to the next belongs to it. The arrays are parallel and name no '
-  'session twice.';
+  'session twice; from_ats and to_ats say where events were added: the calls around these, else all.';
 
 
 create function widget_internal.join_events()
@@ -457,6 +486,8 @@ declare
   v_trusted_unnamed boolean;
   v_widget_ids uuid[];
   v_session_ids text[];
+  v_from_ats timestamptz[];
+  v_to_ats timestamptz[];
 begin
   select bool_or(call_id is not null), bool_or(call_id is null), bool_or(call_id is null and source not in ('browser', 'inferred'))
   into v_named, v_unnamed, v_trusted_unnamed
@@ -467,8 +498,13 @@ begin
     raise exception 'an event of source server, provider or operator must name its call'
       using errcode = 'check_violation', hint = 'Give its call_id.';
   elsif v_unnamed then
-    select array_agg(s.widget_id), array_agg(s.session_id::text) into v_widget_ids, v_session_ids
-    from (select distinct widget_id, session_id from new_events where call_id is null and event_type like 'call\_%') s;
+    select array_agg(s.widget_id), array_agg(s.session_id::text), array_agg(s.from_at), array_agg(s.to_at)
+    into v_widget_ids, v_session_ids, v_from_ats, v_to_ats
+    from (
+      select widget_id, session_id, min("timestamp") as from_at, max("timestamp") as to_at
+      from new_events where call_id is null and event_type like 'call\_%'
+      group by widget_id, session_id
+    ) s;
     perform widget_internal.hold_sessions(v_widget_ids, v_session_ids);
   end if;
 
@@ -497,7 +533,7 @@ begin
     select
       m.widget_id, m.session_id, m.call_id, null, null, null,
       m.start_claim, m.heartbeat_at, m.end_claim, m.next_start_at, m.first_event_at, m.last_event_at
-    from widget_internal.matched_claims(v_widget_ids, v_session_ids) m
+    from widget_internal.matched_claims(v_widget_ids, v_session_ids, 'infinity', v_from_ats, v_to_ats) m
     where v_unnamed
   ) j
   group by j.widget_id, j.session_id, j.call_id
@@ -536,7 +572,7 @@ create trigger join_events_on_insert
   for each statement execute function widget_internal.join_events();
 
 
--- Calls computed afresh from the ledger: for a bill as of a past moment, after a change by hand, and as a check.
+-- Calls computed afresh from the ledger: for a bill as of a past moment, and after a change by hand.
 
 create function widget_internal.states_of_widget(
   widget_id uuid, from_at timestamptz default '-infinity', to_at timestamptz default 'infinity',
@@ -775,38 +811,6 @@ comment on function widget_internal.forget_calls() is
 create trigger forget_calls_on_truncate
   after truncate on public.widget_analytics
   for each statement execute function widget_internal.forget_calls();
-
-
-create function widget_internal.widget_calls_differences()
-returns table (widget_id uuid, session_id text, call_id text, kept jsonb, computed jsonb)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  select
-    coalesce(k.widget_id, f.widget_id), coalesce(k.session_id, f.session_id), coalesce(k.call_id, f.call_id),
-    jsonb_build_array(k.started_at, k.ended_at, k.outcome, k.evidence),
-    jsonb_build_array(f.started_at, f.ended_at, f.outcome, f.evidence)
-  from widget_internal.call_states k
-  full join (
-    select s.*
-    from (select distinct e.widget_id from public.widget_analytics e) w
-    cross join lateral widget_internal.states_of_widget(w.widget_id) s
-  ) f on f.widget_id = k.widget_id and f.session_id = k.session_id and f.call_id = k.call_id
-  where k.archived_at is null
-    -- A state that has waited for its start in vain is forgotten.
-    and (k.call_id is not null or f.started_at is not null or f.last_event_at > now() - interval '7 days')
-    and (k.started_at, k.ended_at, k.outcome, k.evidence, k.start_claim, k.heartbeat_at, k.end_claim,
-      k.matched_start_claim, k.matched_heartbeat_at, k.matched_end_claim, k.next_start_at)
-    is distinct from (f.started_at, f.ended_at, f.outcome, f.evidence, f.start_claim, f.heartbeat_at, f.end_claim,
-      f.matched_start_claim, f.matched_heartbeat_at, f.matched_end_claim, f.next_start_at);
-end
-$$;
-
-comment on function widget_internal.widget_calls_differences() is
-  'Calls whose state is not what the ledger gives, each with [started_at, ended_at, outcome, evidence] as kept and as '
-  'computed; calls whose events the archive took are left out. Good: no rows. Reads the whole ledger.';
 
 
 -- "Why is my widget not tracking?" must be one query: what the door refuses is counted, though nothing of it is stored.
@@ -2242,6 +2246,68 @@ $$;
 
 comment on function widget_internal.call_hooks(text, jsonb) is
   'Calls the functions that widget_internal.hooks names for this, and answers what they answer.';
+
+
+-- Whether the calls are what the ledger gives, and how to bring them back where they are not.
+
+create function widget_internal.widget_calls_differences()
+returns table (widget_id uuid, session_id text, call_id text, kept jsonb, computed jsonb)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select
+    coalesce(k.widget_id, f.widget_id), coalesce(k.session_id, f.session_id), coalesce(k.call_id, f.call_id),
+    jsonb_build_array(k.started_at, k.ended_at, k.outcome, k.evidence),
+    jsonb_build_array(f.started_at, f.ended_at, f.outcome, f.evidence)
+  from widget_internal.call_states k
+  full join (
+    select s.*
+    from (select distinct e.widget_id from public.widget_analytics e) w
+    cross join lateral widget_internal.states_of_widget(w.widget_id) s
+  ) f on f.widget_id = k.widget_id and f.session_id = k.session_id and f.call_id = k.call_id
+  where k.archived_at is null
+    -- A state that has waited for its start in vain is forgotten.
+    and (k.call_id is not null or f.started_at is not null or f.last_event_at > now() - interval '7 days')
+    and (k.started_at, k.ended_at, k.outcome, k.evidence, k.start_claim, k.heartbeat_at, k.end_claim,
+      k.matched_start_claim, k.matched_heartbeat_at, k.matched_end_claim, k.next_start_at)
+    is distinct from (f.started_at, f.ended_at, f.outcome, f.evidence, f.start_claim, f.heartbeat_at, f.end_claim,
+      f.matched_start_claim, f.matched_heartbeat_at, f.matched_end_claim, f.next_start_at);
+end
+$$;
+
+comment on function widget_internal.widget_calls_differences() is
+  'Calls whose state is not what the ledger gives, each with [started_at, ended_at, outcome, evidence] as kept and as '
+  'computed; calls whose events the archive took are left out. Good: no rows. Reads the whole ledger.';
+
+
+create function widget_internal.rebuild_calls()
+returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_widget record;
+  v_sessions bigint := 0;
+begin
+  for v_widget in
+    select d.widget_id, array_agg(distinct d.session_id) as session_ids
+    from widget_internal.widget_calls_differences() d
+    group by d.widget_id
+  loop
+    -- No event may come between the look at the ledger and what is written for it.
+    perform pg_advisory_xact_lock(widget_internal.receipts_key());
+    perform widget_internal.rejoin_sessions(v_widget.widget_id, v_widget.session_ids, '-infinity', 'infinity');
+    v_sessions := v_sessions + cardinality(v_widget.session_ids);
+  end loop;
+  return v_sessions;
+end
+$$;
+
+comment on function widget_internal.rebuild_calls() is
+  'Computes the calls of all sessions anew that widget_calls_differences() names, as after a time with disabled triggers, '
+  'and returns how many sessions these were. Reads the whole ledger; events wait until it is done.';
 
 
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,

@@ -34,7 +34,8 @@ as $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
   v_midnight constant timestamp := month_start.month;
-  v_day_before constant timestamptz := v_midnight at time zone v_zone - interval '1 day';
+  -- In hours: a day is as long as the session's time zone has it.
+  v_day_before constant timestamptz := v_midnight at time zone v_zone - interval '24 hours';
 begin
   -- Clocks that are put back at midnight show it twice, and PostgreSQL takes the later one; by the offset of the day
   -- before it is the earlier one.
@@ -42,7 +43,7 @@ begin
     select min(c.at)
     from (values
       (v_midnight at time zone v_zone),
-      (v_day_before + (v_midnight - v_day_before at time zone v_zone))
+      (v_day_before + make_interval(secs => extract(epoch from v_midnight - v_day_before at time zone v_zone)::float8))
     ) c (at)
     where c.at at time zone v_zone >= v_midnight
   );
@@ -537,25 +538,18 @@ comment on function widget_internal.closing_key() is
   'The key of the advisory lock that who closes a month holds alone, and who changes what bills rest on shares.';
 
 
-create function widget_internal.refuse_change()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
-    hint = 'What arrives late appears as an adjustment in the next month that is closed.';
-end
-$$;
-
-comment on function widget_internal.refuse_change() is 'Refuses any update, delete or truncate of a statement.';
-
 create trigger periods_never_change before update or delete or truncate on public.widget_billing_periods
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_change(
+    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
+  );
 create trigger charges_never_change before update or delete or truncate on public.widget_statement_charges
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_change(
+    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
+  );
 create trigger lines_never_change before update or delete or truncate on public.widget_statement_lines
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_change(
+    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
+  );
 
 
 create function widget_internal.refuse_addition()
@@ -1871,7 +1865,7 @@ from unnest(array[
   'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.matched_claims(uuid[], text[], timestamp with time zone)',
+  'widget_internal.matched_claims(uuid[], text[], timestamp with time zone, timestamp with time zone[], timestamp with time zone[])',
   'widget_internal.claim(text, text, timestamp with time zone, timestamp with time zone)',
   'widget_internal.call_facts(bigint[], timestamp with time zone, bigint[], timestamp with time zone)',
   'widget_internal.event_sources()'

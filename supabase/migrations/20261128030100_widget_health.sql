@@ -919,6 +919,33 @@ comment on function widget_internal.job_alarms() is
   'no pg_cron.';
 
 
+create function widget_internal.trigger_alarms()
+returns table (message text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select format(
+    'triggers of %s are disabled, such as %s, and calls or bills no longer follow from events: alter table %s enable trigger user; '
+    'then select widget_internal.rebuild_calls()',
+    c.oid::regclass, min(t.tgname::text), c.oid::regclass
+  )
+  from pg_trigger t
+  join pg_class c on c.oid = t.tgrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  where t.tgenabled in ('D', 'R') and not t.tgisinternal and (
+    n.nspname = 'widget_internal'
+    or exists (select from widget_internal.rights r where r.object = format('table %I.%I', n.nspname, c.relname))
+  )
+  group by c.oid;
+end
+$$;
+
+comment on function widget_internal.trigger_alarms() is
+  'Which of our tables have disabled triggers, as an import or a replica may leave them, and what to do.';
+
+
 create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
 returns table (alarm text, widget_id uuid, message text)
 language plpgsql stable
@@ -1110,6 +1137,8 @@ begin
     having count(*) > 0;
   return query select 'job_missing', null::uuid, string_agg(a.message, E'\n') from widget_internal.job_alarms() a
     having count(*) > 0;
+  return query select 'trigger_disabled', null::uuid, string_agg(a.message, E'\n') from widget_internal.trigger_alarms() a
+    having count(*) > 0;
   return query select 'rights_too_wide', null::uuid, format(
       '%s rights are wider than they were made, such as %s on %s for %s: select widget_internal.apply_rights()',
       count(*), min(d.privilege), min(d.object), min(d.grantee)
@@ -1121,8 +1150,8 @@ end
 $$;
 
 comment on function public.widget_alarms(numeric, numeric, integer, interval) is
-  'What is wrong, and what to do: cleanup_late, cleanup_failed, health_late, job_missing, rights_too_wide, month_not_closed; '
-  'for each widget widget_silent, refusals_high, over_quota; and for each, and all of them together (no widget_id), '
+  'What is wrong, and what to do: cleanup_late, cleanup_failed, health_late, job_missing, trigger_disabled, rights_too_wide, '
+  'month_not_closed; for each widget widget_silent, refusals_high, over_quota; and for each, and all of them together (no widget_id), '
   'delivery_low and completion_low, of the last 24 hours, where there were at least min_cases events expected, or calls that '
   'are over. Good: no rows.';
 

@@ -100,10 +100,11 @@ create index widget_analytics_widget_id_timestamp_idx on public.widget_analytics
 comment on index public.widget_analytics_widget_id_timestamp_idx is
   'Serves "what did this widget send, latest first", the story of one call, and the foreign key to widgets.';
 
-create index widget_analytics_unnamed_calls_idx on public.widget_analytics (widget_id, session_id)
+create index widget_analytics_unnamed_calls_idx on public.widget_analytics (widget_id, session_id, "timestamp")
   where call_id is null and event_type like 'call\_%';
 comment on index public.widget_analytics_unnamed_calls_idx is
-  'Serves matched_claims(): the call events of one session that name no call. Events that name theirs are not in it.';
+  'Serves matched_claims(): the call events of one session that name no call, around a moment. Events that name theirs '
+  'are not in it.';
 
 alter table public.widget_analytics enable row level security;
 

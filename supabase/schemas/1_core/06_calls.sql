@@ -189,6 +189,12 @@ comment on column public.widget_calls.evidence is
   'What the end rests on: observed (browser or server), provider, operator, heartbeat (the last sign of life) or '
   'assumed (no sign after the start); null while open.';
 
+-- Otherwise PostgreSQL would write through the view: a call would be gone, or another one, while its events stay.
+create trigger calls_follow_from_events instead of insert or update or delete on public.widget_calls
+  for each row execute function widget_internal.refuse_change(
+    'a call is what its events say', 'Change the events, or call correct_widget_call().'
+  );
+
 
 create function widget_internal.settle_calls_on_change()
 returns trigger

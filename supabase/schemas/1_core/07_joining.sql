@@ -31,7 +31,8 @@ comment on function widget_internal.hold_sessions(uuid[], text[]) is
 
 
 create function widget_internal.matched_claims(
-  widget_ids uuid[], session_ids text[], as_of timestamptz default 'infinity'
+  widget_ids uuid[], session_ids text[], as_of timestamptz default 'infinity',
+  from_ats timestamptz[] default null, to_ats timestamptz[] default null
 )
 returns table (
   widget_id uuid, session_id text, call_id text, start_claim bigint[], heartbeat_at timestamptz, end_claim bigint[],
@@ -46,15 +47,34 @@ begin
   return query
   -- On equal times the sender's running number decides; without one the start comes first, as no end precedes its start.
   with numbered as (
-    select e.*, count(*) filter (where e.event_type = 'call_start') over (
+    select e.*, w.to_at as window_end, count(*) filter (where e.event_type = 'call_start') over (
       partition by e.widget_id, e.session_id
       order by e."timestamp", coalesce(e.seq, 0), e.event_type <> 'call_start', e.id
     ) as call_number
-    from unnest(matched_claims.widget_ids, matched_claims.session_ids) s (widget_id, session_id)
+    from unnest(
+      matched_claims.widget_ids, matched_claims.session_ids, matched_claims.from_ats, matched_claims.to_ats
+    ) s (widget_id, session_id, from_at, to_at)
+    -- From the call before to the call after: a session of many calls must not be read as a whole for each event.
+    cross join lateral (
+      select
+        coalesce((
+          select a."timestamp" from public.widget_analytics a
+          where a.widget_id = s.widget_id and a.session_id = s.session_id and a.call_id is null
+            and a.event_type like 'call\_%' and a.event_type = 'call_start' and a."timestamp" < s.from_at
+          order by a."timestamp" desc limit 1
+        ), '-infinity') as from_at,
+        coalesce((
+          select a."timestamp" from public.widget_analytics a
+          where a.widget_id = s.widget_id and a.session_id = s.session_id and a.call_id is null
+            and a.event_type like 'call\_%' and a.event_type = 'call_start' and a."timestamp" > s.to_at
+          order by a."timestamp" limit 1
+        ), 'infinity') as to_at
+    ) w
     cross join lateral (
       select a.* from public.widget_analytics a
       where a.widget_id = s.widget_id and a.session_id = s.session_id
         and a.call_id is null and a.event_type like 'call\_%' and a.received_at <= matched_claims.as_of
+        and a."timestamp" between w.from_at and w.to_at
       offset 0  -- one session after the other, by its index
     ) e
   ),
@@ -67,23 +87,25 @@ begin
       max(n."timestamp") filter (where n.event_type = 'call_heartbeat') as heartbeat_at,
       max(widget_internal.claim(n.event_type, n.source, n.received_at, n."timestamp"))
         filter (where n.event_type in ('call_end', 'call_error')) as end_claim,
-      min(n."timestamp") as first_event_at, max(n."timestamp") as last_event_at
+      min(n."timestamp") as first_event_at, max(n."timestamp") as last_event_at, n.window_end,
+      lead(min(n."timestamp")) over (partition by n.widget_id, n.session_id order by n.call_number) as next_start_at
     from numbered n
     where n.call_number > 0
-    group by n.widget_id, n.session_id, n.call_number
+    group by n.widget_id, n.session_id, n.call_number, n.window_end
   )
   select
     m.widget_id, m.session_id::text, m.call_id, m.start_claim, m.heartbeat_at::timestamptz, m.end_claim,
-    (lead(m.first_event_at) over (partition by m.widget_id, m.session_id order by m.call_number))::timestamptz,
-    m.first_event_at::timestamptz, m.last_event_at::timestamptz
-  from matched m;
+    m.next_start_at::timestamptz, m.first_event_at::timestamptz, m.last_event_at::timestamptz
+  from matched m
+  -- The call after is there for next_start_at alone: its own events are beyond the window.
+  where m.first_event_at < m.window_end;
 end
 $$;
 
-comment on function widget_internal.matched_claims(uuid[], text[], timestamptz) is
+comment on function widget_internal.matched_claims(uuid[], text[], timestamptz, timestamptz[], timestamptz[]) is
   'What the call events that name no call claim, as received by a moment: in time order a call_start opens a call, whose '
   'call_id is that event''s id, and what follows up to the next belongs to it. The arrays are parallel and name no '
-  'session twice.';
+  'session twice; from_ats and to_ats say where events were added: the calls around these, else all.';
 
 
 create function widget_internal.join_events()
@@ -102,6 +124,8 @@ declare
   v_trusted_unnamed boolean;
   v_widget_ids uuid[];
   v_session_ids text[];
+  v_from_ats timestamptz[];
+  v_to_ats timestamptz[];
 begin
   select bool_or(call_id is not null), bool_or(call_id is null), bool_or(call_id is null and source not in ('browser', 'inferred'))
   into v_named, v_unnamed, v_trusted_unnamed
@@ -112,8 +136,13 @@ begin
     raise exception 'an event of source server, provider or operator must name its call'
       using errcode = 'check_violation', hint = 'Give its call_id.';
   elsif v_unnamed then
-    select array_agg(s.widget_id), array_agg(s.session_id::text) into v_widget_ids, v_session_ids
-    from (select distinct widget_id, session_id from new_events where call_id is null and event_type like 'call\_%') s;
+    select array_agg(s.widget_id), array_agg(s.session_id::text), array_agg(s.from_at), array_agg(s.to_at)
+    into v_widget_ids, v_session_ids, v_from_ats, v_to_ats
+    from (
+      select widget_id, session_id, min("timestamp") as from_at, max("timestamp") as to_at
+      from new_events where call_id is null and event_type like 'call\_%'
+      group by widget_id, session_id
+    ) s;
     perform widget_internal.hold_sessions(v_widget_ids, v_session_ids);
   end if;
 
@@ -142,7 +171,7 @@ begin
     select
       m.widget_id, m.session_id, m.call_id, null, null, null,
       m.start_claim, m.heartbeat_at, m.end_claim, m.next_start_at, m.first_event_at, m.last_event_at
-    from widget_internal.matched_claims(v_widget_ids, v_session_ids) m
+    from widget_internal.matched_claims(v_widget_ids, v_session_ids, 'infinity', v_from_ats, v_to_ats) m
     where v_unnamed
   ) j
   group by j.widget_id, j.session_id, j.call_id

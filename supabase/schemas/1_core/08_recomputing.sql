@@ -1,4 +1,4 @@
--- Calls computed afresh from the ledger: for a bill as of a past moment, after a change by hand, and as a check.
+-- Calls computed afresh from the ledger: for a bill as of a past moment, and after a change by hand.
 
 create function widget_internal.states_of_widget(
   widget_id uuid, from_at timestamptz default '-infinity', to_at timestamptz default 'infinity',
@@ -237,35 +237,3 @@ comment on function widget_internal.forget_calls() is
 create trigger forget_calls_on_truncate
   after truncate on public.widget_analytics
   for each statement execute function widget_internal.forget_calls();
-
-
-create function widget_internal.widget_calls_differences()
-returns table (widget_id uuid, session_id text, call_id text, kept jsonb, computed jsonb)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  select
-    coalesce(k.widget_id, f.widget_id), coalesce(k.session_id, f.session_id), coalesce(k.call_id, f.call_id),
-    jsonb_build_array(k.started_at, k.ended_at, k.outcome, k.evidence),
-    jsonb_build_array(f.started_at, f.ended_at, f.outcome, f.evidence)
-  from widget_internal.call_states k
-  full join (
-    select s.*
-    from (select distinct e.widget_id from public.widget_analytics e) w
-    cross join lateral widget_internal.states_of_widget(w.widget_id) s
-  ) f on f.widget_id = k.widget_id and f.session_id = k.session_id and f.call_id = k.call_id
-  where k.archived_at is null
-    -- A state that has waited for its start in vain is forgotten.
-    and (k.call_id is not null or f.started_at is not null or f.last_event_at > now() - interval '7 days')
-    and (k.started_at, k.ended_at, k.outcome, k.evidence, k.start_claim, k.heartbeat_at, k.end_claim,
-      k.matched_start_claim, k.matched_heartbeat_at, k.matched_end_claim, k.next_start_at)
-    is distinct from (f.started_at, f.ended_at, f.outcome, f.evidence, f.start_claim, f.heartbeat_at, f.end_claim,
-      f.matched_start_claim, f.matched_heartbeat_at, f.matched_end_claim, f.next_start_at);
-end
-$$;
-
-comment on function widget_internal.widget_calls_differences() is
-  'Calls whose state is not what the ledger gives, each with [started_at, ended_at, outcome, evidence] as kept and as '
-  'computed; calls whose events the archive took are left out. Good: no rows. Reads the whole ledger.';

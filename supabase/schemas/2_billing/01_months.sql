@@ -32,7 +32,8 @@ as $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
   v_midnight constant timestamp := month_start.month;
-  v_day_before constant timestamptz := v_midnight at time zone v_zone - interval '1 day';
+  -- In hours: a day is as long as the session's time zone has it.
+  v_day_before constant timestamptz := v_midnight at time zone v_zone - interval '24 hours';
 begin
   -- Clocks that are put back at midnight show it twice, and PostgreSQL takes the later one; by the offset of the day
   -- before it is the earlier one.
@@ -40,7 +41,7 @@ begin
     select min(c.at)
     from (values
       (v_midnight at time zone v_zone),
-      (v_day_before + (v_midnight - v_day_before at time zone v_zone))
+      (v_day_before + make_interval(secs => extract(epoch from v_midnight - v_day_before at time zone v_zone)::float8))
     ) c (at)
     where c.at at time zone v_zone >= v_midnight
   );

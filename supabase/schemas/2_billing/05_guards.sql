@@ -14,25 +14,18 @@ comment on function widget_internal.closing_key() is
   'The key of the advisory lock that who closes a month holds alone, and who changes what bills rest on shares.';
 
 
-create function widget_internal.refuse_change()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
-    hint = 'What arrives late appears as an adjustment in the next month that is closed.';
-end
-$$;
-
-comment on function widget_internal.refuse_change() is 'Refuses any update, delete or truncate of a statement.';
-
 create trigger periods_never_change before update or delete or truncate on public.widget_billing_periods
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_change(
+    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
+  );
 create trigger charges_never_change before update or delete or truncate on public.widget_statement_charges
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_change(
+    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
+  );
 create trigger lines_never_change before update or delete or truncate on public.widget_statement_lines
-  for each statement execute function widget_internal.refuse_change();
+  for each statement execute function widget_internal.refuse_change(
+    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
+  );
 
 
 create function widget_internal.refuse_addition()

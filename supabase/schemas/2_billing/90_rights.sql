@@ -49,7 +49,7 @@ from unnest(array[
   'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.matched_claims(uuid[], text[], timestamp with time zone)',
+  'widget_internal.matched_claims(uuid[], text[], timestamp with time zone, timestamp with time zone[], timestamp with time zone[])',
   'widget_internal.claim(text, text, timestamp with time zone, timestamp with time zone)',
   'widget_internal.call_facts(bigint[], timestamp with time zone, bigint[], timestamp with time zone)',
   'widget_internal.event_sources()'

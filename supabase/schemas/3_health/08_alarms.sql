@@ -76,6 +76,33 @@ comment on function widget_internal.job_alarms() is
   'no pg_cron.';
 
 
+create function widget_internal.trigger_alarms()
+returns table (message text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select format(
+    'triggers of %s are disabled, such as %s, and calls or bills no longer follow from events: alter table %s enable trigger user; '
+    'then select widget_internal.rebuild_calls()',
+    c.oid::regclass, min(t.tgname::text), c.oid::regclass
+  )
+  from pg_trigger t
+  join pg_class c on c.oid = t.tgrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  where t.tgenabled in ('D', 'R') and not t.tgisinternal and (
+    n.nspname = 'widget_internal'
+    or exists (select from widget_internal.rights r where r.object = format('table %I.%I', n.nspname, c.relname))
+  )
+  group by c.oid;
+end
+$$;
+
+comment on function widget_internal.trigger_alarms() is
+  'Which of our tables have disabled triggers, as an import or a replica may leave them, and what to do.';
+
+
 create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
 returns table (alarm text, widget_id uuid, message text)
 language plpgsql stable

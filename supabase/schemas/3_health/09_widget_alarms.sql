@@ -69,6 +69,8 @@ begin
     having count(*) > 0;
   return query select 'job_missing', null::uuid, string_agg(a.message, E'\n') from widget_internal.job_alarms() a
     having count(*) > 0;
+  return query select 'trigger_disabled', null::uuid, string_agg(a.message, E'\n') from widget_internal.trigger_alarms() a
+    having count(*) > 0;
   return query select 'rights_too_wide', null::uuid, format(
       '%s rights are wider than they were made, such as %s on %s for %s: select widget_internal.apply_rights()',
       count(*), min(d.privilege), min(d.object), min(d.grantee)
@@ -80,7 +82,7 @@ end
 $$;
 
 comment on function public.widget_alarms(numeric, numeric, integer, interval) is
-  'What is wrong, and what to do: cleanup_late, cleanup_failed, health_late, job_missing, rights_too_wide, month_not_closed; '
-  'for each widget widget_silent, refusals_high, over_quota; and for each, and all of them together (no widget_id), '
+  'What is wrong, and what to do: cleanup_late, cleanup_failed, health_late, job_missing, trigger_disabled, rights_too_wide, '
+  'month_not_closed; for each widget widget_silent, refusals_high, over_quota; and for each, and all of them together (no widget_id), '
   'delivery_low and completion_low, of the last 24 hours, where there were at least min_cases events expected, or calls that '
   'are over. Good: no rows.';
