@@ -14,7 +14,8 @@ from psycopg.rows import dict_row
 from local_stack.places import ROOT
 from local_stack.stack import Stack
 from tests.client_support import environment, run
-from tests.reader import Block, Reader
+from tests.documents import Block
+from tests.reader import Reader
 from tests.support import Row, record
 from tests.test_getting_started import section
 
