@@ -10,7 +10,7 @@ as $$
 begin
   perform widget_internal.refuse_visitors();
   if to_regclass('supabase_migrations.schema_migrations') is null then
-    return '{}';
+    return '{}'::text[];
   end if;
   return array(select concat_ws('_', m.version, m.name) from supabase_migrations.schema_migrations m order by 1);
 end

@@ -21,7 +21,7 @@ begin
   if coalesce(v_run.started_at, v_state.installed_at) < now() - interval '35 minutes' then
     return query select 'cleanup_late', null::uuid, format(
       'the cleanup is late, it should run every 30 minutes and last ran %s: look at cron.job_run_details, or at '
-      'whatever calls the Edge Function',
+      'whatever calls the Edge Function; widget-analytics cleanup runs it now',
       coalesce('at ' || to_char(v_run.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC', 'never')
     );
   end if;
@@ -58,7 +58,7 @@ begin
 
   return query select a.* from widget_internal.refusal_alarms(widget_alarms.min_cases, now() - widget_alarms.period) a;
   return query select 'month_not_closed', null::uuid, format(
-      '%s, the earliest: select * from close_widget_billing_period(%L)',
+      '%1$s, the earliest: widget-analytics close --month %2$s, or select * from close_widget_billing_period(%2$L)',
       case count(*) when 1 then 'a month waits to be closed' else count(*) || ' months wait to be closed' end,
       to_char(min(m.month), 'YYYY-MM')
     )
