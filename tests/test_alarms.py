@@ -141,7 +141,7 @@ def test_a_widget_that_fell_silent(db: Connection) -> None:
     found = alarms(db)
 
     assert set(found) == {("widget_silent", silent)}
-    assert "30 at least" in found["widget_silent", silent]
+    assert "30 at least in the same 6 hours" in found["widget_silent", silent]
     assert f"widget-analytics widget set {silent} --inactive" in found["widget_silent", silent]
 
 

@@ -12,6 +12,7 @@ from psycopg.rows import DictRow
 from local_stack.places import SUPABASE
 from local_stack.stack import Stack
 from tests.client_support import environment, run
+from tests.test_cli_deadlines import slow_gateway
 from widget_analytics._doctor_database import MIGRATIONS
 
 
@@ -63,6 +64,15 @@ def test_a_key_of_another_project_or_kind(stack: Stack, tmp_path: Path) -> None:
     assert "SUPABASE_PUBLISHABLE_KEY holds no publishable key" in swapped.stdout
     assert "SUPABASE_SECRET_KEY is not this project's" in foreign.stdout
     assert (swapped.returncode, foreign.returncode) == (15, 15)
+
+
+def test_an_address_that_is_no_project(stack: Stack, tmp_path: Path) -> None:
+    """A web server that knows no such page is no project without a schema."""
+    with slow_gateway(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as url:
+        done = run(environment(stack, SUPABASE_URL=url, WIDGET_ANALYTICS_TIMEOUT="2"), tmp_path, "doctor")
+
+    assert "HTTP 404: check SUPABASE_URL" in done.stdout
+    assert "db push" not in done.stdout
 
 
 @pytest.fixture

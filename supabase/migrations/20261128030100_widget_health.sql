@@ -1029,7 +1029,8 @@ begin
     'widget %1$s: no event since %2$s UTC, where in past weeks there were %3$s at least in the same %4$s: look at its page, '
     'and at why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets '
     '(widget-analytics widget set %1$s --inactive)',
-    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events), k.span
+    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events),
+    round(extract(epoch from k.span) / 3600) || ' hours'
   )
   from weeks k
   cross join lateral widget_internal.widget_door(k.widget_id) d
@@ -1073,7 +1074,8 @@ begin
     );
   end if;
   if v_run.error is not null then
-    return query select 'cleanup_failed', null::uuid, 'the last cleanup failed: ' || v_run.error;
+    return query select 'cleanup_failed', null::uuid, 'the last cleanup failed: ' || v_run.error
+      || '; widget-analytics cleanup runs it again';
   end if;
   if greatest(v_state.counted_to, v_state.installed_at) < now() - interval '20 minutes' then
     return query select 'health_late', null::uuid,
@@ -1087,14 +1089,15 @@ begin
   return query
   with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
   select 'delivery_low', r.widget_id, format(
-    '%s: %s %% of the events arrived, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
+    '%s: %s %% of the events arrived, expected at least %s %%: look at widget_delivery_rate.sql', coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
   )
   from rates r
   where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
   union all
   select 'completion_low', r.widget_id, format(
-    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%',
+    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%: look at '
+    'widget_completion_rate.sql',
     coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
   )
@@ -1114,7 +1117,7 @@ begin
     where m.settled_at < now()
       and (exists (select from public.widget_plans) or exists (select from public.widget_billing_periods))
     having count(*) > 0;
-  return query select 'job_missing', null::uuid, string_agg(a.message, E'\n') from widget_internal.job_alarms() a
+  return query select 'job_missing', null::uuid, string_agg(a.message, E';\n') from widget_internal.job_alarms() a
     having count(*) > 0;
   return query select 'rights_too_wide', null::uuid, format(
       '%s rights are wider than they were made, such as %s on %s for %s: select widget_internal.apply_rights()',

@@ -41,6 +41,9 @@ _CLOCK = 30
 # Rows that a project answers with at once unless set otherwise, and the fewest that exports are quick enough with.
 _MAX_ROWS, _LEAST_ROWS = 1_000, 100
 _MOST_MESSAGES = 5
+# PostgREST's code for a function that the database has not.
+_NO_FUNCTION = "PGRST202"
+_OLDER = "the schema is missing or older than this command: run `supabase db push`"
 # Which line an alarm belongs to; all others stand under `alarms`.
 _ALARM_LINES = {
     "rights_too_wide": "rights",
@@ -60,11 +63,11 @@ def alarms(project: Project) -> Iterator[Finding]:
             "select widget_internal.apply_rights()",
         )
         return
-    if answer.status_code == HTTPStatus.NOT_FOUND:
-        yield problem("api", "the schema is missing or older than this command: run `supabase db push`")
+    if _NO_FUNCTION in answer.text:
+        yield problem("api", _OLDER)
         return
     if not answer.is_success:
-        yield problem("api", f"HTTP {answer.status_code}: look at the project's logs")
+        yield problem("api", f"HTTP {answer.status_code}: check SUPABASE_URL, and look at the project's logs")
         return
     yield well("api", "answers, and knows the secret key and widget_alarms()")
     yield from _clock(answer)
@@ -103,8 +106,8 @@ def migrations(project: Project) -> Iterator[Finding]:
     answer = project.request("POST", "/rest/v1/rpc/widget_migrations", key=project.secret, json={})
     if answer.is_success:
         yield _compared(answer.json())
-    elif answer.status_code == HTTPStatus.NOT_FOUND:
-        yield problem("migrations", "the schema is missing or older than this command: run `supabase db push`")
+    elif _NO_FUNCTION in answer.text:
+        yield problem("migrations", _OLDER)
     else:
         yield skipped("migrations", f"HTTP {answer.status_code}")
 
@@ -148,7 +151,7 @@ def max_rows(project: Project) -> Iterator[Finding]:
     if rows == _MAX_ROWS:
         yield well(check, f"lists come in pages of {_MAX_ROWS:,} or more")
     elif not rows or not events(1, rows):
-        yield skipped(check, f"told from {_MAX_ROWS:,} events on")
+        yield skipped(check, f"not known before there are {_MAX_ROWS:,} events")
     elif rows < _LEAST_ROWS:
         yield problem(
             check,

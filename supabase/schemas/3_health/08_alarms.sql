@@ -186,7 +186,8 @@ begin
     'widget %1$s: no event since %2$s UTC, where in past weeks there were %3$s at least in the same %4$s: look at its page, '
     'and at why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets '
     '(widget-analytics widget set %1$s --inactive)',
-    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events), k.span
+    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events),
+    round(extract(epoch from k.span) / 3600) || ' hours'
   )
   from weeks k
   cross join lateral widget_internal.widget_door(k.widget_id) d
