@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
 
     texts = [function_text(name) for name in options.functions]
-    path = MIGRATIONS / f"{datetime.now(UTC):%Y%m%d%H%M%S}_{options.name}.sql"
+    path = MIGRATIONS / f"{datetime.now(UTC):%Y%m%d%H%M%S}_widget_analytics_{options.name}.sql"
     path.write_text("\n\n".join(["-- Say here in one sentence what this changes, and why.\n", *texts]))
     print(f"wrote {path.relative_to(ROOT)}; the change to supabase/schemas is yours to write beside it")
 

@@ -30,6 +30,7 @@ begin
 
   drop schema widget_internal cascade;
   -- So that a later push applies them again.
-  delete from supabase_migrations.schema_migrations where version like '202611280%' and name like 'widget%';
+  delete from supabase_migrations.schema_migrations
+  where version like '202611280%' and name like 'widget%' or name like 'widget\_analytics\_%';
 end
 $$;

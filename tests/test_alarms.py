@@ -1,5 +1,6 @@
 """widget_alarms(): nothing where all is well; else what is wrong, by name, and what to do."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -76,8 +77,8 @@ def test_a_fresh_install_has_none(fresh_database: FreshDatabase) -> None:
 @pytest.mark.parametrize(
     ("reason", "detail", "what_to_do"),
     [
-        ("domain_not_allowed", "blog.example", "if this is your page, add its host to allowed_domains"),
-        ("widget_inactive", "", "set is_active"),
+        ("domain_not_allowed", "blog.example", "widget-analytics widget set {} --domain"),
+        ("widget_inactive", "", "widget-analytics widget set {} --active"),
         ("invalid_input", "event_type", "correct this field"),
     ],
 )
@@ -94,7 +95,7 @@ def test_refusals_of_most_of_a_widgets_events(db: Connection, reason: str, detai
     message = found["refusals_high", refused]
     assert "60 events were refused and 0 taken" in message
     assert f"mostly {reason} {detail}".strip() in message
-    assert what_to_do in message
+    assert what_to_do.format(refused) in message
 
 
 def test_pages_with_an_id_that_no_widget_has(db: Connection) -> None:
@@ -140,8 +141,8 @@ def test_a_widget_that_fell_silent(db: Connection) -> None:
     found = alarms(db)
 
     assert set(found) == {("widget_silent", silent)}
-    assert "30 at least" in found["widget_silent", silent]
-    assert "set is_active to false" in found["widget_silent", silent]
+    assert "30 at least in the same 6 hours" in found["widget_silent", silent]
+    assert f"widget-analytics widget set {silent} --inactive" in found["widget_silent", silent]
 
 
 def test_a_widget_that_was_silent_for_a_day(db: Connection) -> None:
@@ -195,7 +196,9 @@ def test_months_that_wait_to_be_closed(db: Connection) -> None:
 
     assert without_plans == {}
     assert "months wait to be closed" in message
-    assert "select * from close_widget_billing_period('20" in message
+    assert re.search(
+        r"widget-analytics close --month (20..-..), or select \* from close_widget_billing_period\('\1'\)", message
+    )
 
 
 @pytest.mark.pg_cron

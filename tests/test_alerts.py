@@ -184,7 +184,7 @@ def test_a_failed_cleanup_is_told(lone_db: Connection, webhook: Webhook) -> None
     send(lone_db)
 
     (body,) = webhook.taken()
-    assert body["alarms"][0]["message"] == "the last cleanup failed: 23514: no"
+    assert body["alarms"][0]["message"] == "the last cleanup failed: 23514: no; widget-analytics cleanup runs it again"
 
 
 def test_rates_below_their_thresholds_are_told(lone_db: Connection, webhook: Webhook) -> None:

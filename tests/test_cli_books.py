@@ -155,7 +155,10 @@ def test_a_terminal_is_asked(books: Books, answer: str, code: int, after: int) -
         (("widget", "add", "X", "--domain", "[::1]:3000"), "--domain: '[::1]:3000' has a port; a host alone is meant"),
         (("widget", "add", "X", "--domain", "a.example/shop"), "--domain: 'a.example/shop' has a path; all pages of a"),
         (("widget", "add", "X", "--domain", "a b"), "--domain: 'a b' is no host; write it as shop.example"),
-        (("widget", "add", "X", "--owner", "who@x.example"), "--owner: no widget's owner has the address"),
+        (
+            ("widget", "add", "X", "--owner", "who@x.example"),
+            "--owner: no user has the address 'who@x.example': invite",
+        ),
         (("widget", "add", "a\nb"), "NAME: must be a line of 1 to 100 letters"),
         (("widget", "set", "Müller's shop"), "say what to change: --name, --domain"),
         (("close", "--month", "2020-10"), "--month: close --month 2020-09 first: it waits to be closed"),
@@ -221,7 +224,7 @@ def test_a_widget_is_added_and_changed(books: Books) -> None:
     owner_id = books.value("insert into auth.users (id, email) values (gen_random_uuid(), 'o@x.example') returning id")
     added = books.run(
         *("widget", "add", "Reisebüro", "--domain", "Münchner-Büro.example", "--domain", "*.Travel.example"),
-        *("--domain", "localhost", "--customer", "C-1", "--owner", str(owner_id), "--yes"),
+        *("--domain", "localhost", "--customer", "C-1", "--owner", "O@x.example", "--yes"),
     )
     widget_id = added.stdout.splitlines()[-1]
     listed = books.run("widget", "list", "--customer", "C-1").stdout
@@ -315,6 +318,11 @@ def test_months_wait_and_something_is_pending(books: Books) -> None:
     pending = books.run("adjustments", "--month", "2020-09").stdout
     switched = [books.run("close", "--schedule", days).stdout for days in ("9", "off")]
     dry = books.run("close", "--month", "2020-09", "--dry-run").stdout
+    reports = []
+    for days in ("9", "off"):
+        books.run("close", "--schedule", days)
+        books.run("report", "--month", "2020-10", "--output", "open.html")
+        reports.append(" ".join((books.folder / "open.html").read_text().split()))
 
     assert "to close         2020-09 waits to be closed: close --month 2020-09" in status
     assert "pending          2020-08 is closed, and 1 call changed since: -60 seconds, -0.10 EUR" in status
@@ -327,6 +335,9 @@ def test_months_wait_and_something_is_pending(books: Books) -> None:
         "months are closed by nobody but you\n",
     ]
     assert books.value("select close_months_after from widget_internal.settings") is None
+    by_itself, by_hand = reports
+    assert "months wait to be closed, the earliest: September 2020. It is closed by itself from " in by_itself
+    assert "Nothing closes it by itself: widget-analytics close --month 2020-09<" in by_hand
     assert "2020-08 adjusted      -60" in dry
     assert "to be paid: 0.00 EUR" in dry
     assert books.value("select count(*) from public.widget_billing_periods") == 1

@@ -1,11 +1,7 @@
-"""`widget-analytics doctor`, against a stack and against a gateway that hangs."""
+"""`widget-analytics doctor`, against a stack."""
 
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,36 +9,11 @@ import psycopg
 import pytest
 from psycopg.rows import DictRow
 
+from local_stack.places import SUPABASE
 from local_stack.stack import Stack
 from tests.client_support import environment, run
-
-
-@contextmanager
-def hanging_gateway(*, drips: bool) -> Iterator[str]:
-    """Takes connections and never answers, or sends a header's bytes one by one."""
-    ended = threading.Event()
-    held: list[socket.socket] = []
-
-    def drip(connection: socket.socket) -> None:
-        with suppress(OSError):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-            while not ended.wait(0.2):
-                connection.sendall(b"x")
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                held.append(server.accept()[0])
-                if drips:
-                    threading.Thread(target=drip, args=[held[-1]], daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        ended.set()
-        server.shutdown(socket.SHUT_RDWR)
-    for connection in held:
-        connection.close()
+from tests.test_cli_deadlines import slow_gateway
+from widget_analytics._doctor_database import MIGRATIONS
 
 
 def test_a_test_event_comes_back_and_is_no_call(stack: Stack, db: psycopg.Connection[DictRow], tmp_path: Path) -> None:
@@ -95,25 +66,57 @@ def test_a_key_of_another_project_or_kind(stack: Stack, tmp_path: Path) -> None:
     assert (swapped.returncode, foreign.returncode) == (15, 15)
 
 
-@pytest.mark.parametrize("drips", [False, True])
-def test_a_gateway_that_hangs_takes_ten_seconds_at_most(stack: Stack, tmp_path: Path, *, drips: bool) -> None:
-    """All checks wait side by side, and say that no answer came."""
-    with hanging_gateway(drips=drips) as url:
-        began = time.monotonic()
-        done = run(environment(stack, SUPABASE_URL=url), tmp_path, "doctor")
-        took = time.monotonic() - began
+def test_an_address_that_is_no_project(stack: Stack, tmp_path: Path) -> None:
+    """A web server that knows no such page is no project without a schema."""
+    with slow_gateway(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as url:
+        done = run(environment(stack, SUPABASE_URL=url, WIDGET_ANALYTICS_TIMEOUT="2"), tmp_path, "doctor")
 
-    assert (done.returncode, done.stderr) == (15, "")
-    assert took < 9
+    assert "HTTP 404: check SUPABASE_URL" in done.stdout
+    assert "db push" not in done.stdout
 
 
-@pytest.mark.parametrize("drips", [False, True])
-def test_status_gives_up_in_time(stack: Stack, tmp_path: Path, *, drips: bool) -> None:
-    """Exit code 4, and one line."""
-    with hanging_gateway(drips=drips) as url:
-        began = time.monotonic()
-        done = run(environment(stack, SUPABASE_URL=url), tmp_path, "status")
-        took = time.monotonic() - began
+@pytest.fixture
+def history(db: psycopg.Connection[DictRow]) -> Iterator[None]:
+    """The history of migrations, which is the test's own to change."""
+    kept = db.execute("select version, name from supabase_migrations.schema_migrations").fetchall()
+    yield
+    db.execute("delete from supabase_migrations.schema_migrations")
+    for row in kept:
+        db.execute(
+            "insert into supabase_migrations.schema_migrations (version, name) values (%(version)s, %(name)s)", row
+        )
 
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
-    assert took < 10
+
+FORGOTTEN = "delete from supabase_migrations.schema_migrations where name "
+FUTURE = "insert into supabase_migrations.schema_migrations (version, name) values ('20990101000000', '{}')"
+
+
+@pytest.mark.parametrize(
+    ("change", "result", "message"),
+    [
+        ("select", "well", "all of release"),
+        (f"{FORGOTTEN} = 'widgets' or name like '%schedule'", "well", "all of release"),
+        (f"{FORGOTTEN} = 'widget_page'", "problem", "_widget_page not applied: run `supabase db push --include-all`"),
+        (f"{FORGOTTEN} like 'widget_providers%' or name = 'widget_push'", "skipped", "_widget_providers, "),
+        (FUTURE.format("widget_analytics_colours"), "problem", "20990101000000_widget_analytics_colours, this command"),
+        (FUTURE.format("widgets_of_the_project"), "well", "all of release"),
+        (f"{FORGOTTEN} like 'widget%'", "skipped", "history has none of them"),
+    ],
+)
+@pytest.mark.usefixtures("history")
+def test_migrations(
+    stack: Stack, db: psycopg.Connection[DictRow], tmp_path: Path, change: str, result: str, message: str
+) -> None:
+    """All there, none newer; what may be left out, and what is the project's own, is no problem."""
+    db.execute(change.encode())
+
+    done = run(environment(stack), tmp_path, "doctor", "--json")
+
+    found = {one["check"]: one for one in json.loads(done.stdout)}["migrations"]
+    assert found["result"] == result, found
+    assert message in found["message"]
+
+
+def test_the_release_knows_its_migrations() -> None:
+    """The command's list is that of the folder."""
+    assert sorted(path.stem for path in (SUPABASE / "migrations").glob("*.sql")) == list(MIGRATIONS)

@@ -119,8 +119,10 @@ def test_rates_below_their_thresholds_have_codes_of_their_own(
 
     assert lossy.returncode == 11
     assert lossy.stderr.splitlines() == [
-        "widget-analytics: all widgets: 2.5 % of the events arrived, expected at least 95.0 %",
-        f"widget-analytics: widget {row['id']}: 2.5 % of the events arrived, expected at least 95.0 %",
+        "widget-analytics: all widgets: 2.5 % of the events arrived, expected at least 95.0 %: "
+        "look at widget_delivery_rate.sql",
+        f"widget-analytics: widget {row['id']}: 2.5 % of the events arrived, expected at least 95.0 %: "
+        "look at widget_delivery_rate.sql",
     ]
     assert "arrived in 24 h 2.5 % of 40 numbered events" in " ".join(lossy.stdout.split())
     assert unfinished.returncode == 12

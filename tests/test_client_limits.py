@@ -1,6 +1,7 @@
 """More rows than the API answers with at once: no list and no sum is short, on a project of 1,205 widgets."""
 
 import csv
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -88,6 +89,22 @@ def test_what_people_watch_is_whole(client: WidgetAnalytics) -> None:
     assert len({one.widget_id for one in alarms if one.alarm == "delivery_low"}) == WIDGETS + 1
     assert len({one.widget_id for one in refusals}) == WIDGETS
     assert len(list(client.widgets())) >= WIDGETS
+
+
+def test_doctor_sees_what_a_list_cut_short_hides(crowd: Stack, tmp_path: Path) -> None:
+    """Rights stand behind 1,206 other alarms; these are told in a line that people can read."""
+    with psycopg.connect(crowd.database_url, autocommit=True) as db:
+        db.execute("grant execute on function public.complete_stale_sessions(interval) to anon")
+        done = run(environment(crowd), tmp_path, "doctor", "--json")
+        db.execute("select widget_internal.apply_rights()")
+
+    found = {one["check"]: one for one in json.loads(done.stdout)}
+    assert "complete_stale_sessions" in found["rights"]["message"]
+    assert "more: widget-analytics status" in found["alarms"]["message"]
+    assert len(found["alarms"]["message"]) < 1_000
+    assert found["max rows"] == {
+        "check": "max rows", "result": "well", "message": "lists come in pages of 1,000 or more"
+    }  # fmt: skip
 
 
 def test_the_latest_runs_of_the_cleanup(client: WidgetAnalytics, crowd: Stack) -> None:

@@ -116,6 +116,9 @@ def test_why_is_my_widget_not_tracking(db: Connection, stack: Stack, http: httpx
     partly = new_widget()
     shop.track(partly, "widget_load", "s")
     blog.track(partly, "widget_load", "s")
+    mended = new_widget()
+    blog.track(mended, "widget_load", "s")
+    db.execute("update public.widgets set allowed_domains = '{*.example}' where id = %s", [mended])
 
     rows = run(db, "why_is_my_widget_not_tracking")
 
@@ -129,6 +132,7 @@ def test_why_is_my_widget_not_tracking(db: Connection, stack: Stack, http: httpx
             inactive,
             closed,
             malformed,
+            mended,
         )
     }
     assert verdicts[tracks] == "it tracks"
@@ -136,6 +140,7 @@ def test_why_is_my_widget_not_tracking(db: Connection, stack: Stack, http: httpx
     partial = row_of(rows, partly, key="widget_id")["verdict"]
     assert partial == f"it tracks, and some events are refused: {other_page}"
     assert verdicts[elsewhere] == other_page
+    assert verdicts[mended] == "pages on blog.example were refused, and are allowed now"
     assert verdicts[silent].startswith("nothing arrives")
     assert verdicts[demo].startswith("it is a demo widget")
     assert verdicts[inactive].startswith("it is not active")

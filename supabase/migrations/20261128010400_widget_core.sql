@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/19_comparing.sql, schemas/1_core/90_rights.sql.
+-- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/19_comparing.sql, schemas/1_core/19_migrations.sql, schemas/1_core/90_rights.sql.
 
 -- The ledger: events as they were reported. Rows are only ever added; calls and bills follow from them.
 
@@ -2310,6 +2310,29 @@ comment on function widget_internal.rebuild_calls() is
   'and returns how many sessions these were. Reads the whole ledger; events wait until it is done.';
 
 
+-- Which migrations a project has: the API shows nothing of the schema that the CLI keeps them in.
+
+create function public.widget_migrations()
+returns text[]
+language plpgsql volatile
+-- definer because service_role may not read the history
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform widget_internal.refuse_visitors();
+  if to_regclass('supabase_migrations.schema_migrations') is null then
+    return '{}'::text[];
+  end if;
+  return array(select concat_ws('_', m.version, m.name) from supabase_migrations.schema_migrations m order by 1);
+end
+$$;
+
+comment on function public.widget_migrations() is
+  'The migrations that the project''s history names, its own included, as version_name. Empty where they were not applied '
+  'by the Supabase CLI. widget-analytics doctor compares them with those of its release.';
+
+
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,
 -- which a restore or a copied schema brings back, are taken away by select widget_internal.apply_rights().
 
@@ -2356,6 +2379,7 @@ insert into widget_internal.rights (object, grantee, privileges) values
   ('table widget_internal.refusal_counts', 'service_role', 'select'),
   ('table widget_internal.settings', 'service_role', 'select'),
   ('function public.complete_stale_sessions(interval)', 'service_role', 'execute'),
+  ('function public.widget_migrations()', 'service_role', 'execute'),
   ('function public.erase_widget_session(uuid, text)', 'service_role', 'execute'),
   ('function widget_internal.erase_session(uuid, text)', 'service_role', 'execute');
 

@@ -992,8 +992,13 @@ begin
     coalesce('widget ' || s.widget_id, 'unknown widgets'), s.refusals, t.received,
     to_char(refusal_alarms.since at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), concat_ws(' ', s.reason, nullif(s.detail, '')),
     case s.reason
-      when 'domain_not_allowed' then 'if this is your page, add its host to allowed_domains in widgets'
-      when 'widget_inactive' then 'set is_active in widgets, or take the widget off its page'
+      when 'domain_not_allowed' then format(
+        'if this is your page, add its host to allowed_domains in widgets, or name all hosts: widget-analytics widget set %s '
+        '--domain …', s.widget_id
+      )
+      when 'widget_inactive' then format(
+        'set is_active in widgets (widget-analytics widget set %s --active), or take the widget off its page', s.widget_id
+      )
       when 'unknown_widget' then 'correct the widget_id on the page'
       else 'correct this field in what the page sends'
     end
@@ -1048,9 +1053,11 @@ begin
     where s.last_hour < v_now - p.span and s.first_hour < v_now - p.span - w.week * interval '7 days'
   )
   select distinct on (k.widget_id) k.widget_id, format(
-    'widget %s: no event since %s UTC, where in past weeks there were %s at least in the same %s: look at its page, and at '
-    'why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets',
-    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events), k.span
+    'widget %1$s: no event since %2$s UTC, where in past weeks there were %3$s at least in the same %4$s: look at its page, '
+    'and at why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets '
+    '(widget-analytics widget set %1$s --inactive)',
+    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events),
+    round(extract(epoch from k.span) / 3600) || ' hours'
   )
   from weeks k
   cross join lateral widget_internal.widget_door(k.widget_id) d
@@ -1089,12 +1096,13 @@ begin
   if coalesce(v_run.started_at, v_state.installed_at) < now() - interval '35 minutes' then
     return query select 'cleanup_late', null::uuid, format(
       'the cleanup is late, it should run every 30 minutes and last ran %s: look at cron.job_run_details, or at '
-      'whatever calls the Edge Function',
+      'whatever calls the Edge Function; widget-analytics cleanup runs it now',
       coalesce('at ' || to_char(v_run.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC', 'never')
     );
   end if;
   if v_run.error is not null then
-    return query select 'cleanup_failed', null::uuid, 'the last cleanup failed: ' || v_run.error;
+    return query select 'cleanup_failed', null::uuid, 'the last cleanup failed: ' || v_run.error
+      || '; widget-analytics cleanup runs it again';
   end if;
   if greatest(v_state.counted_to, v_state.installed_at) < now() - interval '20 minutes' then
     return query select 'health_late', null::uuid,
@@ -1108,14 +1116,15 @@ begin
   return query
   with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
   select 'delivery_low', r.widget_id, format(
-    '%s: %s %% of the events arrived, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
+    '%s: %s %% of the events arrived, expected at least %s %%: look at widget_delivery_rate.sql', coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
   )
   from rates r
   where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
   union all
   select 'completion_low', r.widget_id, format(
-    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%',
+    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%: look at '
+    'widget_completion_rate.sql',
     coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
   )
@@ -1126,7 +1135,7 @@ begin
 
   return query select a.* from widget_internal.refusal_alarms(widget_alarms.min_cases, now() - widget_alarms.period) a;
   return query select 'month_not_closed', null::uuid, format(
-      '%s, the earliest: select * from close_widget_billing_period(%L)',
+      '%1$s, the earliest: widget-analytics close --month %2$s, or select * from close_widget_billing_period(%2$L)',
       case count(*) when 1 then 'a month waits to be closed' else count(*) || ' months wait to be closed' end,
       to_char(min(m.month), 'YYYY-MM')
     )
@@ -1135,7 +1144,7 @@ begin
     where m.settled_at < now()
       and (exists (select from public.widget_plans) or exists (select from public.widget_billing_periods))
     having count(*) > 0;
-  return query select 'job_missing', null::uuid, string_agg(a.message, E'\n') from widget_internal.job_alarms() a
+  return query select 'job_missing', null::uuid, string_agg(a.message, E';\n') from widget_internal.job_alarms() a
     having count(*) > 0;
   return query select 'trigger_disabled', null::uuid, string_agg(a.message, E'\n') from widget_internal.trigger_alarms() a
     having count(*) > 0;

@@ -28,6 +28,8 @@ verdicts as (
         -- Some of its pages may track while others are refused.
         case when last_event_at > now() - interval '1 day' then 'it tracks, and some events are refused: ' else '' end
         || case
+          when reason = 'domain_not_allowed' and widget_internal.is_host_allowed(detail, allowed_domains) then
+            format('pages on %s were refused, and are allowed now', detail)
           when reason = 'domain_not_allowed' and detail <> '' then
             format('a page on %s uses it; if this is your page, add %s to allowed_domains', detail, detail)
           when reason = 'domain_not_allowed' then 'a page names no host; open it from a web server, not from a file'

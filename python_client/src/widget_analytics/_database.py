@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from widget_analytics._settings import patience
 from widget_analytics.errors import ConfigError, MissingExtra, NotMigrated, Refused, Unreachable, WrongKey
 
 if TYPE_CHECKING:
@@ -34,7 +36,9 @@ def connected(url: str, *, setting: str, role: str) -> Iterator[psycopg.Connecti
     from psycopg import errors  # noqa: PLC0415
 
     try:
-        with psycopg.connect(url, autocommit=True, application_name="widget-analytics") as connection:
+        with psycopg.connect(
+            url, autocommit=True, application_name="widget-analytics", connect_timeout=math.ceil(patience())
+        ) as connection:
             yield connection
     except (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName) as error:
         raise NotMigrated(f"the database lacks what this needs ({_line(error)}): run `supabase db push`.") from error

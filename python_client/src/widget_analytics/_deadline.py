@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from widget_analytics._settings import TIMEOUT
 from widget_analytics.errors import Unreachable
 
 Answer = TypeVar("Answer")
@@ -28,5 +29,13 @@ def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
     if errors:
         raise errors[0]
     if not answers:
-        raise Unreachable(f"no answer within {seconds:.0f} s. Check SUPABASE_URL, the network and the project's state.")
+        raise late(seconds)
     return answers[0]
+
+
+def late(seconds: float) -> Unreachable:
+    """Say that no answer came within so many seconds."""
+    return Unreachable(
+        f"no answer within {seconds:g} s. Check SUPABASE_URL, the network and the project's state; "
+        f"{TIMEOUT}=SECONDS waits longer."
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from widget_analytics._answers import error_of
+from widget_analytics._deadline import late, within
 from widget_analytics._lines import ahead, to_lines
 from widget_analytics._paging import Filter, Row, read_by_key, read_by_position, read_calls
 from widget_analytics._queries import Paging, Query
@@ -38,7 +40,7 @@ class RestTransport:
     Args:
         settings: where to and as whom.
         origin: the page that events are said to come from, sent as ``Origin``.
-        timeout: seconds to wait for each answer.
+        timeout: seconds to wait for each answer to begin, and for each next part of it.
         attempts: how often a request is sent at most, the first time included.
         page_size: rows to ask for at once.
     """
@@ -50,11 +52,11 @@ class RestTransport:
         from supabase import ClientOptions, create_client  # noqa: PLC0415
 
         self._page_size = page_size
-        self._retrying = retrying(attempts)
+        self._retrying = retrying(attempts, patience=timeout)
         # When the latest answer was made, by the server's clock (to the second); None where no answer told.
         self._answered_at: datetime | None = None
         # Redirects are not followed: the key would go along.
-        self._http = httpx.Client(
+        self._http = _PunctualClient(
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10)),
             event_hooks={"response": [self._note_time, _raise_unless_good]},
         )
@@ -108,7 +110,7 @@ class RestTransport:
             # Not by postgrest's own execute(): it makes floats of numbers, and its retries know no Retry-After.
             response: httpx.Response = request(self._supabase).request.send(httpx.Headers())
         except httpx.TimeoutException as error:
-            raise Unreachable(f"{self.host} did not answer in time. Check SUPABASE_URL and the network.") from error
+            raise late(self._http.timeout.read or 0) from error
         except httpx.TransportError as error:
             raise Unreachable(
                 f"cannot reach {self.host}: {error or type(error).__name__}. Check SUPABASE_URL and the network."
@@ -176,6 +178,21 @@ class RestTransport:
         with suppress(ValueError):
             at = parsedate_to_datetime(response.headers.get("Date", ""))
             self._answered_at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+class _PunctualClient(httpx.Client):
+    """Limits the time until an answer begins, which httpx's time-outs of single reads do not."""
+
+    def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        """Send a request."""
+        answer = within(self.timeout.read or 0, partial(super().send, request, stream=True, **options))
+        try:
+            if not stream:
+                answer.read()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
 
 
 def _raise_unless_good(response: httpx.Response) -> None:

@@ -7,6 +7,7 @@ import binascii
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ _URL = "SUPABASE_URL"
 SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
 PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
 DATABASE_URL = "SUPABASE_DB_URL"
+TIMEOUT = "WIDGET_ANALYTICS_TIMEOUT"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +90,22 @@ def database_url() -> str:
 def variable(name: str) -> str:
     """Give a setting from the environment, else from the nearest ``.env``; empty where it is in neither."""
     return _clean_key(environment().get(name), name)
+
+
+def patience(default: float = 30.0) -> float:
+    """Give the seconds to wait for an answer: those of the environment or the nearest ``.env``, else ``default``.
+
+    Raises:
+        ConfigError: they are no number above 0.
+    """
+    text = (environment().get(TIMEOUT) or "").strip()
+    try:
+        seconds = float(text or default)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise ConfigError(f"{TIMEOUT} must be a number of seconds above 0, such as 120")
+    return seconds
 
 
 def environment() -> Mapping[str, str | None]:

@@ -15,7 +15,7 @@ from widget_analytics._batches import MAX_BYTES, Item, batches, item
 from widget_analytics._books import Books
 from widget_analytics._queries import Paging, bounds
 from widget_analytics._rest import RestTransport
-from widget_analytics._settings import Settings
+from widget_analytics._settings import Settings, patience
 from widget_analytics.models import (
     Alarm,
     CleanupResult,
@@ -47,7 +47,7 @@ class WidgetAnalytics(Books):
         access_token: a signed-in user's token (JWT): then reading gives that widget owner's rows only.
         origin: the page that events are said to come from, such as ``https://shop.example``: the database takes a
             widget's events only for hosts in its ``allowed_domains``.
-        timeout: seconds to wait for each answer.
+        timeout: seconds to wait for each answer to begin, attempts included: as WIDGET_ANALYTICS_TIMEOUT says, else 30.
         attempts: how often a request is sent at most; again only where that may help.
         page_size: rows to ask for at once. The project's own limit may be lower; all rows are read in any case.
 
@@ -65,7 +65,7 @@ class WidgetAnalytics(Books):
         publishable_key: str | None = None,
         access_token: str | None = None,
         origin: str | None = None,
-        timeout: float = 60.0,
+        timeout: float | None = None,
         attempts: int = 4,
         page_size: int = 10_000,
     ) -> None:
@@ -73,7 +73,13 @@ class WidgetAnalytics(Books):
             url=url, secret_key=secret_key, publishable_key=publishable_key, access_token=access_token
         )
         super().__init__(
-            RestTransport(settings, origin=origin, timeout=timeout, attempts=attempts, page_size=page_size)
+            RestTransport(
+                settings,
+                origin=origin,
+                timeout=patience() if timeout is None else timeout,
+                attempts=attempts,
+                page_size=page_size,
+            )
         )
 
     def __enter__(self) -> Self:

@@ -44,6 +44,7 @@ insert into widget_internal.rights (object, grantee, privileges) values
   ('table widget_internal.refusal_counts', 'service_role', 'select'),
   ('table widget_internal.settings', 'service_role', 'select'),
   ('function public.complete_stale_sessions(interval)', 'service_role', 'execute'),
+  ('function public.widget_migrations()', 'service_role', 'execute'),
   ('function public.erase_widget_session(uuid, text)', 'service_role', 'execute'),
   ('function widget_internal.erase_session(uuid, text)', 'service_role', 'execute');
 

@@ -21,6 +21,23 @@ comment on function widget_internal.owner_email(uuid) is
   'A user''s e-mail address, for the company; a signed-in user learns the own one.';
 
 
+create function public.widget_user_ids(email text)
+returns uuid[]
+language plpgsql volatile
+-- definer because nobody else may read auth.users
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform widget_internal.refuse_visitors();
+  return array(select u.id from auth.users u where lower(u.email) = lower(widget_user_ids.email));
+end
+$$;
+
+comment on function public.widget_user_ids(text) is
+  'The project''s users of this e-mail address, to make one a widget''s owner: several where single sign-on has the address too.';
+
+
 create function public.widget_directory()
 returns table (
   id uuid, name text, customer_reference text, owner_id uuid, owner_email text, allowed_domains text[],

@@ -59,6 +59,7 @@ cross join unnest(array['authenticated', 'service_role']) g (grantee);
 insert into widget_internal.rights (object, grantee, privileges)
 select 'function ' || f.name, 'service_role', 'execute'
 from unnest(array[
+  'public.widget_user_ids(text)',
   'public.widget_months_to_close()',
   'public.close_widget_billing_period(text)',
   'public.schedule_widget_closing(interval)',

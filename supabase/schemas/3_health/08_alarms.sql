@@ -149,8 +149,13 @@ begin
     coalesce('widget ' || s.widget_id, 'unknown widgets'), s.refusals, t.received,
     to_char(refusal_alarms.since at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), concat_ws(' ', s.reason, nullif(s.detail, '')),
     case s.reason
-      when 'domain_not_allowed' then 'if this is your page, add its host to allowed_domains in widgets'
-      when 'widget_inactive' then 'set is_active in widgets, or take the widget off its page'
+      when 'domain_not_allowed' then format(
+        'if this is your page, add its host to allowed_domains in widgets, or name all hosts: widget-analytics widget set %s '
+        '--domain …', s.widget_id
+      )
+      when 'widget_inactive' then format(
+        'set is_active in widgets (widget-analytics widget set %s --active), or take the widget off its page', s.widget_id
+      )
       when 'unknown_widget' then 'correct the widget_id on the page'
       else 'correct this field in what the page sends'
     end
@@ -205,9 +210,11 @@ begin
     where s.last_hour < v_now - p.span and s.first_hour < v_now - p.span - w.week * interval '7 days'
   )
   select distinct on (k.widget_id) k.widget_id, format(
-    'widget %s: no event since %s UTC, where in past weeks there were %s at least in the same %s: look at its page, and at '
-    'why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets',
-    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events), k.span
+    'widget %1$s: no event since %2$s UTC, where in past weeks there were %3$s at least in the same %4$s: look at its page, '
+    'and at why_is_my_widget_not_tracking.sql; if it is no longer used, set is_active to false in widgets '
+    '(widget-analytics widget set %1$s --inactive)',
+    k.widget_id, to_char(k.last_hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), min(k.events),
+    round(extract(epoch from k.span) / 3600) || ' hours'
   )
   from weeks k
   cross join lateral widget_internal.widget_door(k.widget_id) d

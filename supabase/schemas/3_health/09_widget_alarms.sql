@@ -21,12 +21,13 @@ begin
   if coalesce(v_run.started_at, v_state.installed_at) < now() - interval '35 minutes' then
     return query select 'cleanup_late', null::uuid, format(
       'the cleanup is late, it should run every 30 minutes and last ran %s: look at cron.job_run_details, or at '
-      'whatever calls the Edge Function',
+      'whatever calls the Edge Function; widget-analytics cleanup runs it now',
       coalesce('at ' || to_char(v_run.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC', 'never')
     );
   end if;
   if v_run.error is not null then
-    return query select 'cleanup_failed', null::uuid, 'the last cleanup failed: ' || v_run.error;
+    return query select 'cleanup_failed', null::uuid, 'the last cleanup failed: ' || v_run.error
+      || '; widget-analytics cleanup runs it again';
   end if;
   if greatest(v_state.counted_to, v_state.installed_at) < now() - interval '20 minutes' then
     return query select 'health_late', null::uuid,
@@ -40,14 +41,15 @@ begin
   return query
   with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
   select 'delivery_low', r.widget_id, format(
-    '%s: %s %% of the events arrived, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
+    '%s: %s %% of the events arrived, expected at least %s %%: look at widget_delivery_rate.sql', coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
   )
   from rates r
   where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
   union all
   select 'completion_low', r.widget_id, format(
-    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%',
+    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%: look at '
+    'widget_completion_rate.sql',
     coalesce('widget ' || r.widget_id, 'all widgets'),
     round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
   )
@@ -58,7 +60,7 @@ begin
 
   return query select a.* from widget_internal.refusal_alarms(widget_alarms.min_cases, now() - widget_alarms.period) a;
   return query select 'month_not_closed', null::uuid, format(
-      '%s, the earliest: select * from close_widget_billing_period(%L)',
+      '%1$s, the earliest: widget-analytics close --month %2$s, or select * from close_widget_billing_period(%2$L)',
       case count(*) when 1 then 'a month waits to be closed' else count(*) || ' months wait to be closed' end,
       to_char(min(m.month), 'YYYY-MM')
     )
@@ -67,7 +69,7 @@ begin
     where m.settled_at < now()
       and (exists (select from public.widget_plans) or exists (select from public.widget_billing_periods))
     having count(*) > 0;
-  return query select 'job_missing', null::uuid, string_agg(a.message, E'\n') from widget_internal.job_alarms() a
+  return query select 'job_missing', null::uuid, string_agg(a.message, E';\n') from widget_internal.job_alarms() a
     having count(*) > 0;
   return query select 'trigger_disabled', null::uuid, string_agg(a.message, E'\n') from widget_internal.trigger_alarms() a
     having count(*) > 0;

@@ -53,7 +53,7 @@ begin
   return query
   select 'records_contradictory', c.widget_id, format(
     'widget %s: %s records of %s contradict themselves by more than a second, such as %s; the earliest start and the latest '
-    'end are billed: look at widget_provider_records, and confirm or set each call with correct_widget_call()',
+    'end are billed: look at widget_provider_records, and confirm or set each call with widget-analytics correct',
     c.widget_id, count(*), r.provider, max(r.record_id)
   )
   from public.widget_provider_records r

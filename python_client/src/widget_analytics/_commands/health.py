@@ -16,11 +16,12 @@ from widget_analytics._commands.closing import pending_line, waiting_lines
 from widget_analytics._commands.tables import share
 from widget_analytics._deadline import within
 from widget_analytics._exit import OTHER_ALARM, STATUS_CODES, UNWELL, one_line_errors
+from widget_analytics._settings import patience
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.models import CleanupResult, CleanupRun
 from widget_analytics.status import Status, Thresholds
 
-# Seconds that a monitor waits at most for `status`.
+# Seconds that a monitor waits at most for `status`, unless the environment says otherwise.
 _PATIENCE = 8.0
 
 
@@ -90,7 +91,7 @@ def status(
         min_delivery=Decimal(str(min_delivery)), min_completion=Decimal(str(min_completion)), min_cases=min_cases
     )
     with one_line_errors(), WidgetAnalytics() as client:
-        now = within(_PATIENCE, lambda: client.status(limits))
+        now = within(patience(_PATIENCE), lambda: client.status(limits))
         typer.echo(json.dumps(asdict(now), default=str, indent=2) if as_json else "\n".join(_status_lines(now)))
         problems = {alarm.message: alarm.alarm for alarm in now.alarms}
         for message in problems:

@@ -31,7 +31,7 @@ Customer = Annotated[
 ]
 Owner = Annotated[
     str | None,
-    typer.Option(metavar="ID|EMAIL", help="The user who sees its usage: the id, or the address of another's owner."),
+    typer.Option(metavar="ID|EMAIL", help="The user who sees its usage, by id or e-mail address."),
 ]
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]")
@@ -89,7 +89,7 @@ def add_widget(
             others = list(client.widgets())
             columns: dict[str, Any] = {"allowed_domains": hosts, "is_demo": demo}
             if owner:
-                columns["owner_id"] = str(_owner(others, owner))
+                columns["owner_id"] = str(_owner(client, owner))
             lines = [f"widget {plain(name)}", f"  domains   {_hosts(hosts)}", f"  customer  {plain(customer or '-')}"]
             if any(other.name == name for other in others):
                 lines.append("  another widget is called so: commands will need their ids")
@@ -139,12 +139,11 @@ def set_widget(
     with one_line_errors():
         hosts = None if domain is None else [host_of(text) for text in domain]
         with WidgetAnalytics() as client:
-            widgets = list(client.widgets())
             found = find_widget(client, which, "NAME")
             columns: dict[str, Any] = {
                 "name": None if name is None else _check_line("--name", name),
                 "allowed_domains": hosts,
-                "owner_id": None if owner is None else str(_owner(widgets, owner)),
+                "owner_id": None if owner is None else str(_owner(client, owner)),
                 "is_active": active,
                 "is_demo": demo,
             }
@@ -174,15 +173,17 @@ def _change_lines(found: Widget, columns: dict[str, Any], customer: str | None) 
     return lines
 
 
-def _owner(widgets: Sequence[Widget], text: str) -> UUID:
+def _owner(client: WidgetAnalytics, text: str) -> UUID:
     known = as_id(text)
     if known:
         return known
-    found = {one.owner_id for one in widgets if one.owner_id and (one.owner_email or "").lower() == text.lower()}
+    found = client.user_ids(text)
     if len(found) == 1:
-        return found.pop()
+        return found[0]
+    if found:
+        raise UsageError(f"--owner: several users have the address {text!r}, give the id: {', '.join(map(str, found))}")
     raise UsageError(
-        f"--owner: no widget's owner has the address {text!r}; give the user's id (dashboard: Authentication > Users)"
+        f"--owner: no user has the address {text!r}: invite them first (Dashboard > Authentication > Users)"
     )
 
 
