@@ -562,41 +562,30 @@ begin
 
   return query
   select
-    j.widget_id, j.session_id, j.call_id, j.start_claim, j.heartbeat_at, j.end_claim,
-    j.matched_start_claim, j.matched_heartbeat_at, j.matched_end_claim, j.next_start_at,
-    j.first_event_at, j.last_event_at, null::timestamptz, f.started_at, f.ended_at, f.outcome, f.evidence
+    states_of_widget.widget_id, session_id, call_id, n.start_claim, n.heartbeat_at, n.end_claim,
+    m.start_claim, m.heartbeat_at, m.end_claim, m.next_start_at,
+    least(n.first_event_at, m.first_event_at), greatest(n.last_event_at, m.last_event_at), null::timestamptz,
+    f.started_at, f.ended_at, f.outcome, f.evidence
   from (
     select
-      u.widget_id, u.session_id, u.call_id, max(u.start_claim) as start_claim, max(u.heartbeat_at) as heartbeat_at,
-      max(u.end_claim) as end_claim, max(u.matched_start_claim) as matched_start_claim,
-      max(u.matched_heartbeat_at) as matched_heartbeat_at, max(u.matched_end_claim) as matched_end_claim,
-      max(u.next_start_at) as next_start_at, min(u.first_event_at) as first_event_at, max(u.last_event_at) as last_event_at
-    from (
-      select
-        e.widget_id, e.session_id::text, e.call_id::text,
-        case when e.event_type = 'call_start'
-          then widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp") end as start_claim,
-        case when e.event_type = 'call_heartbeat' then e."timestamp"::timestamptz end as heartbeat_at,
-        case when e.event_type in ('call_end', 'call_error')
-          then widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp") end as end_claim,
-        null::bigint[] as matched_start_claim, null::timestamptz as matched_heartbeat_at,
-        null::bigint[] as matched_end_claim, null::timestamptz as next_start_at,
-        e."timestamp"::timestamptz as first_event_at, e."timestamp"::timestamptz as last_event_at
-      from public.widget_analytics e
-      where e.widget_id = states_of_widget.widget_id
-        and e."timestamp" between states_of_widget.from_at and states_of_widget.to_at
-        and e.call_id is not null and e.event_type like 'call\_%' and e.received_at <= states_of_widget.as_of
-      union all
-      select
-        m.widget_id, m.session_id, m.call_id, null, null, null,
-        m.start_claim, m.heartbeat_at, m.end_claim, m.next_start_at, m.first_event_at, m.last_event_at
-      from widget_internal.matched_claims(v_widget_ids, v_session_ids, states_of_widget.as_of) m
-    ) u
-    group by u.widget_id, u.session_id, u.call_id
-  ) j
+      e.session_id::text, e.call_id::text,
+      max(widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp"))
+        filter (where e.event_type = 'call_start') as start_claim,
+      max(e."timestamp"::timestamptz) filter (where e.event_type = 'call_heartbeat') as heartbeat_at,
+      max(widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp"))
+        filter (where e.event_type in ('call_end', 'call_error')) as end_claim,
+      min(e."timestamp"::timestamptz) as first_event_at, max(e."timestamp"::timestamptz) as last_event_at
+    from public.widget_analytics e
+    where e.widget_id = states_of_widget.widget_id
+      and e."timestamp" between states_of_widget.from_at and states_of_widget.to_at
+      and e.call_id is not null and e.event_type like 'call\_%' and e.received_at <= states_of_widget.as_of
+    group by e.session_id, e.call_id
+  ) n
+  full join widget_internal.matched_claims(v_widget_ids, v_session_ids, states_of_widget.as_of) m
+    using (session_id, call_id)
   cross join lateral widget_internal.call_facts(
-    greatest(j.start_claim, j.matched_start_claim), greatest(j.heartbeat_at, j.matched_heartbeat_at),
-    greatest(j.end_claim, j.matched_end_claim), j.next_start_at
+    greatest(n.start_claim, m.start_claim), greatest(n.heartbeat_at, m.heartbeat_at),
+    greatest(n.end_claim, m.end_claim), m.next_start_at
   ) f;
 end
 $$;
@@ -694,17 +683,11 @@ begin
   )
   from old_events o
   -- What the archive takes away was of calls that stay as they are: nothing is read for it.
-  where o.event_type like 'call\_%' and case when o.call_id is null
-    then exists (
-      select from widget_internal.call_states c
-      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.matched_start_claim is not null
-        and c.archived_at is null
-    )
-    else exists (
-      select from widget_internal.call_states c
-      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.call_id = o.call_id and c.archived_at is null
-    )
-  end
+  where o.event_type like 'call\_%' and exists (
+    select from widget_internal.call_states c
+    where c.widget_id = o.widget_id and c.session_id = o.session_id and c.archived_at is null
+      and case when o.call_id is null then c.matched_start_claim is not null else c.call_id = o.call_id end
+  )
   group by o.widget_id;
   return null;
 end
@@ -726,23 +709,21 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_erasable constant text[] := '{page_url,user_agent,properties}';
 begin
   -- A row may move from one session to another: both are computed anew. An erasure changes nothing that calls rest on.
-  perform widget_internal.rejoin_sessions(d.widget_id, d.session_ids, d.from_at, d.to_at)
+  perform widget_internal.rejoin_sessions(
+    widget_id, array_agg(distinct session_id::text), min("timestamp"), max("timestamp")
+  )
   from (
-    with old_facts as (
-      select e.id, e.widget_id, e.session_id, e.call_id, e.event_type, e.source, e.seq, e."timestamp", e.received_at
-      from old_events e
-    ),
-    new_facts as (
-      select e.id, e.widget_id, e.session_id, e.call_id, e.event_type, e.source, e.seq, e."timestamp", e.received_at
-      from new_events e
-    )
-    select c.widget_id, array_agg(distinct c.session_id::text) as session_ids,
-      min(c."timestamp") as from_at, max(c."timestamp") as to_at
-    from ((table old_facts except table new_facts) union all (table new_facts except table old_facts)) c
-    group by c.widget_id
-  ) d;
+    select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_old from old_events e
+  ) o
+  full join (
+    select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_new from new_events e
+  ) n using (widget_id, session_id, "timestamp", facts)
+  where is_old is null or is_new is null
+  group by widget_id;
   return null;
 end
 $$;
@@ -782,6 +763,8 @@ returns table (widget_id uuid, session_id text, call_id text, kept jsonb, comput
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_places constant text[] := '{first_event_at,last_event_at,archived_at}';
 begin
   return query
   select
@@ -797,10 +780,7 @@ begin
   where k.archived_at is null
     -- A state that has waited for its start in vain is forgotten.
     and (k.call_id is not null or f.started_at is not null or f.last_event_at > now() - interval '7 days')
-    and (k.started_at, k.ended_at, k.outcome, k.evidence, k.start_claim, k.heartbeat_at, k.end_claim,
-      k.matched_start_claim, k.matched_heartbeat_at, k.matched_end_claim, k.next_start_at)
-    is distinct from (f.started_at, f.ended_at, f.outcome, f.evidence, f.start_claim, f.heartbeat_at, f.end_claim,
-      f.matched_start_claim, f.matched_heartbeat_at, f.matched_end_claim, f.next_start_at);
+    and to_jsonb(k) - v_places is distinct from to_jsonb(f) - v_places;
 end
 $$;
 
@@ -2247,51 +2227,39 @@ comment on function widget_internal.call_hooks(text, jsonb) is
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,
 -- which a restore or a copied schema brings back, are taken away by select widget_internal.apply_rights().
 
-insert into widget_internal.rights (object, grantee, privileges) values
-  ('schema widget_internal', 'anon', 'usage'),
-  ('schema widget_internal', 'authenticated', 'usage'),
-  ('schema widget_internal', 'service_role', 'usage'),
+insert into widget_internal.rights (object, grantee, privileges)
+select o.object, g.grantee, o.privileges
+from (values
+  ('schema widget_internal', 'anon, authenticated, service_role', 'usage'),
 
   -- Events in: everybody, and nothing else for a visitor.
-  ('function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb)', 'anon', 'execute'),
-  ('function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb)', 'authenticated', 'execute'),
-  ('function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb)', 'service_role', 'execute'),
-  ('function public.track_events(jsonb)', 'anon', 'execute'),
-  ('function public.track_events(jsonb)', 'authenticated', 'execute'),
-  ('function public.track_events(jsonb)', 'service_role', 'execute'),
-  ('function widget_internal.record_event(jsonb)', 'anon', 'execute'),
-  ('function widget_internal.record_event(jsonb)', 'authenticated', 'execute'),
-  ('function widget_internal.record_event(jsonb)', 'service_role', 'execute'),
-  ('function widget_internal.record_events(jsonb)', 'anon', 'execute'),
-  ('function widget_internal.record_events(jsonb)', 'authenticated', 'execute'),
-  ('function widget_internal.record_events(jsonb)', 'service_role', 'execute'),
+  (
+    'function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb)',
+    'anon, authenticated, service_role', 'execute'
+  ),
+  ('function public.track_events(jsonb)', 'anon, authenticated, service_role', 'execute'),
+  ('function widget_internal.record_event(jsonb)', 'anon, authenticated, service_role', 'execute'),
+  ('function widget_internal.record_events(jsonb)', 'anon, authenticated, service_role', 'execute'),
 
-  -- An owner reads the rows of the own widgets; row level security says which these are.
+  -- An owner reads and erases the rows of the own widgets, which row level security names; the company's backend all.
   ('function widget_internal.owned_widget_ids()', 'authenticated', 'execute'),
-  ('table public.widget_analytics', 'authenticated', 'select'),
-  ('table widget_internal.call_states', 'authenticated', 'select'),
-  ('table public.widget_calls', 'authenticated', 'select'),
-  ('table public.widget_erasures', 'authenticated', 'select'),
-  ('table public.widget_quotas', 'authenticated', 'select'),
-  ('table public.widget_refusals', 'authenticated', 'select'),
-  ('table widget_internal.refusal_counts', 'authenticated', 'select'),
-  ('table widget_internal.settings', 'authenticated', 'select'),
-  ('function public.erase_widget_session(uuid, text)', 'authenticated', 'execute'),
-  ('function widget_internal.erase_session(uuid, text)', 'authenticated', 'execute'),
+  ('table public.widget_analytics', 'authenticated, service_role', 'select'),
+  ('table widget_internal.call_states', 'authenticated, service_role', 'select'),
+  ('table public.widget_calls', 'authenticated, service_role', 'select'),
+  ('table public.widget_erasures', 'authenticated, service_role', 'select'),
+  ('table public.widget_refusals', 'authenticated, service_role', 'select'),
+  ('table widget_internal.refusal_counts', 'authenticated, service_role', 'select'),
+  ('table widget_internal.settings', 'authenticated, service_role', 'select'),
+  ('function public.erase_widget_session(uuid, text)', 'authenticated, service_role', 'execute'),
+  ('function widget_internal.erase_session(uuid, text)', 'authenticated, service_role', 'execute'),
 
-  -- The company's own backend: reads everything, writes what is not the ledger, runs the cleanup.
-  ('table public.widget_analytics', 'service_role', 'select'),
-  ('table widget_internal.call_states', 'service_role', 'select'),
-  ('table public.widget_calls', 'service_role', 'select'),
-  ('table public.widget_cleanup_runs', 'service_role', 'select'),
-  ('table public.widget_erasures', 'service_role', 'select'),
+  -- Quotas are the company's to set; it runs the cleanup.
+  ('table public.widget_quotas', 'authenticated', 'select'),
   ('table public.widget_quotas', 'service_role', 'select, insert, update, delete'),
-  ('table public.widget_refusals', 'service_role', 'select'),
-  ('table widget_internal.refusal_counts', 'service_role', 'select'),
-  ('table widget_internal.settings', 'service_role', 'select'),
-  ('function public.complete_stale_sessions(interval)', 'service_role', 'execute'),
-  ('function public.erase_widget_session(uuid, text)', 'service_role', 'execute'),
-  ('function widget_internal.erase_session(uuid, text)', 'service_role', 'execute');
+  ('table public.widget_cleanup_runs', 'service_role', 'select'),
+  ('function public.complete_stale_sessions(interval)', 'service_role', 'execute')
+) o (object, grantees, privileges)
+cross join lateral string_to_table(o.grantees, ', ') g (grantee);
 
 
 create function widget_internal.rights_in_force()
@@ -2301,39 +2269,33 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  with objects (name, kind, class, id, acl, owner) as (
-    select format('schema %I', n.nspname), 'n', 'pg_namespace'::regclass, n.oid, n.nspacl, n.nspowner
-    from pg_namespace n where n.nspname = 'widget_internal'
+  with objects (name, kind, acl, owner) as (
+    select format('schema %I', n.nspname), 'n', n.nspacl, n.nspowner from pg_namespace n where n.nspname = 'widget_internal'
     union all
-    select format('table %I.%I', n.nspname, c.relname), 'r', 'pg_class'::regclass, c.oid, c.relacl, c.relowner
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'v', 'm', 'p') and (
-      n.nspname = 'widget_internal'
-      or n.nspname = 'public' and exists (
-        select from widget_internal.rights r where r.object = format('table public.%I', c.relname)
-      )
-    )
-    union all
-    select format('function %I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)),
-      'f', 'pg_proc'::regclass, p.oid, p.proacl, p.proowner
+    select format('function %I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), 'f', p.proacl, p.proowner
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where n.nspname = 'widget_internal'
       or n.nspname = 'public' and exists (
         select from widget_internal.rights r where r.object like format('function public.%I(%%', p.proname)
       )
-  ),
-  with_sequences as (
-    select o.* from objects o
     union all
-    select format('sequence %I.%I', n.nspname, c.relname), 's', 'pg_class'::regclass, c.oid, c.relacl, c.relowner
-    from objects o
-    join pg_depend d on d.refclassid = o.class and d.refobjid = o.id and d.classid = 'pg_class'::regclass
-    join pg_class c on c.oid = d.objid and c.relkind = 'S'
+    select
+      case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass,
+      case c.relkind when 'S' then 's' else 'r' end, c.relacl, c.relowner
+    from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
-    where o.kind = 'r'
+    -- A sequence goes with the table that it numbers.
+    left join pg_depend d on c.relkind = 'S' and d.classid = 'pg_class'::regclass and d.objid = c.oid
+      and d.refclassid = 'pg_class'::regclass
+    where c.relkind in ('r', 'v', 'm', 'p', 'S') and (
+      n.nspname = 'widget_internal'
+      or n.nspname = 'public' and exists (
+        select from widget_internal.rights r where r.object = 'table ' || coalesce(d.refobjid, c.oid)::regclass
+      )
+    )
   )
   select o.name, coalesce(a.rolname::text, case when x.grantee = 0 then 'public' end), lower(x.privilege_type)
-  from with_sequences o
+  from objects o
   left join lateral aclexplode(coalesce(o.acl, acldefault(o.kind::"char", o.owner))) x on x.grantee <> o.owner
   left join pg_roles a on a.oid = x.grantee
   where x.grantee is null or x.grantee = 0 or a.rolname in ('anon', 'authenticated', 'service_role');
@@ -2372,25 +2334,17 @@ returns table (object text, grantee text, privilege text, problem text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
 begin
   return query
-  with listed as (
-    select r.object, r.grantee, lower(trim(p)) as privilege
-    from widget_internal.rights r cross join lateral string_to_table(r.privileges, ',') p
-  ),
-  in_force as (
-    select f.object, f.grantee, f.privilege from widget_internal.rights_in_force() f where f.privilege is not null
-  )
-  select d.object, d.grantee, d.privilege, d.problem
+  select object, grantee, privilege, case when l.is_listed then 'missing' else 'too wide' end
   from (
-    select f.*, 'too wide' from in_force f where not exists (
-      select from listed l where (l.object, l.grantee, l.privilege) = (f.object, f.grantee, f.privilege)
-    )
-    union all
-    select l.*, 'missing' from listed l where not exists (
-      select from in_force f where (l.object, l.grantee, l.privilege) = (f.object, f.grantee, f.privilege)
-    )
-  ) d (object, grantee, privilege, problem)
+    select l.object, l.grantee, lower(trim(p)) as privilege, true as is_listed
+    from widget_internal.rights l cross join lateral string_to_table(l.privileges, ',') p
+  ) l
+  full join (select f.*, true as is_in_force from widget_internal.rights_in_force() f where f.privilege is not null) f
+    using (object, grantee, privilege)
+  where l.is_listed is null or f.is_in_force is null
   order by 1, 2, 3;
 end
 $$;
