@@ -214,7 +214,7 @@ create index call_states_started_at_idx on widget_internal.call_states (started_
 comment on index widget_internal.call_states_started_at_idx is 'Serves all widgets'' calls of a period: the bill.';
 
 create index call_states_without_start_idx on widget_internal.call_states (last_event_at) where started_at is null;
-comment on index widget_internal.call_states_without_start_idx is 'Serves forget_orphans(): states whose start never came.';
+comment on index widget_internal.call_states_without_start_idx is 'Serves prune(): states whose start never came.';
 
 alter table widget_internal.call_states enable row level security;
 
@@ -958,12 +958,13 @@ alter table widget_internal.throttles enable row level security;
 alter table widget_internal.sender_salts enable row level security;
 
 
-create function widget_internal.sender_network()
-returns text
-language plpgsql stable
+create function widget_internal.sender()
+returns uuid
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_today constant date := clock_timestamp() at time zone 'UTC';
   -- The company's own backend may speak for many: for the visitor that it names, else for nobody.
   v_addresses constant text[] := string_to_array(
     widget_internal.request_header(
@@ -972,43 +973,31 @@ declare
     ','
   );
   v_address text;
+  v_salt bytea;
 begin
   select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
   from widget_internal.settings s;
-  -- A household has one /64 of IPv6, and could send from each address in it.
-  return case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
-exception
-  when invalid_text_representation then
-    return v_address;
-end
-$$;
-
-comment on function widget_internal.sender_network() is
-  'The sender''s address of this request, IPv6 without its last 64 bits; null where no proxy names one. For service_role '
-  'it is in X-Widget-Visitor: what the events relay received as X-Forwarded-For.';
-
-
-create function widget_internal.sender()
-returns uuid
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_network constant text := widget_internal.sender_network();
-  v_today constant date := clock_timestamp() at time zone 'UTC';
-  v_salt bytea;
-begin
+  begin
+    -- A household has one /64 of IPv6, and could send from each address in it.
+    v_address :=
+      case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
+  exception
+    when invalid_text_representation then
+      null;  -- counted as it stands
+  end;
   loop
     select s.salt into v_salt from widget_internal.sender_salts s where s.day = v_today;
     exit when found;
     insert into widget_internal.sender_salts (day) values (v_today) on conflict do nothing;
   end loop;
-  return encode(substring(sha256(v_salt || convert_to(v_network, 'UTF8')) for 16), 'hex')::uuid;
+  return encode(substring(sha256(v_salt || convert_to(v_address, 'UTF8')) for 16), 'hex')::uuid;
 end
 $$;
 
 comment on function widget_internal.sender() is
-  'A keyed hash of the sender''s address, another one each day: the address itself is never stored. Null where it is not known.';
+  'A keyed hash of the sender''s address (IPv6: without its last 64 bits), another one each day: the address itself is never '
+  'stored. Null where no proxy names one. For service_role it is in X-Widget-Visitor: what the events relay received as '
+  'X-Forwarded-For.';
 
 
 create function widget_internal.count_towards_quota(subject uuid, span text, events bigint, quota bigint)
@@ -1047,13 +1036,13 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_sender constant uuid := widget_internal.sender();
   v_quota record;
-  v_sender uuid;
   v_until timestamptz;
 begin
   select max(t.until) into v_until
   from widget_internal.throttles t
-  where t.until > clock_timestamp() and t.subject in (over_quota.widget_id, widget_internal.sender());
+  where t.until > clock_timestamp() and t.subject in (over_quota.widget_id, v_sender);
   if v_until is not null then
     return v_until;
   end if;
@@ -1075,13 +1064,12 @@ begin
         - case when v_quota.widget_sample > 1 then ceil(4 * sqrt(v_quota.widget_sample * v_quota.per_day))::bigint else 0 end
     );
   end if;
-  if v_until is null and over_quota.draw * v_quota.sender_sample < over_quota.events and v_quota.per_minute is not null then
-    v_sender := widget_internal.sender();
-    if v_sender is not null then
-      v_until := widget_internal.count_towards_quota(
-        v_sender, 'minute', greatest(over_quota.events, v_quota.sender_sample), v_quota.per_minute
-      );
-    end if;
+  if v_until is null and over_quota.draw * v_quota.sender_sample < over_quota.events
+    and v_quota.per_minute is not null and v_sender is not null
+  then
+    v_until := widget_internal.count_towards_quota(
+      v_sender, 'minute', greatest(over_quota.events, v_quota.sender_sample), v_quota.per_minute
+    );
   end if;
   return v_until;
 end
@@ -1214,23 +1202,6 @@ comment on function widget_internal.url_host(text) is
   'The host of an http or https URL: lower case, no port, no user, no trailing dot; null where there is none.';
 
 
-create function widget_internal.page_host()
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- An Origin that is there decides, even "null": a page that hides its origin is not asked for its referrer.
-  return widget_internal.url_host(
-    coalesce(widget_internal.request_header('origin'), widget_internal.request_header('referer'))
-  );
-end
-$$;
-
-comment on function widget_internal.page_host() is
-  'The host of the page that sent this request, from Origin, else Referer; null where it names none.';
-
-
 create function widget_internal.is_host_allowed(host text, allowed_domains text[])
 returns boolean
 language plpgsql immutable
@@ -1260,97 +1231,34 @@ comment on function widget_internal.is_host_allowed(text, text[]) is
   'Whether a widget''s allowed_domains admit a host: itself, "*.parent" for hosts below it, "*" for any and for none named.';
 
 
-create function widget_internal.bare_page_url(page_url text)
-returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
-  -- that bills may fail on a field that does not.
-  return left(
-    regexp_replace(
-      substring(bare_page_url.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'
-    ),
-    2048
-  );
-end
-$$;
-
-comment on function widget_internal.bare_page_url(text) is
-  'A page''s address without query string, fragment, user and password, of 2048 characters at most.';
-
-
-create function widget_internal.bare_user_agent()
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- The events relay calls with the secret key, which the platform refuses from what looks like a browser.
-  return nullif(left(widget_internal.request_header(
-    case when current_setting('role') = 'service_role' and widget_internal.request_header('x-widget-agent') is not null
-      then 'x-widget-agent' else 'user-agent' end
-  ), 512), '');
-end
-$$;
-
-comment on function widget_internal.bare_user_agent() is
-  'The User-Agent of this request, or of the one that the events relay passes on, 512 characters of it at most; null where '
-  'it names none.';
-
-
-create function widget_internal.ask_door(widget_id uuid)
-returns text
+create function widget_internal.ask_door(widget_id uuid, out verdict text, out detail text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_door constant record := widget_internal.widget_door(ask_door.widget_id);
+  -- An Origin that is there decides, even "null": a page that hides its origin is not asked for its referrer.
+  v_host constant text := widget_internal.url_host(
+    coalesce(widget_internal.request_header('origin'), widget_internal.request_header('referer'))
+  );
 begin
-  return case
+  ask_door.verdict := case
     when v_door.is_active is null then 'unknown_widget'
     when not v_door.is_active then 'widget_inactive'
     when v_door.is_demo then 'demo'
-    when widget_internal.is_host_allowed(widget_internal.page_host(), v_door.allowed_domains) then 'open'
+    when widget_internal.is_host_allowed(v_host, v_door.allowed_domains) then 'open'
     else 'domain_not_allowed'
+  end;
+  ask_door.detail := case ask_door.verdict
+    when 'unknown_widget' then ask_door.widget_id::text
+    when 'domain_not_allowed' then v_host
   end;
 end
 $$;
 
 comment on function widget_internal.ask_door(uuid) is
-  'Whether this request''s page may store an event of the widget: open, demo (taken, not stored), or the reason why not.';
-
-
-create function widget_internal.door_problem()
-returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return 'widget_id: this widget is unknown, not active, or not allowed on this page''s domain';
-end
-$$;
-
-comment on function widget_internal.door_problem() is
-  'What the door answers to each sender that it refuses: the same for all, so that nobody can probe which widgets exist.';
-
-
-create function widget_internal.door_refusal(verdict text, widget_id uuid)
-returns widget_internal.refusal
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case door_refusal.verdict
-    when 'unknown_widget' then (null, door_refusal.verdict, door_refusal.widget_id::text)::widget_internal.refusal
-    when 'widget_inactive' then (door_refusal.widget_id, door_refusal.verdict, '')::widget_internal.refusal
-    else (door_refusal.widget_id, door_refusal.verdict, widget_internal.page_host())::widget_internal.refusal
-  end;
-end
-$$;
-
-comment on function widget_internal.door_refusal(text, uuid) is 'What is counted where the door''s verdict was no.';
+  'Whether this request''s page may store an event of the widget: open, demo (taken, not stored), or the reason why not, '
+  'with the detail to count it under.';
 
 
 create function widget_internal.refusal_answer(status integer, code text, message text, hint text default null)
@@ -1525,15 +1433,23 @@ declare
 begin
   -- Not written as expected, with an escape in it, long, or passed on by the relay.
   if v_user_agent is null or current_setting('role') = 'service_role' or strpos(v_user_agent, '\') > 0 or octet_length(v_user_agent) > 512 then
-    v_user_agent := widget_internal.bare_user_agent();
+    -- The events relay calls with the secret key, which the platform refuses from what looks like a browser.
+    v_user_agent := nullif(left(coalesce(
+      case when current_setting('role') = 'service_role' then widget_internal.request_header('x-widget-agent') end,
+      widget_internal.request_header('user-agent')
+    ), 512), '');
   end if;
   insert into public.widget_analytics (
     id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, source, received_at, properties
   )
   select
     coalesce(e.event_id, widget_internal.uuid_v7()), e.widget_id, e.event_type, e.session_id,
+    -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
+    -- that bills may fail on a field that does not.
     case when e.page_url ~ '[?#@]' or octet_length(e.page_url) > 2048
-      then widget_internal.bare_page_url(e.page_url) else e.page_url end,
+      then left(
+        regexp_replace(substring(e.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
+      ) else e.page_url end,
     case when e.event_type = 'widget_load' or e.seq is null or e.seq = 1 then v_user_agent end,
     store_events.received_at - greatest(e.age_ms, 0)::float8 * interval '1 millisecond',
     e.call_id, e.seq, 'browser', store_events.received_at, e.properties
@@ -1561,7 +1477,7 @@ comment on function widget_internal.store_events(uuid, jsonb, timestamptz, boole
 
 
 create function widget_internal.record_events_singly(
-  events jsonb, received_at timestamptz, stored integer, asked_widget_id uuid, asked_until timestamptz
+  events jsonb, is_single boolean, received_at timestamptz, stored integer, asked_widget_id uuid, asked_until timestamptz
 )
 returns jsonb
 language plpgsql volatile
@@ -1573,7 +1489,7 @@ declare
   v_index integer;
   v_problem text;
   v_widget_id uuid;
-  v_verdict text;
+  v_door record;
   v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
   v_rejected jsonb[] := array[]::jsonb[];
   v_good jsonb[] := array[]::jsonb[];
@@ -1595,21 +1511,27 @@ begin
   end if;
 
   for v_event, v_index in select e.value, e.ordinality - 1 from jsonb_array_elements(v_events) with ordinality e loop
+    if jsonb_typeof(v_event -> 'properties') = 'string' then
+      v_event := jsonb_set(v_event, '{properties}', widget_internal.unwrap_json(v_event -> 'properties'));
+    end if;
     v_problem := widget_internal.event_problem(v_event);
     if split_part(v_problem, ':', 1) in ('event', 'widget_id') then
       v_refusals := v_refusals || (null, 'invalid_input', 'widget_id')::widget_internal.refusal;
     else
       -- A batch is mostly one widget's: ask once.
-      if v_verdict is null or v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
+      if v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
         v_widget_id := (v_event ->> 'widget_id')::uuid;
-        v_verdict := widget_internal.ask_door(v_widget_id);
+        v_door := widget_internal.ask_door(v_widget_id);
       end if;
-      if v_verdict not in ('open', 'demo') then
-        v_problem := widget_internal.door_problem();
-        v_refusals := v_refusals || widget_internal.door_refusal(v_verdict, v_widget_id);
+      if v_door.verdict not in ('open', 'demo') then
+        -- The same for all, so that nobody can probe which widgets exist.
+        v_problem := 'widget_id: this widget is unknown, not active, or not allowed on this page''s domain';
+        v_refusals := v_refusals || (
+          case when v_door.verdict <> 'unknown_widget' then v_widget_id end, v_door.verdict, v_door.detail
+        )::widget_internal.refusal;
       elsif v_problem is not null then
         v_refusals := v_refusals || (v_widget_id, 'invalid_input', split_part(v_problem, ':', 1))::widget_internal.refusal;
-      elsif v_verdict = 'demo' then
+      elsif v_door.verdict = 'demo' then
         v_demos := v_demos + 1;
       else
         v_good := v_good || v_event;
@@ -1644,6 +1566,11 @@ begin
 
   if v_refusals <> '{}' then
     perform widget_internal.count_refusals(v_refusals);
+    if record_events_singly.is_single and v_refusals[1].reason = 'invalid_input' then
+      return widget_internal.refusal_answer(400, '22023', v_problem);
+    elsif record_events_singly.is_single then
+      return widget_internal.refusal_answer(403, '42501', v_problem);
+    end if;
   end if;
   return v_quota_refusal || jsonb_build_object(
     'accepted', v_stored + v_demos, 'duplicates', v_taken - v_stored,
@@ -1652,13 +1579,13 @@ begin
 end
 $$;
 
-comment on function widget_internal.record_events_singly(jsonb, timestamptz, integer, uuid, timestamptz) is
+comment on function widget_internal.record_events_singly(jsonb, boolean, timestamptz, integer, uuid, timestamptz) is
   'The second, slow look at a batch of which fewer events were stored than sent: what is good and not there yet is stored, '
-  'and the answer says why the others are not. stored: how many were. asked_widget_id: whose quota has been asked for, '
-  'asked_until: its answer.';
+  'and the answer says why the others are not. is_single: a batch of one, whose refusal is the answer''s own. stored: how '
+  'many were. asked_widget_id: whose quota has been asked for, asked_until: its answer.';
 
 
-create function widget_internal.record_events(events jsonb)
+create function widget_internal.record_events(events jsonb, is_single boolean)
 returns jsonb
 language plpgsql volatile
 -- definer because the anonymous role has no right on any table
@@ -1699,7 +1626,7 @@ begin
     left join public.widget_quotas q on q.widget_id = v_widget_id;
 
     if v_is_open is not true then
-      v_is_open := widget_internal.ask_door(v_widget_id) = 'open';
+      v_is_open := (widget_internal.ask_door(v_widget_id)).verdict = 'open';
     end if;
     if v_is_open then
       v_asked_widget_id := v_widget_id;
@@ -1720,48 +1647,17 @@ begin
       v_until := null;
   end;
   return widget_internal.record_events_singly(
-    record_events.events, v_received_at, v_stored, v_asked_widget_id, v_until
+    record_events.events, record_events.is_single, v_received_at, v_stored, v_asked_widget_id, v_until
   );
 end
 $$;
 
-comment on function widget_internal.record_events(jsonb) is
-  'What track_events() does, with the right to write the ledger. Nearly every batch is valid and of one widget, and '
-  'is stored without examining single events.';
+comment on function widget_internal.record_events(jsonb, boolean) is
+  'What track_events() does, with the right to write the ledger, and track_event() (is_single). Nearly every batch is '
+  'valid and of one widget, and is stored without examining single events.';
 
 
--- The two RPCs that widgets call: thin wrappers, which run as their caller, over functions that may write.
-
-create function widget_internal.record_event(event jsonb)
-returns jsonb
-language plpgsql volatile
--- definer because refusals are counted and answered by functions that nobody else may call
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_event jsonb := record_event.event;
-  v_answer jsonb;
-  v_reason text;
-begin
-  -- A gateway may pass a form field of JSON on as a string.
-  if jsonb_typeof(v_event -> 'properties') = 'string' then
-    v_event := v_event || jsonb_build_object('properties', widget_internal.unwrap_json(v_event -> 'properties'));
-  end if;
-  v_answer := widget_internal.record_events(jsonb_build_array(v_event));
-  v_reason := v_answer #>> '{rejected,0,reason}';
-  if v_reason is null or v_answer ? 'code' then
-    return v_answer;
-  elsif v_reason = widget_internal.door_problem() then
-    return widget_internal.refusal_answer(403, '42501', v_reason);
-  end if;
-  return widget_internal.refusal_answer(400, '22023', v_reason);
-end
-$$;
-
-comment on function widget_internal.record_event(jsonb) is
-  'What track_event() does: a batch of one, whose refusal is the answer''s own.';
-
+-- The two RPCs that widgets call: thin wrappers, which run as their caller, over the function that may write.
 
 create function public.track_event(
   widget_id uuid default null, event_type text default null, session_id text default null, page_url text default null,
@@ -1773,11 +1669,11 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return widget_internal.record_event(jsonb_build_object(
+  return widget_internal.record_events(jsonb_build_array(jsonb_build_object(
     'widget_id', track_event.widget_id, 'event_type', track_event.event_type, 'session_id', track_event.session_id,
     'page_url', track_event.page_url, 'event_id', track_event.event_id, 'call_id', track_event.call_id,
     'seq', track_event.seq, 'age_ms', track_event.age_ms, 'properties', track_event.properties
-  ));
+  )), true);
 end
 $$;
 
@@ -1795,7 +1691,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return widget_internal.record_events(track_events.events);
+  return widget_internal.record_events(track_events.events, false);
 end
 $$;
 
@@ -2060,18 +1956,14 @@ returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  -- What happened before an erasure arrives at most 7 days after it: two days are left for a daily job that misses a run.
-  v_repeated_for constant interval := interval '9 days';
-  v_session record;
-  v_erased bigint := 0;
 begin
-  for v_session in
-    select r.widget_id, r.session_id
+  return (
+    select coalesce(sum((widget_internal.erase_session(r.widget_id, r.session_id) ->> 'erased')::bigint), 0)
     from (
       select s.widget_id, s.session_id, min(s.erased_at) as erased_at
       from public.widget_erasures s
-      where s.erased_at > now() - v_repeated_for
+      -- What happened before an erasure arrives at most 7 days after it: two days are left for a run that is missed.
+      where s.erased_at > now() - interval '9 days'
       group by s.widget_id, s.session_id
     ) r
     where exists (
@@ -2086,18 +1978,7 @@ begin
           or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
         )
     )
-    order by r.widget_id, r.session_id
-  loop
-    begin
-      v_erased := v_erased
-        + (widget_internal.erase_session(v_session.widget_id, v_session.session_id) ->> 'erased')::bigint;
-    exception
-      when invalid_parameter_value then
-        raise warning 'session % of widget % was not erased again: %',
-          v_session.session_id, v_session.widget_id, sqlerrm;
-    end;
-  end loop;
-  return v_erased;
+  );
 end
 $$;
 
@@ -2117,25 +1998,6 @@ alter table widget_internal.settings
 comment on column widget_internal.settings.keep_runs is
   'How long widget_cleanup_runs, and pg_cron''s own records of our jobs, are kept.';
 comment on column widget_internal.settings.keep_refusals is 'How long the hours of widget_refusals are kept.';
-
-
-create function widget_internal.forget_orphans()
-returns bigint
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_forgotten bigint;
-begin
-  -- A sender is late by seven days at most; health has a week to count what stays without a start.
-  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
-  get diagnostics v_forgotten = row_count;
-  return v_forgotten;
-end
-$$;
-
-comment on function widget_internal.forget_orphans() is
-  'Deletes the states of calls whose start can no longer arrive, and returns how many. Their events stay.';
 
 
 create function widget_internal.prune()
@@ -2171,7 +2033,9 @@ begin
   end if;
 
   prune.erased_events := widget_internal.erase_late_events();
-  prune.orphans := widget_internal.forget_orphans();
+  -- A sender is late by seven days at most; health has a week to count what stays without a start.
+  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
+  get diagnostics prune.orphans = row_count;
   perform widget_internal.forget_senders();
   return next;
 end
@@ -2238,8 +2102,7 @@ from (values
     'anon, authenticated, service_role', 'execute'
   ),
   ('function public.track_events(jsonb)', 'anon, authenticated, service_role', 'execute'),
-  ('function widget_internal.record_event(jsonb)', 'anon, authenticated, service_role', 'execute'),
-  ('function widget_internal.record_events(jsonb)', 'anon, authenticated, service_role', 'execute'),
+  ('function widget_internal.record_events(jsonb, boolean)', 'anon, authenticated, service_role', 'execute'),
 
   -- An owner reads and erases the rows of the own widgets, which row level security names; the company's backend all.
   ('function widget_internal.owned_widget_ids()', 'authenticated', 'execute'),

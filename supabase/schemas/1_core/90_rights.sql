@@ -12,8 +12,7 @@ from (values
     'anon, authenticated, service_role', 'execute'
   ),
   ('function public.track_events(jsonb)', 'anon, authenticated, service_role', 'execute'),
-  ('function widget_internal.record_event(jsonb)', 'anon, authenticated, service_role', 'execute'),
-  ('function widget_internal.record_events(jsonb)', 'anon, authenticated, service_role', 'execute'),
+  ('function widget_internal.record_events(jsonb, boolean)', 'anon, authenticated, service_role', 'execute'),
 
   -- An owner reads and erases the rows of the own widgets, which row level security names; the company's backend all.
   ('function widget_internal.owned_widget_ids()', 'authenticated', 'execute'),
