@@ -602,10 +602,8 @@ returns setof widget_internal.call_states
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_gone record;
-  v_window record;
 begin
   select min(c.archived_at) as first_archived_at, count(*) as calls into v_gone
   from widget_internal.call_states c
@@ -617,18 +615,17 @@ begin
         hint = 'A bill as of a past moment needs the events: ask the archive, or leave as_of out.';
   end if;
 
-  for v_window in
+  return query
+  select s.*
+  from (
     select c.widget_id, min(c.first_event_at) as from_at, max(c.last_event_at) as to_at
     from widget_internal.call_states c
     where c.first_event_at < states_as_of.period_end and c.last_event_at >= states_as_of.period_start
       and (states_as_of.widget_id is null or c.widget_id = states_as_of.widget_id)
     group by c.widget_id
-  loop
-    return query
-    select s.*
-    from widget_internal.states_of_widget(v_window.widget_id, v_window.from_at, v_window.to_at, states_as_of.as_of) s
-    where s.started_at >= states_as_of.period_start and s.started_at < states_as_of.period_end;
-  end loop;
+  ) w
+  cross join lateral widget_internal.states_of_widget(w.widget_id, w.from_at, w.to_at, states_as_of.as_of) s
+  where s.started_at >= states_as_of.period_start and s.started_at < states_as_of.period_end;
 end
 $$;
 
@@ -1356,10 +1353,9 @@ as $$
 declare
   v_value constant jsonb := nullif(field_problem.event -> field_problem.field, 'null');
   v_is_required constant boolean := field_problem.field in ('widget_id', 'event_type', 'session_id');
-  v_type text;
   v_must text;
 begin
-  select format_type(a.atttypid, null), col_description(a.attrelid, a.attnum) into v_type, v_must
+  select col_description(a.attrelid, a.attnum) into v_must
   from pg_attribute a
   where a.attrelid = 'widget_internal.sent_event'::regclass and a.attname = field_problem.field;
 
@@ -1369,11 +1365,7 @@ begin
     v_must := 'must be a string or a number';
   elsif v_value is not null then
     begin
-      if field_problem.field = 'properties' then
-        execute format('select $1::%s', v_type) using v_value;
-      else
-        execute format('select $1::%s', v_type) using v_value #>> '{}';
-      end if;
+      perform jsonb_populate_record(null::widget_internal.sent_event, jsonb_build_object(field_problem.field, v_value));
       return null;
     exception
       when data_exception or integrity_constraint_violation then

@@ -64,10 +64,8 @@ returns setof widget_internal.call_states
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_gone record;
-  v_window record;
 begin
   select min(c.archived_at) as first_archived_at, count(*) as calls into v_gone
   from widget_internal.call_states c
@@ -79,18 +77,17 @@ begin
         hint = 'A bill as of a past moment needs the events: ask the archive, or leave as_of out.';
   end if;
 
-  for v_window in
+  return query
+  select s.*
+  from (
     select c.widget_id, min(c.first_event_at) as from_at, max(c.last_event_at) as to_at
     from widget_internal.call_states c
     where c.first_event_at < states_as_of.period_end and c.last_event_at >= states_as_of.period_start
       and (states_as_of.widget_id is null or c.widget_id = states_as_of.widget_id)
     group by c.widget_id
-  loop
-    return query
-    select s.*
-    from widget_internal.states_of_widget(v_window.widget_id, v_window.from_at, v_window.to_at, states_as_of.as_of) s
-    where s.started_at >= states_as_of.period_start and s.started_at < states_as_of.period_end;
-  end loop;
+  ) w
+  cross join lateral widget_internal.states_of_widget(w.widget_id, w.from_at, w.to_at, states_as_of.as_of) s
+  where s.started_at >= states_as_of.period_start and s.started_at < states_as_of.period_end;
 end
 $$;
 

@@ -52,10 +52,9 @@ as $$
 declare
   v_value constant jsonb := nullif(field_problem.event -> field_problem.field, 'null');
   v_is_required constant boolean := field_problem.field in ('widget_id', 'event_type', 'session_id');
-  v_type text;
   v_must text;
 begin
-  select format_type(a.atttypid, null), col_description(a.attrelid, a.attnum) into v_type, v_must
+  select col_description(a.attrelid, a.attnum) into v_must
   from pg_attribute a
   where a.attrelid = 'widget_internal.sent_event'::regclass and a.attname = field_problem.field;
 
@@ -65,11 +64,7 @@ begin
     v_must := 'must be a string or a number';
   elsif v_value is not null then
     begin
-      if field_problem.field = 'properties' then
-        execute format('select $1::%s', v_type) using v_value;
-      else
-        execute format('select $1::%s', v_type) using v_value #>> '{}';
-      end if;
+      perform jsonb_populate_record(null::widget_internal.sent_event, jsonb_build_object(field_problem.field, v_value));
       return null;
     exception
       when data_exception or integrity_constraint_violation then
