@@ -169,7 +169,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_erasable constant text[] := '{page_url,user_agent,properties}';
+  v_erasable constant text[] := array['page_url', 'user_agent', 'properties'];
 begin
   -- A row may move from one session to another: both are computed anew. An erasure changes nothing that calls rest on.
   perform widget_internal.rejoin_sessions(
@@ -223,7 +223,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_places constant text[] := '{first_event_at,last_event_at,archived_at}';
+  v_places constant text[] := array['first_event_at', 'last_event_at', 'archived_at'];
 begin
   return query
   select

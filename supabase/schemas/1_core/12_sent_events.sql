@@ -46,7 +46,7 @@ comment on function widget_internal.event_fields() is 'The fields that an event 
 
 create function widget_internal.event_problem(event jsonb)
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
