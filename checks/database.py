@@ -22,13 +22,12 @@ HARMLESS = [
 ]
 
 # What these execute is made of names in the catalog or in our own list, quoted by format().
-DYNAMIC = ("apply_rights", "call_hooks", "field_problem", "track_call_times")
+DYNAMIC = ("apply_rights", "call_hooks", "track_call_times")
 
 # Supabase's advisors 0028 and 0029 see the exposed schemas alone. These run as their owner in all of ours, and visitors
 # or signed-in users may execute them:
 OPEN_DEFINERS = {
-    "widget_internal.record_event": "the door: checks host, widget and input, then stores one event",
-    "widget_internal.record_events": "the door: checks host, widget and input, then stores a batch",
+    "widget_internal.record_events": "the door: checks host, widget and input, then stores events",
     "widget_internal.owner_email": "tells visitors their own address alone",
     "widget_internal.closed_months": "says which months are closed, the same for all widgets",
     "widget_internal.owned_widget_ids": "says which widgets are the caller's own; every policy asks it",

@@ -16,9 +16,7 @@ API_ROLES = ("anon", "authenticated", "service_role")
 VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
 # What a visitor may execute, beside which there is nothing that a visitor may do.
-OPEN_TO_VISITORS = {
-    "public.track_event", "public.track_events", "widget_internal.record_event", "widget_internal.record_events",
-}  # fmt: skip
+OPEN_TO_VISITORS = {"public.track_event", "public.track_events", "widget_internal.record_events"}
 # What the company's backend may write beside the functions that it may call: never the ledger, a call or a statement.
 WRITABLE = {
     "public.widgets",
@@ -285,7 +283,7 @@ def test_r10_over_rest_too(
             )
             assert answer.status_code in (401, 403), answer.text
             assert answer.json()["code"] == "42501"
-    hidden = http.post("/rest/v1/rpc/record_event", headers=visitor, json={})
+    hidden = http.post("/rest/v1/rpc/record_events", headers=visitor, json={})
     assert hidden.status_code == 404
 
 

@@ -215,7 +215,7 @@ create index call_states_started_at_idx on widget_internal.call_states (started_
 comment on index widget_internal.call_states_started_at_idx is 'Serves all widgets'' calls of a period: the bill.';
 
 create index call_states_without_start_idx on widget_internal.call_states (last_event_at) where started_at is null;
-comment on index widget_internal.call_states_without_start_idx is 'Serves forget_orphans(): states whose start never came.';
+comment on index widget_internal.call_states_without_start_idx is 'Serves prune(): states whose start never came.';
 
 alter table widget_internal.call_states enable row level security;
 
@@ -598,41 +598,30 @@ begin
 
   return query
   select
-    j.widget_id, j.session_id, j.call_id, j.start_claim, j.heartbeat_at, j.end_claim,
-    j.matched_start_claim, j.matched_heartbeat_at, j.matched_end_claim, j.next_start_at,
-    j.first_event_at, j.last_event_at, null::timestamptz, f.started_at, f.ended_at, f.outcome, f.evidence
+    states_of_widget.widget_id, session_id, call_id, n.start_claim, n.heartbeat_at, n.end_claim,
+    m.start_claim, m.heartbeat_at, m.end_claim, m.next_start_at,
+    least(n.first_event_at, m.first_event_at), greatest(n.last_event_at, m.last_event_at), null::timestamptz,
+    f.started_at, f.ended_at, f.outcome, f.evidence
   from (
     select
-      u.widget_id, u.session_id, u.call_id, max(u.start_claim) as start_claim, max(u.heartbeat_at) as heartbeat_at,
-      max(u.end_claim) as end_claim, max(u.matched_start_claim) as matched_start_claim,
-      max(u.matched_heartbeat_at) as matched_heartbeat_at, max(u.matched_end_claim) as matched_end_claim,
-      max(u.next_start_at) as next_start_at, min(u.first_event_at) as first_event_at, max(u.last_event_at) as last_event_at
-    from (
-      select
-        e.widget_id, e.session_id::text, e.call_id::text,
-        case when e.event_type = 'call_start'
-          then widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp") end as start_claim,
-        case when e.event_type = 'call_heartbeat' then e."timestamp"::timestamptz end as heartbeat_at,
-        case when e.event_type in ('call_end', 'call_error')
-          then widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp") end as end_claim,
-        null::bigint[] as matched_start_claim, null::timestamptz as matched_heartbeat_at,
-        null::bigint[] as matched_end_claim, null::timestamptz as next_start_at,
-        e."timestamp"::timestamptz as first_event_at, e."timestamp"::timestamptz as last_event_at
-      from public.widget_analytics e
-      where e.widget_id = states_of_widget.widget_id
-        and e."timestamp" between states_of_widget.from_at and states_of_widget.to_at
-        and e.call_id is not null and e.event_type like 'call\_%' and e.received_at <= states_of_widget.as_of
-      union all
-      select
-        m.widget_id, m.session_id, m.call_id, null, null, null,
-        m.start_claim, m.heartbeat_at, m.end_claim, m.next_start_at, m.first_event_at, m.last_event_at
-      from widget_internal.matched_claims(v_widget_ids, v_session_ids, states_of_widget.as_of) m
-    ) u
-    group by u.widget_id, u.session_id, u.call_id
-  ) j
+      e.session_id::text, e.call_id::text,
+      max(widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp"))
+        filter (where e.event_type = 'call_start') as start_claim,
+      max(e."timestamp"::timestamptz) filter (where e.event_type = 'call_heartbeat') as heartbeat_at,
+      max(widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp"))
+        filter (where e.event_type in ('call_end', 'call_error')) as end_claim,
+      min(e."timestamp"::timestamptz) as first_event_at, max(e."timestamp"::timestamptz) as last_event_at
+    from public.widget_analytics e
+    where e.widget_id = states_of_widget.widget_id
+      and e."timestamp" between states_of_widget.from_at and states_of_widget.to_at
+      and e.call_id is not null and e.event_type like 'call\_%' and e.received_at <= states_of_widget.as_of
+    group by e.session_id, e.call_id
+  ) n
+  full join widget_internal.matched_claims(v_widget_ids, v_session_ids, states_of_widget.as_of) m
+    using (session_id, call_id)
   cross join lateral widget_internal.call_facts(
-    greatest(j.start_claim, j.matched_start_claim), greatest(j.heartbeat_at, j.matched_heartbeat_at),
-    greatest(j.end_claim, j.matched_end_claim), j.next_start_at
+    greatest(n.start_claim, m.start_claim), greatest(n.heartbeat_at, m.heartbeat_at),
+    greatest(n.end_claim, m.end_claim), m.next_start_at
   ) f;
 end
 $$;
@@ -649,10 +638,8 @@ returns setof widget_internal.call_states
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_gone record;
-  v_window record;
 begin
   select min(c.archived_at) as first_archived_at, count(*) as calls into v_gone
   from widget_internal.call_states c
@@ -664,18 +651,17 @@ begin
         hint = 'A bill as of a past moment needs the events: ask the archive, or leave as_of out.';
   end if;
 
-  for v_window in
+  return query
+  select s.*
+  from (
     select c.widget_id, min(c.first_event_at) as from_at, max(c.last_event_at) as to_at
     from widget_internal.call_states c
     where c.first_event_at < states_as_of.period_end and c.last_event_at >= states_as_of.period_start
       and (states_as_of.widget_id is null or c.widget_id = states_as_of.widget_id)
     group by c.widget_id
-  loop
-    return query
-    select s.*
-    from widget_internal.states_of_widget(v_window.widget_id, v_window.from_at, v_window.to_at, states_as_of.as_of) s
-    where s.started_at >= states_as_of.period_start and s.started_at < states_as_of.period_end;
-  end loop;
+  ) w
+  cross join lateral widget_internal.states_of_widget(w.widget_id, w.from_at, w.to_at, states_as_of.as_of) s
+  where s.started_at >= states_as_of.period_start and s.started_at < states_as_of.period_end;
 end
 $$;
 
@@ -730,17 +716,11 @@ begin
   )
   from old_events o
   -- What the archive takes away was of calls that stay as they are: nothing is read for it.
-  where o.event_type like 'call\_%' and case when o.call_id is null
-    then exists (
-      select from widget_internal.call_states c
-      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.matched_start_claim is not null
-        and c.archived_at is null
-    )
-    else exists (
-      select from widget_internal.call_states c
-      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.call_id = o.call_id and c.archived_at is null
-    )
-  end
+  where o.event_type like 'call\_%' and exists (
+    select from widget_internal.call_states c
+    where c.widget_id = o.widget_id and c.session_id = o.session_id and c.archived_at is null
+      and case when o.call_id is null then c.matched_start_claim is not null else c.call_id = o.call_id end
+  )
   group by o.widget_id;
   return null;
 end
@@ -762,23 +742,21 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_erasable constant text[] := array['page_url', 'user_agent', 'properties'];
 begin
   -- A row may move from one session to another: both are computed anew. An erasure changes nothing that calls rest on.
-  perform widget_internal.rejoin_sessions(d.widget_id, d.session_ids, d.from_at, d.to_at)
+  perform widget_internal.rejoin_sessions(
+    widget_id, array_agg(distinct session_id::text), min("timestamp"), max("timestamp")
+  )
   from (
-    with old_facts as (
-      select e.id, e.widget_id, e.session_id, e.call_id, e.event_type, e.source, e.seq, e."timestamp", e.received_at
-      from old_events e
-    ),
-    new_facts as (
-      select e.id, e.widget_id, e.session_id, e.call_id, e.event_type, e.source, e.seq, e."timestamp", e.received_at
-      from new_events e
-    )
-    select c.widget_id, array_agg(distinct c.session_id::text) as session_ids,
-      min(c."timestamp") as from_at, max(c."timestamp") as to_at
-    from ((table old_facts except table new_facts) union all (table new_facts except table old_facts)) c
-    group by c.widget_id
-  ) d;
+    select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_old from old_events e
+  ) o
+  full join (
+    select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_new from new_events e
+  ) n using (widget_id, session_id, "timestamp", facts)
+  where is_old is null or is_new is null
+  group by widget_id;
   return null;
 end
 $$;
@@ -982,12 +960,13 @@ alter table widget_internal.throttles enable row level security;
 alter table widget_internal.sender_salts enable row level security;
 
 
-create function widget_internal.sender_network()
-returns text
-language plpgsql stable
+create function widget_internal.sender()
+returns uuid
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_today constant date := clock_timestamp() at time zone 'UTC';
   -- The company's own backend may speak for many: for the visitor that it names, else for nobody.
   v_addresses constant text[] := string_to_array(
     widget_internal.request_header(
@@ -996,43 +975,31 @@ declare
     ','
   );
   v_address text;
+  v_salt bytea;
 begin
   select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
   from widget_internal.settings s;
-  -- A household has one /64 of IPv6, and could send from each address in it.
-  return case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
-exception
-  when invalid_text_representation then
-    return v_address;
-end
-$$;
-
-comment on function widget_internal.sender_network() is
-  'The sender''s address of this request, IPv6 without its last 64 bits; null where no proxy names one. For service_role '
-  'it is in X-Widget-Visitor: what the events relay received as X-Forwarded-For.';
-
-
-create function widget_internal.sender()
-returns uuid
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_network constant text := widget_internal.sender_network();
-  v_today constant date := clock_timestamp() at time zone 'UTC';
-  v_salt bytea;
-begin
+  begin
+    -- A household has one /64 of IPv6, and could send from each address in it.
+    v_address :=
+      case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
+  exception
+    when invalid_text_representation then
+      null;  -- counted as it stands
+  end;
   loop
     select s.salt into v_salt from widget_internal.sender_salts s where s.day = v_today;
     exit when found;
     insert into widget_internal.sender_salts (day) values (v_today) on conflict do nothing;
   end loop;
-  return encode(substring(sha256(v_salt || convert_to(v_network, 'UTF8')) for 16), 'hex')::uuid;
+  return encode(substring(sha256(v_salt || convert_to(v_address, 'UTF8')) for 16), 'hex')::uuid;
 end
 $$;
 
 comment on function widget_internal.sender() is
-  'A keyed hash of the sender''s address, another one each day: the address itself is never stored. Null where it is not known.';
+  'A keyed hash of the sender''s address (IPv6: without its last 64 bits), another one each day: the address itself is never '
+  'stored. Null where no proxy names one. For service_role it is in X-Widget-Visitor: what the events relay received as '
+  'X-Forwarded-For.';
 
 
 create function widget_internal.count_towards_quota(subject uuid, span text, events bigint, quota bigint)
@@ -1071,13 +1038,13 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_sender constant uuid := widget_internal.sender();
   v_quota record;
-  v_sender uuid;
   v_until timestamptz;
 begin
   select max(t.until) into v_until
   from widget_internal.throttles t
-  where t.until > clock_timestamp() and t.subject in (over_quota.widget_id, widget_internal.sender());
+  where t.until > clock_timestamp() and t.subject in (over_quota.widget_id, v_sender);
   if v_until is not null then
     return v_until;
   end if;
@@ -1099,13 +1066,12 @@ begin
         - case when v_quota.widget_sample > 1 then ceil(4 * sqrt(v_quota.widget_sample * v_quota.per_day))::bigint else 0 end
     );
   end if;
-  if v_until is null and over_quota.draw * v_quota.sender_sample < over_quota.events and v_quota.per_minute is not null then
-    v_sender := widget_internal.sender();
-    if v_sender is not null then
-      v_until := widget_internal.count_towards_quota(
-        v_sender, 'minute', greatest(over_quota.events, v_quota.sender_sample), v_quota.per_minute
-      );
-    end if;
+  if v_until is null and over_quota.draw * v_quota.sender_sample < over_quota.events
+    and v_quota.per_minute is not null and v_sender is not null
+  then
+    v_until := widget_internal.count_towards_quota(
+      v_sender, 'minute', greatest(over_quota.events, v_quota.sender_sample), v_quota.per_minute
+    );
   end if;
   return v_until;
 end
@@ -1238,23 +1204,6 @@ comment on function widget_internal.url_host(text) is
   'The host of an http or https URL: lower case, no port, no user, no trailing dot; null where there is none.';
 
 
-create function widget_internal.page_host()
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- An Origin that is there decides, even "null": a page that hides its origin is not asked for its referrer.
-  return widget_internal.url_host(
-    coalesce(widget_internal.request_header('origin'), widget_internal.request_header('referer'))
-  );
-end
-$$;
-
-comment on function widget_internal.page_host() is
-  'The host of the page that sent this request, from Origin, else Referer; null where it names none.';
-
-
 create function widget_internal.is_host_allowed(host text, allowed_domains text[])
 returns boolean
 language plpgsql immutable
@@ -1284,97 +1233,34 @@ comment on function widget_internal.is_host_allowed(text, text[]) is
   'Whether a widget''s allowed_domains admit a host: itself, "*.parent" for hosts below it, "*" for any and for none named.';
 
 
-create function widget_internal.bare_page_url(page_url text)
-returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
-  -- that bills may fail on a field that does not.
-  return left(
-    regexp_replace(
-      substring(bare_page_url.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'
-    ),
-    2048
-  );
-end
-$$;
-
-comment on function widget_internal.bare_page_url(text) is
-  'A page''s address without query string, fragment, user and password, of 2048 characters at most.';
-
-
-create function widget_internal.bare_user_agent()
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- The events relay calls with the secret key, which the platform refuses from what looks like a browser.
-  return nullif(left(widget_internal.request_header(
-    case when current_setting('role') = 'service_role' and widget_internal.request_header('x-widget-agent') is not null
-      then 'x-widget-agent' else 'user-agent' end
-  ), 512), '');
-end
-$$;
-
-comment on function widget_internal.bare_user_agent() is
-  'The User-Agent of this request, or of the one that the events relay passes on, 512 characters of it at most; null where '
-  'it names none.';
-
-
-create function widget_internal.ask_door(widget_id uuid)
-returns text
+create function widget_internal.ask_door(widget_id uuid, out verdict text, out detail text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_door constant record := widget_internal.widget_door(ask_door.widget_id);
+  -- An Origin that is there decides, even "null": a page that hides its origin is not asked for its referrer.
+  v_host constant text := widget_internal.url_host(
+    coalesce(widget_internal.request_header('origin'), widget_internal.request_header('referer'))
+  );
 begin
-  return case
+  ask_door.verdict := case
     when v_door.is_active is null then 'unknown_widget'
     when not v_door.is_active then 'widget_inactive'
     when v_door.is_demo then 'demo'
-    when widget_internal.is_host_allowed(widget_internal.page_host(), v_door.allowed_domains) then 'open'
+    when widget_internal.is_host_allowed(v_host, v_door.allowed_domains) then 'open'
     else 'domain_not_allowed'
+  end;
+  ask_door.detail := case ask_door.verdict
+    when 'unknown_widget' then ask_door.widget_id::text
+    when 'domain_not_allowed' then v_host
   end;
 end
 $$;
 
 comment on function widget_internal.ask_door(uuid) is
-  'Whether this request''s page may store an event of the widget: open, demo (taken, not stored), or the reason why not.';
-
-
-create function widget_internal.door_problem()
-returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return 'widget_id: this widget is unknown, not active, or not allowed on this page''s domain';
-end
-$$;
-
-comment on function widget_internal.door_problem() is
-  'What the door answers to each sender that it refuses: the same for all, so that nobody can probe which widgets exist.';
-
-
-create function widget_internal.door_refusal(verdict text, widget_id uuid)
-returns widget_internal.refusal
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case door_refusal.verdict
-    when 'unknown_widget' then (null, door_refusal.verdict, door_refusal.widget_id::text)::widget_internal.refusal
-    when 'widget_inactive' then (door_refusal.widget_id, door_refusal.verdict, '')::widget_internal.refusal
-    else (door_refusal.widget_id, door_refusal.verdict, widget_internal.page_host())::widget_internal.refusal
-  end;
-end
-$$;
-
-comment on function widget_internal.door_refusal(text, uuid) is 'What is counted where the door''s verdict was no.';
+  'Whether this request''s page may store an event of the widget: open, demo (taken, not stored), or the reason why not, '
+  'with the detail to count it under.';
 
 
 create function widget_internal.refusal_answer(status integer, code text, message text, hint text default null)
@@ -1464,65 +1350,41 @@ $$;
 comment on function widget_internal.event_fields() is 'The fields that an event may have: those of the type sent_event.';
 
 
-create function widget_internal.field_problem(event jsonb, field text)
-returns text
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_value constant jsonb := nullif(field_problem.event -> field_problem.field, 'null');
-  v_is_required constant boolean := field_problem.field in ('widget_id', 'event_type', 'session_id');
-  v_type text;
-  v_must text;
-begin
-  select format_type(a.atttypid, null), col_description(a.attrelid, a.attnum) into v_type, v_must
-  from pg_attribute a
-  where a.attrelid = 'widget_internal.sent_event'::regclass and a.attname = field_problem.field;
-
-  if v_value is null and not v_is_required then
-    return null;
-  elsif field_problem.field <> 'properties' and jsonb_typeof(v_value) not in ('string', 'number') then
-    v_must := 'must be a string or a number';
-  elsif v_value is not null then
-    begin
-      if field_problem.field = 'properties' then
-        execute format('select $1::%s', v_type) using v_value;
-      else
-        execute format('select $1::%s', v_type) using v_value #>> '{}';
-      end if;
-      return null;
-    exception
-      when data_exception or integrity_constraint_violation then
-        null;  -- v_must says what it must be
-    end;
-  end if;
-  return field_problem.field || ': ' || v_must
-    || case field_problem.field when 'event_type' then array_to_string(widget_internal.event_types(), ', ') else '' end;
-end
-$$;
-
-comment on function widget_internal.field_problem(jsonb, text) is
-  'What is wrong with one field of a sent event: its name, a colon, what it must be; null where nothing is.';
-
-
 create function widget_internal.event_problem(event jsonb)
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_field text;
-  v_problem text;
+  v_must text;
+  v_value jsonb;
 begin
   if jsonb_typeof(event_problem.event) is distinct from 'object' then
     return 'event: must be a JSON object';
   end if;
-  foreach v_field in array widget_internal.event_fields() loop
-    v_problem := widget_internal.field_problem(event_problem.event, v_field);
-    if v_problem is not null then
-      return v_problem;
+  for v_field, v_must in
+    select a.attname, col_description(a.attrelid, a.attnum)
+    from pg_attribute a where a.attrelid = 'widget_internal.sent_event'::regclass order by a.attnum
+  loop
+    v_value := nullif(event_problem.event -> v_field, 'null');
+    if v_value is null then
+      continue when v_field not in ('widget_id', 'event_type', 'session_id');
+    elsif v_field <> 'properties' and jsonb_typeof(v_value) not in ('string', 'number') then
+      v_must := 'must be a string or a number';
+    else
+      begin
+        perform jsonb_populate_record(null::widget_internal.sent_event, jsonb_build_object(v_field, v_value));
+        continue;
+      exception
+        when data_exception or integrity_constraint_violation then
+          null;  -- v_must says what it must be
+      end;
     end if;
+    return v_field || ': ' || v_must
+      || case v_field when 'event_type' then array_to_string(widget_internal.event_types(), ', ') else '' end;
   end loop;
+
   select k into v_field from jsonb_object_keys(event_problem.event - widget_internal.event_fields()) k limit 1;
   return left(v_field, 64) || ': is not a field of an event';
 end
@@ -1549,15 +1411,23 @@ declare
 begin
   -- Not written as expected, with an escape in it, long, or passed on by the relay.
   if v_user_agent is null or current_setting('role') = 'service_role' or strpos(v_user_agent, '\') > 0 or octet_length(v_user_agent) > 512 then
-    v_user_agent := widget_internal.bare_user_agent();
+    -- The events relay calls with the secret key, which the platform refuses from what looks like a browser.
+    v_user_agent := nullif(left(coalesce(
+      case when current_setting('role') = 'service_role' then widget_internal.request_header('x-widget-agent') end,
+      widget_internal.request_header('user-agent')
+    ), 512), '');
   end if;
   insert into public.widget_analytics (
     id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, source, received_at, properties
   )
   select
     coalesce(e.event_id, widget_internal.uuid_v7()), e.widget_id, e.event_type, e.session_id,
+    -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
+    -- that bills may fail on a field that does not.
     case when e.page_url ~ '[?#@]' or octet_length(e.page_url) > 2048
-      then widget_internal.bare_page_url(e.page_url) else e.page_url end,
+      then left(
+        regexp_replace(substring(e.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
+      ) else e.page_url end,
     case when e.event_type = 'widget_load' or e.seq is null or e.seq = 1 then v_user_agent end,
     store_events.received_at - greatest(e.age_ms, 0)::float8 * interval '1 millisecond',
     e.call_id, e.seq, 'browser', store_events.received_at, e.properties
@@ -1585,7 +1455,7 @@ comment on function widget_internal.store_events(uuid, jsonb, timestamptz, boole
 
 
 create function widget_internal.record_events_singly(
-  events jsonb, received_at timestamptz, stored integer, asked_widget_id uuid, asked_until timestamptz
+  events jsonb, is_single boolean, received_at timestamptz, stored integer, asked_widget_id uuid, asked_until timestamptz
 )
 returns jsonb
 language plpgsql volatile
@@ -1597,7 +1467,7 @@ declare
   v_index integer;
   v_problem text;
   v_widget_id uuid;
-  v_verdict text;
+  v_door record;
   v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
   v_rejected jsonb[] := array[]::jsonb[];
   v_good jsonb[] := array[]::jsonb[];
@@ -1619,21 +1489,27 @@ begin
   end if;
 
   for v_event, v_index in select e.value, e.ordinality - 1 from jsonb_array_elements(v_events) with ordinality e loop
+    if jsonb_typeof(v_event -> 'properties') = 'string' then
+      v_event := jsonb_set(v_event, '{properties}', widget_internal.unwrap_json(v_event -> 'properties'));
+    end if;
     v_problem := widget_internal.event_problem(v_event);
     if split_part(v_problem, ':', 1) in ('event', 'widget_id') then
       v_refusals := v_refusals || (null, 'invalid_input', 'widget_id')::widget_internal.refusal;
     else
       -- A batch is mostly one widget's: ask once.
-      if v_verdict is null or v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
+      if v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
         v_widget_id := (v_event ->> 'widget_id')::uuid;
-        v_verdict := widget_internal.ask_door(v_widget_id);
+        v_door := widget_internal.ask_door(v_widget_id);
       end if;
-      if v_verdict not in ('open', 'demo') then
-        v_problem := widget_internal.door_problem();
-        v_refusals := v_refusals || widget_internal.door_refusal(v_verdict, v_widget_id);
+      if v_door.verdict not in ('open', 'demo') then
+        -- The same for all, so that nobody can probe which widgets exist.
+        v_problem := 'widget_id: this widget is unknown, not active, or not allowed on this page''s domain';
+        v_refusals := v_refusals || (
+          case when v_door.verdict <> 'unknown_widget' then v_widget_id end, v_door.verdict, v_door.detail
+        )::widget_internal.refusal;
       elsif v_problem is not null then
         v_refusals := v_refusals || (v_widget_id, 'invalid_input', split_part(v_problem, ':', 1))::widget_internal.refusal;
-      elsif v_verdict = 'demo' then
+      elsif v_door.verdict = 'demo' then
         v_demos := v_demos + 1;
       else
         v_good := v_good || v_event;
@@ -1668,6 +1544,11 @@ begin
 
   if v_refusals <> '{}' then
     perform widget_internal.count_refusals(v_refusals);
+    if record_events_singly.is_single and v_refusals[1].reason = 'invalid_input' then
+      return widget_internal.refusal_answer(400, '22023', v_problem);
+    elsif record_events_singly.is_single then
+      return widget_internal.refusal_answer(403, '42501', v_problem);
+    end if;
   end if;
   return v_quota_refusal || jsonb_build_object(
     'accepted', v_stored + v_demos, 'duplicates', v_taken - v_stored,
@@ -1676,13 +1557,13 @@ begin
 end
 $$;
 
-comment on function widget_internal.record_events_singly(jsonb, timestamptz, integer, uuid, timestamptz) is
+comment on function widget_internal.record_events_singly(jsonb, boolean, timestamptz, integer, uuid, timestamptz) is
   'The second, slow look at a batch of which fewer events were stored than sent: what is good and not there yet is stored, '
-  'and the answer says why the others are not. stored: how many were. asked_widget_id: whose quota has been asked for, '
-  'asked_until: its answer.';
+  'and the answer says why the others are not. is_single: a batch of one, whose refusal is the answer''s own. stored: how '
+  'many were. asked_widget_id: whose quota has been asked for, asked_until: its answer.';
 
 
-create function widget_internal.record_events(events jsonb)
+create function widget_internal.record_events(events jsonb, is_single boolean)
 returns jsonb
 language plpgsql volatile
 -- definer because the anonymous role has no right on any table
@@ -1723,7 +1604,7 @@ begin
     left join public.widget_quotas q on q.widget_id = v_widget_id;
 
     if v_is_open is not true then
-      v_is_open := widget_internal.ask_door(v_widget_id) = 'open';
+      v_is_open := (widget_internal.ask_door(v_widget_id)).verdict = 'open';
     end if;
     if v_is_open then
       v_asked_widget_id := v_widget_id;
@@ -1744,48 +1625,17 @@ begin
       v_until := null;
   end;
   return widget_internal.record_events_singly(
-    record_events.events, v_received_at, v_stored, v_asked_widget_id, v_until
+    record_events.events, record_events.is_single, v_received_at, v_stored, v_asked_widget_id, v_until
   );
 end
 $$;
 
-comment on function widget_internal.record_events(jsonb) is
-  'What track_events() does, with the right to write the ledger. Nearly every batch is valid and of one widget, and '
-  'is stored without examining single events.';
+comment on function widget_internal.record_events(jsonb, boolean) is
+  'What track_events() does, with the right to write the ledger, and track_event() (is_single). Nearly every batch is '
+  'valid and of one widget, and is stored without examining single events.';
 
 
--- The two RPCs that widgets call: thin wrappers, which run as their caller, over functions that may write.
-
-create function widget_internal.record_event(event jsonb)
-returns jsonb
-language plpgsql volatile
--- definer because refusals are counted and answered by functions that nobody else may call
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_event jsonb := record_event.event;
-  v_answer jsonb;
-  v_reason text;
-begin
-  -- A gateway may pass a form field of JSON on as a string.
-  if jsonb_typeof(v_event -> 'properties') = 'string' then
-    v_event := v_event || jsonb_build_object('properties', widget_internal.unwrap_json(v_event -> 'properties'));
-  end if;
-  v_answer := widget_internal.record_events(jsonb_build_array(v_event));
-  v_reason := v_answer #>> '{rejected,0,reason}';
-  if v_reason is null or v_answer ? 'code' then
-    return v_answer;
-  elsif v_reason = widget_internal.door_problem() then
-    return widget_internal.refusal_answer(403, '42501', v_reason);
-  end if;
-  return widget_internal.refusal_answer(400, '22023', v_reason);
-end
-$$;
-
-comment on function widget_internal.record_event(jsonb) is
-  'What track_event() does: a batch of one, whose refusal is the answer''s own.';
-
+-- The two RPCs that widgets call: thin wrappers, which run as their caller, over the function that may write.
 
 create function public.track_event(
   widget_id uuid default null, event_type text default null, session_id text default null, page_url text default null,
@@ -1797,11 +1647,11 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return widget_internal.record_event(jsonb_build_object(
+  return widget_internal.record_events(jsonb_build_array(jsonb_build_object(
     'widget_id', track_event.widget_id, 'event_type', track_event.event_type, 'session_id', track_event.session_id,
     'page_url', track_event.page_url, 'event_id', track_event.event_id, 'call_id', track_event.call_id,
     'seq', track_event.seq, 'age_ms', track_event.age_ms, 'properties', track_event.properties
-  ));
+  )), true);
 end
 $$;
 
@@ -1819,7 +1669,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return widget_internal.record_events(track_events.events);
+  return widget_internal.record_events(track_events.events, false);
 end
 $$;
 
@@ -1835,14 +1685,13 @@ comment on function public.track_events(jsonb) is
 create table public.widget_cleanup_runs (
   id bigint generated always as identity primary key,
   started_at timestamptz not null default clock_timestamp(),
-  finished_at timestamptz,
+  finished_at timestamptz not null default clock_timestamp(),
   calls_checked integer not null default 0,
   calls_completed integer not null default 0,
-  calls_still_active integer not null default 0,
+  calls_still_active integer not null generated always as (calls_checked - calls_completed) stored,
   calls_left bigint not null default 0,
   error text,
-  constraint runs_finish_after_they_start check (finished_at >= started_at),
-  constraint checked_calls_are_completed_or_active check (calls_checked = calls_completed + calls_still_active)
+  constraint runs_finish_after_they_start check (finished_at >= started_at)
 );
 
 comment on table public.widget_cleanup_runs is
@@ -1917,7 +1766,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_run public.widget_cleanup_runs;
+  v_started_at constant timestamptz := clock_timestamp();
+  v_error text;
   -- Half of what the statement may take: the rest is for committing, and for a busy machine.
   v_timeout constant interval := coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '10 minutes');
 begin
@@ -1931,25 +1781,23 @@ begin
     return;
   end if;
 
-  insert into public.widget_cleanup_runs default values returning * into v_run;
   begin
-    select c.calls_checked, c.calls_completed, c.calls_left
-    into v_run.calls_checked, v_run.calls_completed, v_run.calls_left
-    from widget_internal.complete_stale_calls(complete_stale_sessions.stale_after, clock_timestamp() + v_timeout / 2) c;
+    select c.calls_checked, c.calls_completed, c.calls_left into calls_checked, calls_completed, calls_left
+    from widget_internal.complete_stale_calls(complete_stale_sessions.stale_after, v_started_at + v_timeout / 2) c;
   exception when others then
     -- Not raised again: that would undo the record of the failure.
-    v_run.error := sqlstate || ': ' || sqlerrm;
+    v_error := sqlstate || ': ' || sqlerrm;
     perform set_config('response.status', '500', true);
-    raise warning 'complete_stale_sessions failed: %', v_run.error;
+    raise warning 'complete_stale_sessions failed: %', v_error;
   end;
 
-  update public.widget_cleanup_runs r
-  set finished_at = clock_timestamp(), error = v_run.error, calls_left = v_run.calls_left,
-    calls_checked = v_run.calls_checked, calls_completed = v_run.calls_completed,
-    calls_still_active = v_run.calls_checked - v_run.calls_completed
-  where r.id = v_run.id
-  returning r.* into v_run;
-  return query select v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active, v_run.calls_left;
+  return query
+  insert into public.widget_cleanup_runs as r (started_at, calls_checked, calls_completed, calls_left, error)
+  values (
+    v_started_at, coalesce(complete_stale_sessions.calls_checked, 0), coalesce(complete_stale_sessions.calls_completed, 0),
+    coalesce(complete_stale_sessions.calls_left, 0), v_error
+  )
+  returning r.calls_checked, r.calls_completed, r.calls_still_active, r.calls_left;
 end
 $$;
 
@@ -2084,18 +1932,14 @@ returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  -- What happened before an erasure arrives at most 7 days after it: two days are left for a daily job that misses a run.
-  v_repeated_for constant interval := interval '9 days';
-  v_session record;
-  v_erased bigint := 0;
 begin
-  for v_session in
-    select r.widget_id, r.session_id
+  return (
+    select coalesce(sum((widget_internal.erase_session(r.widget_id, r.session_id) ->> 'erased')::bigint), 0)
     from (
       select s.widget_id, s.session_id, min(s.erased_at) as erased_at
       from public.widget_erasures s
-      where s.erased_at > now() - v_repeated_for
+      -- What happened before an erasure arrives at most 7 days after it: two days are left for a run that is missed.
+      where s.erased_at > now() - interval '9 days'
       group by s.widget_id, s.session_id
     ) r
     where exists (
@@ -2110,18 +1954,7 @@ begin
           or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
         )
     )
-    order by r.widget_id, r.session_id
-  loop
-    begin
-      v_erased := v_erased
-        + (widget_internal.erase_session(v_session.widget_id, v_session.session_id) ->> 'erased')::bigint;
-    exception
-      when invalid_parameter_value then
-        raise warning 'session % of widget % was not erased again: %',
-          v_session.session_id, v_session.widget_id, sqlerrm;
-    end;
-  end loop;
-  return v_erased;
+  );
 end
 $$;
 
@@ -2141,25 +1974,6 @@ alter table widget_internal.settings
 comment on column widget_internal.settings.keep_runs is
   'How long widget_cleanup_runs, and pg_cron''s own records of our jobs, are kept.';
 comment on column widget_internal.settings.keep_refusals is 'How long the hours of widget_refusals are kept.';
-
-
-create function widget_internal.forget_orphans()
-returns bigint
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_forgotten bigint;
-begin
-  -- A sender is late by seven days at most; health has a week to count what stays without a start.
-  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
-  get diagnostics v_forgotten = row_count;
-  return v_forgotten;
-end
-$$;
-
-comment on function widget_internal.forget_orphans() is
-  'Deletes the states of calls whose start can no longer arrive, and returns how many. Their events stay.';
 
 
 create function widget_internal.prune()
@@ -2195,7 +2009,9 @@ begin
   end if;
 
   prune.erased_events := widget_internal.erase_late_events();
-  prune.orphans := widget_internal.forget_orphans();
+  -- A sender is late by seven days at most; health has a week to count what stays without a start.
+  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
+  get diagnostics prune.orphans = row_count;
   perform widget_internal.forget_senders();
   return next;
 end
@@ -2255,6 +2071,8 @@ returns table (widget_id uuid, session_id text, call_id text, kept jsonb, comput
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_places constant text[] := array['first_event_at', 'last_event_at', 'archived_at'];
 begin
   return query
   select
@@ -2270,10 +2088,7 @@ begin
   where k.archived_at is null
     -- A state that has waited for its start in vain is forgotten.
     and (k.call_id is not null or f.started_at is not null or f.last_event_at > now() - interval '7 days')
-    and (k.started_at, k.ended_at, k.outcome, k.evidence, k.start_claim, k.heartbeat_at, k.end_claim,
-      k.matched_start_claim, k.matched_heartbeat_at, k.matched_end_claim, k.next_start_at)
-    is distinct from (f.started_at, f.ended_at, f.outcome, f.evidence, f.start_claim, f.heartbeat_at, f.end_claim,
-      f.matched_start_claim, f.matched_heartbeat_at, f.matched_end_claim, f.next_start_at);
+    and to_jsonb(k) - v_places is distinct from to_jsonb(f) - v_places;
 end
 $$;
 
@@ -2336,52 +2151,39 @@ comment on function public.widget_migrations() is
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,
 -- which a restore or a copied schema brings back, are taken away by select widget_internal.apply_rights().
 
-insert into widget_internal.rights (object, grantee, privileges) values
-  ('schema widget_internal', 'anon', 'usage'),
-  ('schema widget_internal', 'authenticated', 'usage'),
-  ('schema widget_internal', 'service_role', 'usage'),
+insert into widget_internal.rights (object, grantee, privileges)
+select o.object, g.grantee, o.privileges
+from (values
+  ('schema widget_internal', 'anon, authenticated, service_role', 'usage'),
 
   -- Events in: everybody, and nothing else for a visitor.
-  ('function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb)', 'anon', 'execute'),
-  ('function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb)', 'authenticated', 'execute'),
-  ('function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb)', 'service_role', 'execute'),
-  ('function public.track_events(jsonb)', 'anon', 'execute'),
-  ('function public.track_events(jsonb)', 'authenticated', 'execute'),
-  ('function public.track_events(jsonb)', 'service_role', 'execute'),
-  ('function widget_internal.record_event(jsonb)', 'anon', 'execute'),
-  ('function widget_internal.record_event(jsonb)', 'authenticated', 'execute'),
-  ('function widget_internal.record_event(jsonb)', 'service_role', 'execute'),
-  ('function widget_internal.record_events(jsonb)', 'anon', 'execute'),
-  ('function widget_internal.record_events(jsonb)', 'authenticated', 'execute'),
-  ('function widget_internal.record_events(jsonb)', 'service_role', 'execute'),
+  (
+    'function public.track_event(uuid, text, text, text, uuid, text, integer, bigint, jsonb)',
+    'anon, authenticated, service_role', 'execute'
+  ),
+  ('function public.track_events(jsonb)', 'anon, authenticated, service_role', 'execute'),
+  ('function widget_internal.record_events(jsonb, boolean)', 'anon, authenticated, service_role', 'execute'),
 
-  -- An owner reads the rows of the own widgets; row level security says which these are.
+  -- An owner reads and erases the rows of the own widgets, which row level security names; the company's backend all.
   ('function widget_internal.owned_widget_ids()', 'authenticated', 'execute'),
-  ('table public.widget_analytics', 'authenticated', 'select'),
-  ('table widget_internal.call_states', 'authenticated', 'select'),
-  ('table public.widget_calls', 'authenticated', 'select'),
-  ('table public.widget_erasures', 'authenticated', 'select'),
-  ('table public.widget_quotas', 'authenticated', 'select'),
-  ('table public.widget_refusals', 'authenticated', 'select'),
-  ('table widget_internal.refusal_counts', 'authenticated', 'select'),
-  ('table widget_internal.settings', 'authenticated', 'select'),
-  ('function public.erase_widget_session(uuid, text)', 'authenticated', 'execute'),
-  ('function widget_internal.erase_session(uuid, text)', 'authenticated', 'execute'),
+  ('table public.widget_analytics', 'authenticated, service_role', 'select'),
+  ('table widget_internal.call_states', 'authenticated, service_role', 'select'),
+  ('table public.widget_calls', 'authenticated, service_role', 'select'),
+  ('table public.widget_erasures', 'authenticated, service_role', 'select'),
+  ('table public.widget_refusals', 'authenticated, service_role', 'select'),
+  ('table widget_internal.refusal_counts', 'authenticated, service_role', 'select'),
+  ('table widget_internal.settings', 'authenticated, service_role', 'select'),
+  ('function public.erase_widget_session(uuid, text)', 'authenticated, service_role', 'execute'),
+  ('function widget_internal.erase_session(uuid, text)', 'authenticated, service_role', 'execute'),
 
-  -- The company's own backend: reads everything, writes what is not the ledger, runs the cleanup.
-  ('table public.widget_analytics', 'service_role', 'select'),
-  ('table widget_internal.call_states', 'service_role', 'select'),
-  ('table public.widget_calls', 'service_role', 'select'),
-  ('table public.widget_cleanup_runs', 'service_role', 'select'),
-  ('table public.widget_erasures', 'service_role', 'select'),
+  -- Quotas are the company's to set; it runs the cleanup.
+  ('table public.widget_quotas', 'authenticated', 'select'),
   ('table public.widget_quotas', 'service_role', 'select, insert, update, delete'),
-  ('table public.widget_refusals', 'service_role', 'select'),
-  ('table widget_internal.refusal_counts', 'service_role', 'select'),
-  ('table widget_internal.settings', 'service_role', 'select'),
+  ('table public.widget_cleanup_runs', 'service_role', 'select'),
   ('function public.complete_stale_sessions(interval)', 'service_role', 'execute'),
-  ('function public.widget_migrations()', 'service_role', 'execute'),
-  ('function public.erase_widget_session(uuid, text)', 'service_role', 'execute'),
-  ('function widget_internal.erase_session(uuid, text)', 'service_role', 'execute');
+  ('function public.widget_migrations()', 'service_role', 'execute')
+) o (object, grantees, privileges)
+cross join lateral string_to_table(o.grantees, ', ') g (grantee);
 
 
 create function widget_internal.rights_in_force()
@@ -2391,39 +2193,33 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  with objects (name, kind, class, id, acl, owner) as (
-    select format('schema %I', n.nspname), 'n', 'pg_namespace'::regclass, n.oid, n.nspacl, n.nspowner
-    from pg_namespace n where n.nspname = 'widget_internal'
+  with objects (name, kind, acl, owner) as (
+    select format('schema %I', n.nspname), 'n', n.nspacl, n.nspowner from pg_namespace n where n.nspname = 'widget_internal'
     union all
-    select format('table %I.%I', n.nspname, c.relname), 'r', 'pg_class'::regclass, c.oid, c.relacl, c.relowner
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'v', 'm', 'p') and (
-      n.nspname = 'widget_internal'
-      or n.nspname = 'public' and exists (
-        select from widget_internal.rights r where r.object = format('table public.%I', c.relname)
-      )
-    )
-    union all
-    select format('function %I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)),
-      'f', 'pg_proc'::regclass, p.oid, p.proacl, p.proowner
+    select format('function %I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), 'f', p.proacl, p.proowner
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where n.nspname = 'widget_internal'
       or n.nspname = 'public' and exists (
         select from widget_internal.rights r where r.object like format('function public.%I(%%', p.proname)
       )
-  ),
-  with_sequences as (
-    select o.* from objects o
     union all
-    select format('sequence %I.%I', n.nspname, c.relname), 's', 'pg_class'::regclass, c.oid, c.relacl, c.relowner
-    from objects o
-    join pg_depend d on d.refclassid = o.class and d.refobjid = o.id and d.classid = 'pg_class'::regclass
-    join pg_class c on c.oid = d.objid and c.relkind = 'S'
+    select
+      case c.relkind when 'S' then 'sequence ' else 'table ' end || c.oid::regclass,
+      case c.relkind when 'S' then 's' else 'r' end, c.relacl, c.relowner
+    from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
-    where o.kind = 'r'
+    -- A sequence goes with the table that it numbers.
+    left join pg_depend d on c.relkind = 'S' and d.classid = 'pg_class'::regclass and d.objid = c.oid
+      and d.refclassid = 'pg_class'::regclass
+    where c.relkind in ('r', 'v', 'm', 'p', 'S') and (
+      n.nspname = 'widget_internal'
+      or n.nspname = 'public' and exists (
+        select from widget_internal.rights r where r.object = 'table ' || coalesce(d.refobjid, c.oid)::regclass
+      )
+    )
   )
   select o.name, coalesce(a.rolname::text, case when x.grantee = 0 then 'public' end), lower(x.privilege_type)
-  from with_sequences o
+  from objects o
   left join lateral aclexplode(coalesce(o.acl, acldefault(o.kind::"char", o.owner))) x on x.grantee <> o.owner
   left join pg_roles a on a.oid = x.grantee
   where x.grantee is null or x.grantee = 0 or a.rolname in ('anon', 'authenticated', 'service_role');
@@ -2462,25 +2258,17 @@ returns table (object text, grantee text, privilege text, problem text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
 begin
   return query
-  with listed as (
-    select r.object, r.grantee, lower(trim(p)) as privilege
-    from widget_internal.rights r cross join lateral string_to_table(r.privileges, ',') p
-  ),
-  in_force as (
-    select f.object, f.grantee, f.privilege from widget_internal.rights_in_force() f where f.privilege is not null
-  )
-  select d.object, d.grantee, d.privilege, d.problem
+  select object, grantee, privilege, case when l.is_listed then 'missing' else 'too wide' end
   from (
-    select f.*, 'too wide' from in_force f where not exists (
-      select from listed l where (l.object, l.grantee, l.privilege) = (f.object, f.grantee, f.privilege)
-    )
-    union all
-    select l.*, 'missing' from listed l where not exists (
-      select from in_force f where (l.object, l.grantee, l.privilege) = (f.object, f.grantee, f.privilege)
-    )
-  ) d (object, grantee, privilege, problem)
+    select l.object, l.grantee, lower(trim(p)) as privilege, true as is_listed
+    from widget_internal.rights l cross join lateral string_to_table(l.privileges, ',') p
+  ) l
+  full join (select f.*, true as is_in_force from widget_internal.rights_in_force() f where f.privilege is not null) f
+    using (object, grantee, privilege)
+  where l.is_listed is null or f.is_in_force is null
   order by 1, 2, 3;
 end
 $$;

@@ -76,7 +76,7 @@ create index call_states_started_at_idx on widget_internal.call_states (started_
 comment on index widget_internal.call_states_started_at_idx is 'Serves all widgets'' calls of a period: the bill.';
 
 create index call_states_without_start_idx on widget_internal.call_states (last_event_at) where started_at is null;
-comment on index widget_internal.call_states_without_start_idx is 'Serves forget_orphans(): states whose start never came.';
+comment on index widget_internal.call_states_without_start_idx is 'Serves prune(): states whose start never came.';
 
 alter table widget_internal.call_states enable row level security;
 

@@ -24,41 +24,30 @@ begin
 
   return query
   select
-    j.widget_id, j.session_id, j.call_id, j.start_claim, j.heartbeat_at, j.end_claim,
-    j.matched_start_claim, j.matched_heartbeat_at, j.matched_end_claim, j.next_start_at,
-    j.first_event_at, j.last_event_at, null::timestamptz, f.started_at, f.ended_at, f.outcome, f.evidence
+    states_of_widget.widget_id, session_id, call_id, n.start_claim, n.heartbeat_at, n.end_claim,
+    m.start_claim, m.heartbeat_at, m.end_claim, m.next_start_at,
+    least(n.first_event_at, m.first_event_at), greatest(n.last_event_at, m.last_event_at), null::timestamptz,
+    f.started_at, f.ended_at, f.outcome, f.evidence
   from (
     select
-      u.widget_id, u.session_id, u.call_id, max(u.start_claim) as start_claim, max(u.heartbeat_at) as heartbeat_at,
-      max(u.end_claim) as end_claim, max(u.matched_start_claim) as matched_start_claim,
-      max(u.matched_heartbeat_at) as matched_heartbeat_at, max(u.matched_end_claim) as matched_end_claim,
-      max(u.next_start_at) as next_start_at, min(u.first_event_at) as first_event_at, max(u.last_event_at) as last_event_at
-    from (
-      select
-        e.widget_id, e.session_id::text, e.call_id::text,
-        case when e.event_type = 'call_start'
-          then widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp") end as start_claim,
-        case when e.event_type = 'call_heartbeat' then e."timestamp"::timestamptz end as heartbeat_at,
-        case when e.event_type in ('call_end', 'call_error')
-          then widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp") end as end_claim,
-        null::bigint[] as matched_start_claim, null::timestamptz as matched_heartbeat_at,
-        null::bigint[] as matched_end_claim, null::timestamptz as next_start_at,
-        e."timestamp"::timestamptz as first_event_at, e."timestamp"::timestamptz as last_event_at
-      from public.widget_analytics e
-      where e.widget_id = states_of_widget.widget_id
-        and e."timestamp" between states_of_widget.from_at and states_of_widget.to_at
-        and e.call_id is not null and e.event_type like 'call\_%' and e.received_at <= states_of_widget.as_of
-      union all
-      select
-        m.widget_id, m.session_id, m.call_id, null, null, null,
-        m.start_claim, m.heartbeat_at, m.end_claim, m.next_start_at, m.first_event_at, m.last_event_at
-      from widget_internal.matched_claims(v_widget_ids, v_session_ids, states_of_widget.as_of) m
-    ) u
-    group by u.widget_id, u.session_id, u.call_id
-  ) j
+      e.session_id::text, e.call_id::text,
+      max(widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp"))
+        filter (where e.event_type = 'call_start') as start_claim,
+      max(e."timestamp"::timestamptz) filter (where e.event_type = 'call_heartbeat') as heartbeat_at,
+      max(widget_internal.claim(e.event_type, e.source, e.received_at, e."timestamp"))
+        filter (where e.event_type in ('call_end', 'call_error')) as end_claim,
+      min(e."timestamp"::timestamptz) as first_event_at, max(e."timestamp"::timestamptz) as last_event_at
+    from public.widget_analytics e
+    where e.widget_id = states_of_widget.widget_id
+      and e."timestamp" between states_of_widget.from_at and states_of_widget.to_at
+      and e.call_id is not null and e.event_type like 'call\_%' and e.received_at <= states_of_widget.as_of
+    group by e.session_id, e.call_id
+  ) n
+  full join widget_internal.matched_claims(v_widget_ids, v_session_ids, states_of_widget.as_of) m
+    using (session_id, call_id)
   cross join lateral widget_internal.call_facts(
-    greatest(j.start_claim, j.matched_start_claim), greatest(j.heartbeat_at, j.matched_heartbeat_at),
-    greatest(j.end_claim, j.matched_end_claim), j.next_start_at
+    greatest(n.start_claim, m.start_claim), greatest(n.heartbeat_at, m.heartbeat_at),
+    greatest(n.end_claim, m.end_claim), m.next_start_at
   ) f;
 end
 $$;
@@ -75,10 +64,8 @@ returns setof widget_internal.call_states
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
 declare
   v_gone record;
-  v_window record;
 begin
   select min(c.archived_at) as first_archived_at, count(*) as calls into v_gone
   from widget_internal.call_states c
@@ -90,18 +77,17 @@ begin
         hint = 'A bill as of a past moment needs the events: ask the archive, or leave as_of out.';
   end if;
 
-  for v_window in
+  return query
+  select s.*
+  from (
     select c.widget_id, min(c.first_event_at) as from_at, max(c.last_event_at) as to_at
     from widget_internal.call_states c
     where c.first_event_at < states_as_of.period_end and c.last_event_at >= states_as_of.period_start
       and (states_as_of.widget_id is null or c.widget_id = states_as_of.widget_id)
     group by c.widget_id
-  loop
-    return query
-    select s.*
-    from widget_internal.states_of_widget(v_window.widget_id, v_window.from_at, v_window.to_at, states_as_of.as_of) s
-    where s.started_at >= states_as_of.period_start and s.started_at < states_as_of.period_end;
-  end loop;
+  ) w
+  cross join lateral widget_internal.states_of_widget(w.widget_id, w.from_at, w.to_at, states_as_of.as_of) s
+  where s.started_at >= states_as_of.period_start and s.started_at < states_as_of.period_end;
 end
 $$;
 
@@ -156,17 +142,11 @@ begin
   )
   from old_events o
   -- What the archive takes away was of calls that stay as they are: nothing is read for it.
-  where o.event_type like 'call\_%' and case when o.call_id is null
-    then exists (
-      select from widget_internal.call_states c
-      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.matched_start_claim is not null
-        and c.archived_at is null
-    )
-    else exists (
-      select from widget_internal.call_states c
-      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.call_id = o.call_id and c.archived_at is null
-    )
-  end
+  where o.event_type like 'call\_%' and exists (
+    select from widget_internal.call_states c
+    where c.widget_id = o.widget_id and c.session_id = o.session_id and c.archived_at is null
+      and case when o.call_id is null then c.matched_start_claim is not null else c.call_id = o.call_id end
+  )
   group by o.widget_id;
   return null;
 end
@@ -188,23 +168,21 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_erasable constant text[] := array['page_url', 'user_agent', 'properties'];
 begin
   -- A row may move from one session to another: both are computed anew. An erasure changes nothing that calls rest on.
-  perform widget_internal.rejoin_sessions(d.widget_id, d.session_ids, d.from_at, d.to_at)
+  perform widget_internal.rejoin_sessions(
+    widget_id, array_agg(distinct session_id::text), min("timestamp"), max("timestamp")
+  )
   from (
-    with old_facts as (
-      select e.id, e.widget_id, e.session_id, e.call_id, e.event_type, e.source, e.seq, e."timestamp", e.received_at
-      from old_events e
-    ),
-    new_facts as (
-      select e.id, e.widget_id, e.session_id, e.call_id, e.event_type, e.source, e.seq, e."timestamp", e.received_at
-      from new_events e
-    )
-    select c.widget_id, array_agg(distinct c.session_id::text) as session_ids,
-      min(c."timestamp") as from_at, max(c."timestamp") as to_at
-    from ((table old_facts except table new_facts) union all (table new_facts except table old_facts)) c
-    group by c.widget_id
-  ) d;
+    select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_old from old_events e
+  ) o
+  full join (
+    select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_new from new_events e
+  ) n using (widget_id, session_id, "timestamp", facts)
+  where is_old is null or is_new is null
+  group by widget_id;
   return null;
 end
 $$;

@@ -80,12 +80,13 @@ alter table widget_internal.throttles enable row level security;
 alter table widget_internal.sender_salts enable row level security;
 
 
-create function widget_internal.sender_network()
-returns text
-language plpgsql stable
+create function widget_internal.sender()
+returns uuid
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_today constant date := clock_timestamp() at time zone 'UTC';
   -- The company's own backend may speak for many: for the visitor that it names, else for nobody.
   v_addresses constant text[] := string_to_array(
     widget_internal.request_header(
@@ -94,43 +95,31 @@ declare
     ','
   );
   v_address text;
+  v_salt bytea;
 begin
   select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
   from widget_internal.settings s;
-  -- A household has one /64 of IPv6, and could send from each address in it.
-  return case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
-exception
-  when invalid_text_representation then
-    return v_address;
-end
-$$;
-
-comment on function widget_internal.sender_network() is
-  'The sender''s address of this request, IPv6 without its last 64 bits; null where no proxy names one. For service_role '
-  'it is in X-Widget-Visitor: what the events relay received as X-Forwarded-For.';
-
-
-create function widget_internal.sender()
-returns uuid
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_network constant text := widget_internal.sender_network();
-  v_today constant date := clock_timestamp() at time zone 'UTC';
-  v_salt bytea;
-begin
+  begin
+    -- A household has one /64 of IPv6, and could send from each address in it.
+    v_address :=
+      case family(v_address::inet) when 6 then network(set_masklen(v_address::inet, 64))::text else host(v_address::inet) end;
+  exception
+    when invalid_text_representation then
+      null;  -- counted as it stands
+  end;
   loop
     select s.salt into v_salt from widget_internal.sender_salts s where s.day = v_today;
     exit when found;
     insert into widget_internal.sender_salts (day) values (v_today) on conflict do nothing;
   end loop;
-  return encode(substring(sha256(v_salt || convert_to(v_network, 'UTF8')) for 16), 'hex')::uuid;
+  return encode(substring(sha256(v_salt || convert_to(v_address, 'UTF8')) for 16), 'hex')::uuid;
 end
 $$;
 
 comment on function widget_internal.sender() is
-  'A keyed hash of the sender''s address, another one each day: the address itself is never stored. Null where it is not known.';
+  'A keyed hash of the sender''s address (IPv6: without its last 64 bits), another one each day: the address itself is never '
+  'stored. Null where no proxy names one. For service_role it is in X-Widget-Visitor: what the events relay received as '
+  'X-Forwarded-For.';
 
 
 create function widget_internal.count_towards_quota(subject uuid, span text, events bigint, quota bigint)
@@ -169,13 +158,13 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_sender constant uuid := widget_internal.sender();
   v_quota record;
-  v_sender uuid;
   v_until timestamptz;
 begin
   select max(t.until) into v_until
   from widget_internal.throttles t
-  where t.until > clock_timestamp() and t.subject in (over_quota.widget_id, widget_internal.sender());
+  where t.until > clock_timestamp() and t.subject in (over_quota.widget_id, v_sender);
   if v_until is not null then
     return v_until;
   end if;
@@ -197,13 +186,12 @@ begin
         - case when v_quota.widget_sample > 1 then ceil(4 * sqrt(v_quota.widget_sample * v_quota.per_day))::bigint else 0 end
     );
   end if;
-  if v_until is null and over_quota.draw * v_quota.sender_sample < over_quota.events and v_quota.per_minute is not null then
-    v_sender := widget_internal.sender();
-    if v_sender is not null then
-      v_until := widget_internal.count_towards_quota(
-        v_sender, 'minute', greatest(over_quota.events, v_quota.sender_sample), v_quota.per_minute
-      );
-    end if;
+  if v_until is null and over_quota.draw * v_quota.sender_sample < over_quota.events
+    and v_quota.per_minute is not null and v_sender is not null
+  then
+    v_until := widget_internal.count_towards_quota(
+      v_sender, 'minute', greatest(over_quota.events, v_quota.sender_sample), v_quota.per_minute
+    );
   end if;
   return v_until;
 end

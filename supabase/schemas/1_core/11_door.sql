@@ -43,23 +43,6 @@ comment on function widget_internal.url_host(text) is
   'The host of an http or https URL: lower case, no port, no user, no trailing dot; null where there is none.';
 
 
-create function widget_internal.page_host()
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- An Origin that is there decides, even "null": a page that hides its origin is not asked for its referrer.
-  return widget_internal.url_host(
-    coalesce(widget_internal.request_header('origin'), widget_internal.request_header('referer'))
-  );
-end
-$$;
-
-comment on function widget_internal.page_host() is
-  'The host of the page that sent this request, from Origin, else Referer; null where it names none.';
-
-
 create function widget_internal.is_host_allowed(host text, allowed_domains text[])
 returns boolean
 language plpgsql immutable
@@ -89,97 +72,34 @@ comment on function widget_internal.is_host_allowed(text, text[]) is
   'Whether a widget''s allowed_domains admit a host: itself, "*.parent" for hosts below it, "*" for any and for none named.';
 
 
-create function widget_internal.bare_page_url(page_url text)
-returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
-  -- that bills may fail on a field that does not.
-  return left(
-    regexp_replace(
-      substring(bare_page_url.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'
-    ),
-    2048
-  );
-end
-$$;
-
-comment on function widget_internal.bare_page_url(text) is
-  'A page''s address without query string, fragment, user and password, of 2048 characters at most.';
-
-
-create function widget_internal.bare_user_agent()
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- The events relay calls with the secret key, which the platform refuses from what looks like a browser.
-  return nullif(left(widget_internal.request_header(
-    case when current_setting('role') = 'service_role' and widget_internal.request_header('x-widget-agent') is not null
-      then 'x-widget-agent' else 'user-agent' end
-  ), 512), '');
-end
-$$;
-
-comment on function widget_internal.bare_user_agent() is
-  'The User-Agent of this request, or of the one that the events relay passes on, 512 characters of it at most; null where '
-  'it names none.';
-
-
-create function widget_internal.ask_door(widget_id uuid)
-returns text
+create function widget_internal.ask_door(widget_id uuid, out verdict text, out detail text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_door constant record := widget_internal.widget_door(ask_door.widget_id);
+  -- An Origin that is there decides, even "null": a page that hides its origin is not asked for its referrer.
+  v_host constant text := widget_internal.url_host(
+    coalesce(widget_internal.request_header('origin'), widget_internal.request_header('referer'))
+  );
 begin
-  return case
+  ask_door.verdict := case
     when v_door.is_active is null then 'unknown_widget'
     when not v_door.is_active then 'widget_inactive'
     when v_door.is_demo then 'demo'
-    when widget_internal.is_host_allowed(widget_internal.page_host(), v_door.allowed_domains) then 'open'
+    when widget_internal.is_host_allowed(v_host, v_door.allowed_domains) then 'open'
     else 'domain_not_allowed'
+  end;
+  ask_door.detail := case ask_door.verdict
+    when 'unknown_widget' then ask_door.widget_id::text
+    when 'domain_not_allowed' then v_host
   end;
 end
 $$;
 
 comment on function widget_internal.ask_door(uuid) is
-  'Whether this request''s page may store an event of the widget: open, demo (taken, not stored), or the reason why not.';
-
-
-create function widget_internal.door_problem()
-returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return 'widget_id: this widget is unknown, not active, or not allowed on this page''s domain';
-end
-$$;
-
-comment on function widget_internal.door_problem() is
-  'What the door answers to each sender that it refuses: the same for all, so that nobody can probe which widgets exist.';
-
-
-create function widget_internal.door_refusal(verdict text, widget_id uuid)
-returns widget_internal.refusal
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case door_refusal.verdict
-    when 'unknown_widget' then (null, door_refusal.verdict, door_refusal.widget_id::text)::widget_internal.refusal
-    when 'widget_inactive' then (door_refusal.widget_id, door_refusal.verdict, '')::widget_internal.refusal
-    else (door_refusal.widget_id, door_refusal.verdict, widget_internal.page_host())::widget_internal.refusal
-  end;
-end
-$$;
-
-comment on function widget_internal.door_refusal(text, uuid) is 'What is counted where the door''s verdict was no.';
+  'Whether this request''s page may store an event of the widget: open, demo (taken, not stored), or the reason why not, '
+  'with the detail to count it under.';
 
 
 create function widget_internal.refusal_answer(status integer, code text, message text, hint text default null)

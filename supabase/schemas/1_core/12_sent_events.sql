@@ -44,65 +44,41 @@ $$;
 comment on function widget_internal.event_fields() is 'The fields that an event may have: those of the type sent_event.';
 
 
-create function widget_internal.field_problem(event jsonb, field text)
-returns text
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_value constant jsonb := nullif(field_problem.event -> field_problem.field, 'null');
-  v_is_required constant boolean := field_problem.field in ('widget_id', 'event_type', 'session_id');
-  v_type text;
-  v_must text;
-begin
-  select format_type(a.atttypid, null), col_description(a.attrelid, a.attnum) into v_type, v_must
-  from pg_attribute a
-  where a.attrelid = 'widget_internal.sent_event'::regclass and a.attname = field_problem.field;
-
-  if v_value is null and not v_is_required then
-    return null;
-  elsif field_problem.field <> 'properties' and jsonb_typeof(v_value) not in ('string', 'number') then
-    v_must := 'must be a string or a number';
-  elsif v_value is not null then
-    begin
-      if field_problem.field = 'properties' then
-        execute format('select $1::%s', v_type) using v_value;
-      else
-        execute format('select $1::%s', v_type) using v_value #>> '{}';
-      end if;
-      return null;
-    exception
-      when data_exception or integrity_constraint_violation then
-        null;  -- v_must says what it must be
-    end;
-  end if;
-  return field_problem.field || ': ' || v_must
-    || case field_problem.field when 'event_type' then array_to_string(widget_internal.event_types(), ', ') else '' end;
-end
-$$;
-
-comment on function widget_internal.field_problem(jsonb, text) is
-  'What is wrong with one field of a sent event: its name, a colon, what it must be; null where nothing is.';
-
-
 create function widget_internal.event_problem(event jsonb)
 returns text
-language plpgsql volatile
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_field text;
-  v_problem text;
+  v_must text;
+  v_value jsonb;
 begin
   if jsonb_typeof(event_problem.event) is distinct from 'object' then
     return 'event: must be a JSON object';
   end if;
-  foreach v_field in array widget_internal.event_fields() loop
-    v_problem := widget_internal.field_problem(event_problem.event, v_field);
-    if v_problem is not null then
-      return v_problem;
+  for v_field, v_must in
+    select a.attname, col_description(a.attrelid, a.attnum)
+    from pg_attribute a where a.attrelid = 'widget_internal.sent_event'::regclass order by a.attnum
+  loop
+    v_value := nullif(event_problem.event -> v_field, 'null');
+    if v_value is null then
+      continue when v_field not in ('widget_id', 'event_type', 'session_id');
+    elsif v_field <> 'properties' and jsonb_typeof(v_value) not in ('string', 'number') then
+      v_must := 'must be a string or a number';
+    else
+      begin
+        perform jsonb_populate_record(null::widget_internal.sent_event, jsonb_build_object(v_field, v_value));
+        continue;
+      exception
+        when data_exception or integrity_constraint_violation then
+          null;  -- v_must says what it must be
+      end;
     end if;
+    return v_field || ': ' || v_must
+      || case v_field when 'event_type' then array_to_string(widget_internal.event_types(), ', ') else '' end;
   end loop;
+
   select k into v_field from jsonb_object_keys(event_problem.event - widget_internal.event_fields()) k limit 1;
   return left(v_field, 64) || ': is not a field of an event';
 end

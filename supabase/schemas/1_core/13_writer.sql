@@ -15,15 +15,23 @@ declare
 begin
   -- Not written as expected, with an escape in it, long, or passed on by the relay.
   if v_user_agent is null or current_setting('role') = 'service_role' or strpos(v_user_agent, '\') > 0 or octet_length(v_user_agent) > 512 then
-    v_user_agent := widget_internal.bare_user_agent();
+    -- The events relay calls with the secret key, which the platform refuses from what looks like a browser.
+    v_user_agent := nullif(left(coalesce(
+      case when current_setting('role') = 'service_role' then widget_internal.request_header('x-widget-agent') end,
+      widget_internal.request_header('user-agent')
+    ), 512), '');
   end if;
   insert into public.widget_analytics (
     id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, source, received_at, properties
   )
   select
     coalesce(e.event_id, widget_internal.uuid_v7()), e.widget_id, e.event_type, e.session_id,
+    -- Query, fragment, user and password may hold what is nobody's business. A long rest is cut, not refused: no event
+    -- that bills may fail on a field that does not.
     case when e.page_url ~ '[?#@]' or octet_length(e.page_url) > 2048
-      then widget_internal.bare_page_url(e.page_url) else e.page_url end,
+      then left(
+        regexp_replace(substring(e.page_url from '^[^?#]*'), '^([a-z][a-z0-9+.-]*://)[^/\\]*@', '\1', 'i'), 2048
+      ) else e.page_url end,
     case when e.event_type = 'widget_load' or e.seq is null or e.seq = 1 then v_user_agent end,
     store_events.received_at - greatest(e.age_ms, 0)::float8 * interval '1 millisecond',
     e.call_id, e.seq, 'browser', store_events.received_at, e.properties
@@ -51,7 +59,7 @@ comment on function widget_internal.store_events(uuid, jsonb, timestamptz, boole
 
 
 create function widget_internal.record_events_singly(
-  events jsonb, received_at timestamptz, stored integer, asked_widget_id uuid, asked_until timestamptz
+  events jsonb, is_single boolean, received_at timestamptz, stored integer, asked_widget_id uuid, asked_until timestamptz
 )
 returns jsonb
 language plpgsql volatile
@@ -63,7 +71,7 @@ declare
   v_index integer;
   v_problem text;
   v_widget_id uuid;
-  v_verdict text;
+  v_door record;
   v_refusals widget_internal.refusal[] := array[]::widget_internal.refusal[];
   v_rejected jsonb[] := array[]::jsonb[];
   v_good jsonb[] := array[]::jsonb[];
@@ -85,21 +93,27 @@ begin
   end if;
 
   for v_event, v_index in select e.value, e.ordinality - 1 from jsonb_array_elements(v_events) with ordinality e loop
+    if jsonb_typeof(v_event -> 'properties') = 'string' then
+      v_event := jsonb_set(v_event, '{properties}', widget_internal.unwrap_json(v_event -> 'properties'));
+    end if;
     v_problem := widget_internal.event_problem(v_event);
     if split_part(v_problem, ':', 1) in ('event', 'widget_id') then
       v_refusals := v_refusals || (null, 'invalid_input', 'widget_id')::widget_internal.refusal;
     else
       -- A batch is mostly one widget's: ask once.
-      if v_verdict is null or v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
+      if v_widget_id is distinct from (v_event ->> 'widget_id')::uuid then
         v_widget_id := (v_event ->> 'widget_id')::uuid;
-        v_verdict := widget_internal.ask_door(v_widget_id);
+        v_door := widget_internal.ask_door(v_widget_id);
       end if;
-      if v_verdict not in ('open', 'demo') then
-        v_problem := widget_internal.door_problem();
-        v_refusals := v_refusals || widget_internal.door_refusal(v_verdict, v_widget_id);
+      if v_door.verdict not in ('open', 'demo') then
+        -- The same for all, so that nobody can probe which widgets exist.
+        v_problem := 'widget_id: this widget is unknown, not active, or not allowed on this page''s domain';
+        v_refusals := v_refusals || (
+          case when v_door.verdict <> 'unknown_widget' then v_widget_id end, v_door.verdict, v_door.detail
+        )::widget_internal.refusal;
       elsif v_problem is not null then
         v_refusals := v_refusals || (v_widget_id, 'invalid_input', split_part(v_problem, ':', 1))::widget_internal.refusal;
-      elsif v_verdict = 'demo' then
+      elsif v_door.verdict = 'demo' then
         v_demos := v_demos + 1;
       else
         v_good := v_good || v_event;
@@ -134,6 +148,11 @@ begin
 
   if v_refusals <> '{}' then
     perform widget_internal.count_refusals(v_refusals);
+    if record_events_singly.is_single and v_refusals[1].reason = 'invalid_input' then
+      return widget_internal.refusal_answer(400, '22023', v_problem);
+    elsif record_events_singly.is_single then
+      return widget_internal.refusal_answer(403, '42501', v_problem);
+    end if;
   end if;
   return v_quota_refusal || jsonb_build_object(
     'accepted', v_stored + v_demos, 'duplicates', v_taken - v_stored,
@@ -142,13 +161,13 @@ begin
 end
 $$;
 
-comment on function widget_internal.record_events_singly(jsonb, timestamptz, integer, uuid, timestamptz) is
+comment on function widget_internal.record_events_singly(jsonb, boolean, timestamptz, integer, uuid, timestamptz) is
   'The second, slow look at a batch of which fewer events were stored than sent: what is good and not there yet is stored, '
-  'and the answer says why the others are not. stored: how many were. asked_widget_id: whose quota has been asked for, '
-  'asked_until: its answer.';
+  'and the answer says why the others are not. is_single: a batch of one, whose refusal is the answer''s own. stored: how '
+  'many were. asked_widget_id: whose quota has been asked for, asked_until: its answer.';
 
 
-create function widget_internal.record_events(events jsonb)
+create function widget_internal.record_events(events jsonb, is_single boolean)
 returns jsonb
 language plpgsql volatile
 -- definer because the anonymous role has no right on any table
@@ -189,7 +208,7 @@ begin
     left join public.widget_quotas q on q.widget_id = v_widget_id;
 
     if v_is_open is not true then
-      v_is_open := widget_internal.ask_door(v_widget_id) = 'open';
+      v_is_open := (widget_internal.ask_door(v_widget_id)).verdict = 'open';
     end if;
     if v_is_open then
       v_asked_widget_id := v_widget_id;
@@ -210,11 +229,11 @@ begin
       v_until := null;
   end;
   return widget_internal.record_events_singly(
-    record_events.events, v_received_at, v_stored, v_asked_widget_id, v_until
+    record_events.events, record_events.is_single, v_received_at, v_stored, v_asked_widget_id, v_until
   );
 end
 $$;
 
-comment on function widget_internal.record_events(jsonb) is
-  'What track_events() does, with the right to write the ledger. Nearly every batch is valid and of one widget, and '
-  'is stored without examining single events.';
+comment on function widget_internal.record_events(jsonb, boolean) is
+  'What track_events() does, with the right to write the ledger, and track_event() (is_single). Nearly every batch is '
+  'valid and of one widget, and is stored without examining single events.';

@@ -1,35 +1,4 @@
--- The two RPCs that widgets call: thin wrappers, which run as their caller, over functions that may write.
-
-create function widget_internal.record_event(event jsonb)
-returns jsonb
-language plpgsql volatile
--- definer because refusals are counted and answered by functions that nobody else may call
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_event jsonb := record_event.event;
-  v_answer jsonb;
-  v_reason text;
-begin
-  -- A gateway may pass a form field of JSON on as a string.
-  if jsonb_typeof(v_event -> 'properties') = 'string' then
-    v_event := v_event || jsonb_build_object('properties', widget_internal.unwrap_json(v_event -> 'properties'));
-  end if;
-  v_answer := widget_internal.record_events(jsonb_build_array(v_event));
-  v_reason := v_answer #>> '{rejected,0,reason}';
-  if v_reason is null or v_answer ? 'code' then
-    return v_answer;
-  elsif v_reason = widget_internal.door_problem() then
-    return widget_internal.refusal_answer(403, '42501', v_reason);
-  end if;
-  return widget_internal.refusal_answer(400, '22023', v_reason);
-end
-$$;
-
-comment on function widget_internal.record_event(jsonb) is
-  'What track_event() does: a batch of one, whose refusal is the answer''s own.';
-
+-- The two RPCs that widgets call: thin wrappers, which run as their caller, over the function that may write.
 
 create function public.track_event(
   widget_id uuid default null, event_type text default null, session_id text default null, page_url text default null,
@@ -41,11 +10,11 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return widget_internal.record_event(jsonb_build_object(
+  return widget_internal.record_events(jsonb_build_array(jsonb_build_object(
     'widget_id', track_event.widget_id, 'event_type', track_event.event_type, 'session_id', track_event.session_id,
     'page_url', track_event.page_url, 'event_id', track_event.event_id, 'call_id', track_event.call_id,
     'seq', track_event.seq, 'age_ms', track_event.age_ms, 'properties', track_event.properties
-  ));
+  )), true);
 end
 $$;
 
@@ -63,7 +32,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return widget_internal.record_events(track_events.events);
+  return widget_internal.record_events(track_events.events, false);
 end
 $$;
 

@@ -3,14 +3,13 @@
 create table public.widget_cleanup_runs (
   id bigint generated always as identity primary key,
   started_at timestamptz not null default clock_timestamp(),
-  finished_at timestamptz,
+  finished_at timestamptz not null default clock_timestamp(),
   calls_checked integer not null default 0,
   calls_completed integer not null default 0,
-  calls_still_active integer not null default 0,
+  calls_still_active integer not null generated always as (calls_checked - calls_completed) stored,
   calls_left bigint not null default 0,
   error text,
-  constraint runs_finish_after_they_start check (finished_at >= started_at),
-  constraint checked_calls_are_completed_or_active check (calls_checked = calls_completed + calls_still_active)
+  constraint runs_finish_after_they_start check (finished_at >= started_at)
 );
 
 comment on table public.widget_cleanup_runs is
@@ -85,7 +84,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_run public.widget_cleanup_runs;
+  v_started_at constant timestamptz := clock_timestamp();
+  v_error text;
   -- Half of what the statement may take: the rest is for committing, and for a busy machine.
   v_timeout constant interval := coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '10 minutes');
 begin
@@ -99,25 +99,23 @@ begin
     return;
   end if;
 
-  insert into public.widget_cleanup_runs default values returning * into v_run;
   begin
-    select c.calls_checked, c.calls_completed, c.calls_left
-    into v_run.calls_checked, v_run.calls_completed, v_run.calls_left
-    from widget_internal.complete_stale_calls(complete_stale_sessions.stale_after, clock_timestamp() + v_timeout / 2) c;
+    select c.calls_checked, c.calls_completed, c.calls_left into calls_checked, calls_completed, calls_left
+    from widget_internal.complete_stale_calls(complete_stale_sessions.stale_after, v_started_at + v_timeout / 2) c;
   exception when others then
     -- Not raised again: that would undo the record of the failure.
-    v_run.error := sqlstate || ': ' || sqlerrm;
+    v_error := sqlstate || ': ' || sqlerrm;
     perform set_config('response.status', '500', true);
-    raise warning 'complete_stale_sessions failed: %', v_run.error;
+    raise warning 'complete_stale_sessions failed: %', v_error;
   end;
 
-  update public.widget_cleanup_runs r
-  set finished_at = clock_timestamp(), error = v_run.error, calls_left = v_run.calls_left,
-    calls_checked = v_run.calls_checked, calls_completed = v_run.calls_completed,
-    calls_still_active = v_run.calls_checked - v_run.calls_completed
-  where r.id = v_run.id
-  returning r.* into v_run;
-  return query select v_run.calls_checked, v_run.calls_completed, v_run.calls_still_active, v_run.calls_left;
+  return query
+  insert into public.widget_cleanup_runs as r (started_at, calls_checked, calls_completed, calls_left, error)
+  values (
+    v_started_at, coalesce(complete_stale_sessions.calls_checked, 0), coalesce(complete_stale_sessions.calls_completed, 0),
+    coalesce(complete_stale_sessions.calls_left, 0), v_error
+  )
+  returning r.calls_checked, r.calls_completed, r.calls_still_active, r.calls_left;
 end
 $$;
 

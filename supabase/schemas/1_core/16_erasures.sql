@@ -121,18 +121,14 @@ returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  -- What happened before an erasure arrives at most 7 days after it: two days are left for a daily job that misses a run.
-  v_repeated_for constant interval := interval '9 days';
-  v_session record;
-  v_erased bigint := 0;
 begin
-  for v_session in
-    select r.widget_id, r.session_id
+  return (
+    select coalesce(sum((widget_internal.erase_session(r.widget_id, r.session_id) ->> 'erased')::bigint), 0)
     from (
       select s.widget_id, s.session_id, min(s.erased_at) as erased_at
       from public.widget_erasures s
-      where s.erased_at > now() - v_repeated_for
+      -- What happened before an erasure arrives at most 7 days after it: two days are left for a run that is missed.
+      where s.erased_at > now() - interval '9 days'
       group by s.widget_id, s.session_id
     ) r
     where exists (
@@ -147,18 +143,7 @@ begin
           or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
         )
     )
-    order by r.widget_id, r.session_id
-  loop
-    begin
-      v_erased := v_erased
-        + (widget_internal.erase_session(v_session.widget_id, v_session.session_id) ->> 'erased')::bigint;
-    exception
-      when invalid_parameter_value then
-        raise warning 'session % of widget % was not erased again: %',
-          v_session.session_id, v_session.widget_id, sqlerrm;
-    end;
-  end loop;
-  return v_erased;
+  );
 end
 $$;
 

@@ -11,25 +11,6 @@ comment on column widget_internal.settings.keep_runs is
 comment on column widget_internal.settings.keep_refusals is 'How long the hours of widget_refusals are kept.';
 
 
-create function widget_internal.forget_orphans()
-returns bigint
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_forgotten bigint;
-begin
-  -- A sender is late by seven days at most; health has a week to count what stays without a start.
-  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
-  get diagnostics v_forgotten = row_count;
-  return v_forgotten;
-end
-$$;
-
-comment on function widget_internal.forget_orphans() is
-  'Deletes the states of calls whose start can no longer arrive, and returns how many. Their events stay.';
-
-
 create function widget_internal.prune()
 returns table (cleanup_runs bigint, refusal_counts bigint, job_runs bigint, erased_events bigint, orphans bigint)
 language plpgsql volatile
@@ -63,7 +44,9 @@ begin
   end if;
 
   prune.erased_events := widget_internal.erase_late_events();
-  prune.orphans := widget_internal.forget_orphans();
+  -- A sender is late by seven days at most; health has a week to count what stays without a start.
+  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
+  get diagnostics prune.orphans = row_count;
   perform widget_internal.forget_senders();
   return next;
 end

@@ -5,6 +5,8 @@ returns table (widget_id uuid, session_id text, call_id text, kept jsonb, comput
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_places constant text[] := array['first_event_at', 'last_event_at', 'archived_at'];
 begin
   return query
   select
@@ -20,10 +22,7 @@ begin
   where k.archived_at is null
     -- A state that has waited for its start in vain is forgotten.
     and (k.call_id is not null or f.started_at is not null or f.last_event_at > now() - interval '7 days')
-    and (k.started_at, k.ended_at, k.outcome, k.evidence, k.start_claim, k.heartbeat_at, k.end_claim,
-      k.matched_start_claim, k.matched_heartbeat_at, k.matched_end_claim, k.next_start_at)
-    is distinct from (f.started_at, f.ended_at, f.outcome, f.evidence, f.start_claim, f.heartbeat_at, f.end_claim,
-      f.matched_start_claim, f.matched_heartbeat_at, f.matched_end_claim, f.next_start_at);
+    and to_jsonb(k) - v_places is distinct from to_jsonb(f) - v_places;
 end
 $$;
 
