@@ -26,30 +26,27 @@ $$;
 comment on function widget_internal.to_month(text) is 'The first day of a month written as 2026-10 or 2026-10-01.';
 
 
-create function widget_internal.month_start(month date)
+create function widget_internal.month_start(month timestamp)
 returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
-  v_midnight constant timestamp := month_start.month;
-  v_day_before constant timestamptz := v_midnight at time zone v_zone - interval '1 day';
+  v_midnight constant timestamptz := month_start.month at time zone v_zone;
+  v_day_before constant timestamptz := v_midnight - interval '1 day';
 begin
   -- Clocks that are put back at midnight show it twice, and PostgreSQL takes the later one; by the offset of the day
   -- before it is the earlier one.
   return (
     select min(c.at)
-    from (values
-      (v_midnight at time zone v_zone),
-      (v_day_before + (v_midnight - v_day_before at time zone v_zone))
-    ) c (at)
-    where c.at at time zone v_zone >= v_midnight
+    from (values (v_midnight), (v_day_before + (month_start.month - v_day_before at time zone v_zone))) c (at)
+    where c.at at time zone v_zone >= month_start.month
   );
 end
 $$;
 
-comment on function widget_internal.month_start(date) is
+comment on function widget_internal.month_start(timestamp) is
   'The first instant at which clocks in the billing time zone show the first day of a month.';
 
 
@@ -72,7 +69,9 @@ $$;
 comment on function widget_internal.month_of(timestamptz) is 'The billing month, by its first day, in which a moment lies.';
 
 
-create function widget_internal.billing_months(period_start timestamptz, period_end timestamptz)
+create function widget_internal.billing_months(
+  period_start timestamptz, period_end timestamptz, as_charged boolean default true
+)
 returns table (
   month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz, is_closed boolean
 )
@@ -97,23 +96,22 @@ begin
   end if;
 
   return query
-  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end),
-    m.month in (select c.month from widget_internal.closed_months() c)
-  from (
-    select s.month::date, widget_internal.month_start(s.month::date) as month_start,
-      widget_internal.month_start((s.month + interval '1 month')::date) as month_end
-    from generate_series(
-      widget_internal.month_of(v_start)::timestamp,
-      widget_internal.month_of(v_end - interval '1 microsecond')::timestamp, interval '1 month'
-    ) s (month)
-  ) m
+  select s.month::date, b.start_at, b.end_at, greatest(b.start_at, v_start), least(b.end_at, v_end),
+    billing_months.as_charged and s.month in (select c.month from widget_internal.closed_months() c)
+  from generate_series(
+    widget_internal.month_of(v_start)::timestamp,
+    widget_internal.month_of(v_end - interval '1 microsecond')::timestamp, interval '1 month'
+  ) s (month)
+  cross join lateral (
+    select widget_internal.month_start(s.month), widget_internal.month_start(s.month + interval '1 month')
+  ) b (start_at, end_at)
   where v_start < v_end;
 end
 $$;
 
-comment on function widget_internal.billing_months(timestamptz, timestamptz) is
+comment on function widget_internal.billing_months(timestamptz, timestamptz, boolean) is
   'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at), and whether it is '
-  'closed.';
+  'closed. as_charged: false where a closed month is billed like an open one, as of a moment or by a draft of a plan.';
 
 
 create function public.widget_billing_period(
@@ -126,7 +124,7 @@ declare
   v_month constant date := widget_internal.to_month(widget_billing_period.period);
 begin
   widget_billing_period.period_start := widget_internal.month_start(v_month);
-  widget_billing_period.period_end := widget_internal.month_start((v_month + interval '1 month')::date);
+  widget_billing_period.period_end := widget_internal.month_start(v_month + interval '1 month');
   widget_billing_period.time_zone := (select s.billing_time_zone from widget_internal.settings s);
 end
 $$;
@@ -218,7 +216,7 @@ comment on function widget_internal.plans_in(date, jsonb) is
 
 create function widget_internal.currency_decimals(currency text)
 returns integer
-language plpgsql immutable
+language plpgsql immutable strict
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -279,36 +277,9 @@ create policy "owners see their widgets' customers" on public.widget_customers
 
 -- What a plan makes of calls: of each, or of many at once where they are priced alike.
 
-create function widget_internal.correction_note(
-  widget_id uuid, session_id text, call_id text, from_at timestamptz, to_at timestamptz, as_of timestamptz
-)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
-    from public.widget_analytics e
-    where e.widget_id = correction_note.widget_id
-      and e."timestamp" between correction_note.from_at and correction_note.to_at
-      and e.session_id = correction_note.session_id and e.call_id = correction_note.call_id
-      and e.source = 'operator' and e.event_type = 'call_end'
-      and e.received_at <= coalesce(correction_note.as_of, 'infinity')
-    order by e.received_at desc
-    limit 1
-  );
-end
-$$;
-
-comment on function widget_internal.correction_note(uuid, text, text, timestamptz, timestamptz, timestamptz) is
-  'Who decided last how long a call was, and why, to be added to its rule; null where the ledger does not say. The call''s '
-  'events lie between from_at and to_at.';
-
-
 create function widget_internal.priced_calls(
-  month date, from_at timestamptz, to_at timestamptz, as_of timestamptz, only_widget uuid,
-  in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
+  month date, from_at timestamptz default null, to_at timestamptz default null, as_of timestamptz default null,
+  only_widget uuid default null, in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
 )
 returns table (
   widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
@@ -320,6 +291,11 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare
+  v_from constant timestamptz := coalesce(priced_calls.from_at, widget_internal.month_start(priced_calls.month));
+  v_to constant timestamptz :=
+    coalesce(priced_calls.to_at, widget_internal.month_start(priced_calls.month + interval '1 month'));
+  -- As of now is all that there is to see: also what this very transaction has added since it began.
+  v_as_of constant timestamptz := case when priced_calls.as_of >= now() then 'infinity' else priced_calls.as_of end;
   v_rounding constant uuid[] := array(
     select p.widget_id from widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p
     where p.increment_seconds > 0 or p.minimum_seconds > 0 or p.assumed_calls not in ('full', 'none')
@@ -327,43 +303,43 @@ declare
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with kept as not materialized (
-    select c.*, c.ended_at - c.started_at as length,
-      coalesce(c.started_at < priced_calls.split_at, false) as is_before
-    from widget_internal.call_states c
-    where priced_calls.as_of is null
-      and c.started_at >= priced_calls.from_at and c.started_at < priced_calls.to_at
+  with calls as not materialized (
+    select c.* from widget_internal.call_states c
+    where v_as_of is null and c.started_at >= v_from and c.started_at < v_to
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
-  ),
-  single as (
-    select k.* from kept k where not priced_calls.in_sums
     union all
-    select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
-    from widget_internal.states_as_of(
-      priced_calls.only_widget, priced_calls.from_at, priced_calls.to_at, priced_calls.as_of
-    ) s
-    where priced_calls.as_of is not null
+    select s.* from widget_internal.states_as_of(priced_calls.only_widget, v_from, v_to, v_as_of) s
+    where v_as_of is not null
   ),
   parts as (
     select
-      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
-      1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' and not priced_calls.in_sums then widget_internal.correction_note(
-        c.widget_id, c.session_id, c.call_id, c.first_event_at, c.last_event_at, priced_calls.as_of
+      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, false as is_before,
+      c.ended_at - c.started_at as length, 1::bigint as calls, 1::bigint as times,
+      case when c.evidence = 'operator' then (
+        select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
+        from public.widget_analytics e
+        where e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
+          and e.session_id = c.session_id and e.call_id = c.call_id
+          and e.source = 'operator' and e.event_type = 'call_end' and e.received_at <= coalesce(v_as_of, 'infinity')
+        order by e.received_at desc
+        limit 1
       ) end as note
-    from single c
+    from calls c
+    where not priced_calls.in_sums
     union all
-    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
-    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
-    from kept k
-    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
-    group by k.widget_id, k.outcome, k.evidence, k.is_before
-    union all
-    -- Where a plan rounds, only calls of equal length cost the same.
-    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
-    from kept k
-    where priced_calls.in_sums and k.widget_id = any (v_rounding)
-    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
+    -- Where a plan rounds, only calls of equal length cost the same. Other calls of one outcome and evidence are all billed
+    -- to the exact second or not at all, so their sum is priced as one.
+    select
+      k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, coalesce(k.alike, sum(k.length)),
+      count(*), case when k.alike is null then 1 else count(*) end, null
+    from (
+      select c.widget_id, c.outcome, c.evidence, coalesce(c.started_at < priced_calls.split_at, false) as is_before,
+        c.ended_at - c.started_at as length,
+        case when c.widget_id = any (v_rounding) then c.ended_at - c.started_at end as alike
+      from calls c
+      where priced_calls.in_sums
+    ) k
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.alike
   ),
   planned as (
     select
@@ -402,9 +378,9 @@ end
 $$;
 
 comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz, jsonb) is
-  'The calls of one month that started in [from_at, to_at), kept or as of a moment, with what the plan of that month makes '
-  'of each, and why. in_sums: instead, one row for those that are priced alike, with the seconds of all of them. '
-  'is_before: they started before split_at.';
+  'The calls of one month, or those that started in [from_at, to_at) of it, kept or as of a moment, with what the plan of that month makes '
+  'of each, and why: its rule, to which is added who decided last how long a call was, where the ledger says. in_sums: '
+  'instead, one row for those that are priced alike, with the seconds of all of them. is_before: they started before split_at.';
 
 
 -- A closed month is a statement that nothing changes: what comes later is a line of a later statement.
@@ -949,20 +925,6 @@ comment on function public.widget_pending_adjustments(uuid, text) is
 -- What finance asks: the calls of a period, each with its bill, and their sums. Of an open month they say what the ledger
 -- says now, of a closed one what was charged for it.
 
-create function widget_internal.counted_as_of(as_of timestamptz)
-returns timestamptz
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- As of now is all that there is to see: also what this very transaction has added since it began.
-  return case when counted_as_of.as_of >= now() then 'infinity' else counted_as_of.as_of end;
-end
-$$;
-
-comment on function widget_internal.counted_as_of(timestamptz) is 'Up to which receipt a bill asked for as of a moment counts.';
-
-
 create function public.widget_billing_calls(
   period_start timestamptz, period_end timestamptz, as_of timestamptz default null, only_widget uuid default null
 )
@@ -979,34 +941,31 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.month, m.from_at, m.to_at, m.is_closed and widget_billing_calls.as_of is null as is_closed
-    from widget_internal.billing_months(widget_billing_calls.period_start, widget_billing_calls.period_end) m
+    select m.* from widget_internal.billing_months(
+      widget_billing_calls.period_start, widget_billing_calls.period_end, widget_billing_calls.as_of is null
+    ) m
   ),
   plans as (
-    select m.month, p.widget_id, p.price_per_minute, p.currency
-    from months m cross join lateral widget_internal.plans_in(m.month) p
-  ),
-  calls as (
-    select m.month, m.is_closed, r.widget_id, r.session_id, r.call_id, r.started_at, r.ended_at, r.outcome, r.evidence,
-      r.duration_seconds, r.billable_seconds, r.rule
-    from months m
-    cross join lateral widget_internal.priced_calls(
-      m.month, m.from_at, m.to_at, widget_internal.counted_as_of(widget_billing_calls.as_of),
-      widget_billing_calls.only_widget
-    ) r
-    where not m.is_closed
-    union all
-    select m.month, m.is_closed, l.widget_id, l.session_id, l.call_id, l.started_at, l.ended_at, l.outcome, l.evidence,
-      l.duration_seconds, l.new_seconds, l.rule
-    from months m
-    cross join lateral widget_internal.billed_calls(m.month, m.from_at, m.to_at, widget_billing_calls.only_widget) l
-    where m.is_closed and l.outcome is not null
+    select m.month, p.* from months m cross join lateral widget_internal.plans_in(m.month) p
   )
   select
     c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
-    c.billable_seconds, c.rule, round(c.billable_seconds * p.price_per_minute / 60, 6), p.currency, c.is_closed
-  from calls c
-  left join plans p on p.month = c.month and p.widget_id = c.widget_id;
+    c.billable_seconds, c.rule, round(c.billable_seconds * p.price_per_minute / 60, 6), p.currency, m.is_closed
+  from months m
+  cross join lateral (
+    select r.widget_id, r.session_id, r.call_id, r.started_at, r.ended_at, r.outcome, r.evidence, r.duration_seconds,
+      r.billable_seconds, r.rule
+    from widget_internal.priced_calls(
+      m.month, m.from_at, m.to_at, widget_billing_calls.as_of, widget_billing_calls.only_widget
+    ) r
+    where not m.is_closed
+    union all
+    select l.widget_id, l.session_id, l.call_id, l.started_at, l.ended_at, l.outcome, l.evidence, l.duration_seconds,
+      l.new_seconds, l.rule
+    from widget_internal.billed_calls(m.month, m.from_at, m.to_at, widget_billing_calls.only_widget) l
+    where m.is_closed and l.outcome is not null
+  ) c
+  left join plans p on p.month = m.month and p.widget_id = c.widget_id;
 end
 $$;
 
@@ -1034,15 +993,14 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.month, m.month_start, m.from_at, m.to_at,
-      m.is_closed and usage_parts.as_of is null and usage_parts.what_if is null as is_closed
-    from widget_internal.billing_months(usage_parts.period_start, usage_parts.period_end) m
+    select m.* from widget_internal.billing_months(
+      usage_parts.period_start, usage_parts.period_end, usage_parts.as_of is null and usage_parts.what_if is null
+    ) m
   )
   select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
   from months m
   cross join lateral widget_internal.priced_calls(
-    m.month, m.month_start, m.to_at, widget_internal.counted_as_of(usage_parts.as_of), usage_parts.only_widget, true,
-    m.from_at, usage_parts.what_if
+    m.month, m.month_start, m.to_at, usage_parts.as_of, usage_parts.only_widget, true, m.from_at, usage_parts.what_if
   ) r
   where not m.is_closed
   union all
@@ -1103,9 +1061,10 @@ begin
   end if;
   return query
   with months as materialized (
-    select m.month, m.month_start, m.month_end, m.from_at, m.to_at,
-      m.is_closed and widget_billing_usage.as_of is null and widget_billing_usage.what_if is null as is_closed
-    from widget_internal.billing_months(widget_billing_usage.period_start, widget_billing_usage.period_end) m
+    select m.* from widget_internal.billing_months(
+      widget_billing_usage.period_start, widget_billing_usage.period_end,
+      widget_billing_usage.as_of is null and widget_billing_usage.what_if is null
+    ) m
   ),
   parts as materialized (
     select p.* from widget_internal.usage_parts(
@@ -1119,50 +1078,35 @@ begin
     cross join lateral widget_internal.plans_in(m.month, widget_billing_usage.what_if) p
   ),
   to_date as (
-    select p.month, p.widget_id, sum(p.seconds) as seconds, sum(p.seconds + p.pending_seconds) as with_pending,
-      coalesce(sum(p.seconds) filter (where p.is_before), 0) as seconds_before,
-      coalesce(sum(p.seconds + p.pending_seconds) filter (where p.is_before), 0) as with_pending_before
-    from parts p
-    group by p.month, p.widget_id
-    having not bool_and(p.is_before)
-  ),
-  priced as (
+    -- At the period's end and, to be taken off, at its start: nothing at a month's first instant.
     select
-      t.*, m.is_closed, coalesce(p.included_seconds, 0) as included, p.currency,
-      case when m.from_at = m.month_start then round(p.monthly_fee, widget_internal.currency_decimals(p.currency)) else 0 end
-        as fee,
-      coalesce(b.amount, widget_internal.charge(t.seconds, p.plan)) as amount,
-      widget_internal.charge(t.with_pending, p.plan) as amount_with_pending,
-      -- Nothing is due at a month's first instant.
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.seconds_before, p.plan) end as amount_before,
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.with_pending_before, p.plan) end
-        as amount_with_pending_before
+      m.month, p.widget_id, e.sign, m.is_closed, m.is_closed and m.to_at = m.month_end and e.sign = 1 as is_charged,
+      coalesce(sum(p.seconds) filter (where e.sign = 1 or p.is_before), 0) as seconds,
+      coalesce(sum(p.seconds + p.pending_seconds) filter (where e.sign = 1 or p.is_before), 0) as with_pending
     from months m
-    join to_date t on t.month = m.month
-    left join plans p on p.month = m.month and p.widget_id = t.widget_id
-    left join lateral (
-      select sum(s.difference_amount) as amount
-      from public.widget_statement_charges s
-      where m.is_closed and m.to_at = m.month_end and s.usage_period = m.month and s.widget_id = t.widget_id
-    ) b on true
+    join parts p on p.month = m.month
+    join (values (1), (-1)) e (sign) on e.sign = 1 or m.from_at > m.month_start
+    group by m.month, m.is_closed, m.to_at, m.month_end, p.widget_id, e.sign
+    having not bool_and(p.is_before)
   ),
   charges as (
     select
-      c.widget_id, c.charged_seconds, c.months, c.closed_months,
-      case when c.has_amount then c.amount end as amount, case when c.has_amount then c.currency end as currency,
-      case when c.has_amount then c.fees end as fees, case when c.has_amount then c.pending_amount end as pending_amount
-    from (
-      select
-        p.widget_id, min(p.currency) as currency, sum(p.fee) as fees,
-        sum(greatest(p.seconds - p.included, 0) - greatest(p.seconds_before - p.included, 0)) as charged_seconds,
-        sum(p.amount - p.amount_before) as amount,
-        sum(p.amount_with_pending - p.amount_with_pending_before - p.amount + p.amount_before) as pending_amount,
-        -- A month without a plan has no amount, and euros are not added to dollars.
-        count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
-        count(*) as months, count(*) filter (where p.is_closed) as closed_months
-      from priced p
-      group by p.widget_id
-    ) c
+      t.widget_id, min(p.currency) as currency,
+      sum(t.sign * greatest(t.seconds - coalesce(p.included_seconds, 0), 0)) as charged_seconds,
+      sum(t.sign * coalesce(b.amount, widget_internal.charge(t.seconds, p.plan))) as amount,
+      sum(t.sign * widget_internal.charge(t.with_pending, p.plan)) as amount_with_pending,
+      sum(t.sign * round(p.monthly_fee, widget_internal.currency_decimals(p.currency))) as fees,
+      -- A month without a plan has no amount, and euros are not added to dollars.
+      count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
+      count(*) filter (where t.sign = 1) as months, count(*) filter (where t.sign = 1 and t.is_closed) as closed_months
+    from to_date t
+    left join plans p on p.month = t.month and p.widget_id = t.widget_id
+    left join lateral (
+      select sum(s.difference_amount) as amount
+      from public.widget_statement_charges s
+      where t.is_charged and s.usage_period = t.month and s.widget_id = t.widget_id
+    ) b on true
+    group by t.widget_id
   )
   select
     r.widget_id, sum(r.calls)::bigint, sum(r.seconds),
@@ -1178,12 +1122,15 @@ begin
     coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0),
     coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint,
     coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint,
-    c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months,
-    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount, c.closed_months = c.months
+    c.charged_seconds, a.amount, a.currency, a.fees, c.months, c.closed_months,
+    sum(r.pending_calls)::bigint, sum(r.pending_seconds), a.pending_amount, c.closed_months = c.months
   from parts r
   join charges c on c.widget_id = r.widget_id
+  left join lateral (
+    select c.amount, c.currency, c.fees, c.amount_with_pending - c.amount as pending_amount where c.has_amount
+  ) a on true
   where not r.is_before
-  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months, c.pending_amount;
+  group by r.widget_id, c.charged_seconds, a.amount, a.currency, a.fees, c.months, c.closed_months, a.pending_amount;
 end
 $$;
 
@@ -1209,7 +1156,7 @@ begin
     r.outcome, r.evidence, r.duration_seconds, 0::numeric, r.billable_seconds, r.billable_seconds, r.rule, '{}'::uuid[]
   from widget_internal.priced_calls(
     statement_lines.month, widget_internal.month_start(statement_lines.month),
-    widget_internal.month_start((statement_lines.month + interval '1 month')::date), null, null
+    widget_internal.month_start(statement_lines.month + interval '1 month'), null, null
   ) r
   union all
   select statement_lines.month, c.widget_id, c.usage_period, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome,
@@ -1338,7 +1285,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_end constant timestamptz := widget_internal.month_start((refuse_to_close.month + interval '1 month')::date);
+  v_end constant timestamptz := widget_internal.month_start(refuse_to_close.month + interval '1 month');
   v_earlier record;
 begin
   select m.* into v_earlier from public.widget_months_to_close() m where m.month < refuse_to_close.month limit 1;
@@ -1408,7 +1355,7 @@ begin
         where m.month < write_lines.month
         union all
         select write_lines.month, widget_internal.month_start(write_lines.month),
-          widget_internal.month_start((write_lines.month + interval '1 month')::date)
+          widget_internal.month_start(write_lines.month + interval '1 month')
       ) m
       cross join lateral widget_internal.changed_calls(m.month, m.period_start, m.period_end, null) c;
     perform pg_advisory_unlock(widget_internal.receipts_key());
@@ -1852,13 +1799,12 @@ from unnest(array[
   'widget_internal.owner_email(uuid)',
   'widget_internal.widget_door(uuid)',
   'widget_internal.to_month(text)',
-  'widget_internal.month_start(date)',
+  'widget_internal.month_start(timestamp without time zone)',
   'widget_internal.month_of(timestamp with time zone)',
-  'widget_internal.billing_months(timestamp with time zone, timestamp with time zone)',
+  'widget_internal.billing_months(timestamp with time zone, timestamp with time zone, boolean)',
   'widget_internal.plans_in(date, jsonb)',
   'widget_internal.currency_decimals(text)',
   'widget_internal.charge(numeric, public.widget_plans)',
-  'widget_internal.correction_note(uuid, text, text, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone, jsonb)',
   'widget_internal.closed_months()',
   'widget_internal.billed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
@@ -1867,7 +1813,6 @@ from unnest(array[
   'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
   'widget_internal.statement_lines(date, timestamp with time zone)',
   'widget_internal.statement_charges(date, boolean)',
-  'widget_internal.counted_as_of(timestamp with time zone)',
   'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',

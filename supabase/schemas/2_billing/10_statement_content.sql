@@ -11,7 +11,7 @@ begin
     r.outcome, r.evidence, r.duration_seconds, 0::numeric, r.billable_seconds, r.billable_seconds, r.rule, '{}'::uuid[]
   from widget_internal.priced_calls(
     statement_lines.month, widget_internal.month_start(statement_lines.month),
-    widget_internal.month_start((statement_lines.month + interval '1 month')::date), null, null
+    widget_internal.month_start(statement_lines.month + interval '1 month'), null, null
   ) r
   union all
   select statement_lines.month, c.widget_id, c.usage_period, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome,

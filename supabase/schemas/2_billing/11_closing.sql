@@ -40,7 +40,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_end constant timestamptz := widget_internal.month_start((refuse_to_close.month + interval '1 month')::date);
+  v_end constant timestamptz := widget_internal.month_start(refuse_to_close.month + interval '1 month');
   v_earlier record;
 begin
   select m.* into v_earlier from public.widget_months_to_close() m where m.month < refuse_to_close.month limit 1;
@@ -110,7 +110,7 @@ begin
         where m.month < write_lines.month
         union all
         select write_lines.month, widget_internal.month_start(write_lines.month),
-          widget_internal.month_start((write_lines.month + interval '1 month')::date)
+          widget_internal.month_start(write_lines.month + interval '1 month')
       ) m
       cross join lateral widget_internal.changed_calls(m.month, m.period_start, m.period_end, null) c;
     perform pg_advisory_unlock(widget_internal.receipts_key());
