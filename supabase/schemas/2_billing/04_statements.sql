@@ -5,9 +5,9 @@ create table public.widget_billing_periods (
   period_start timestamptz not null,
   period_end timestamptz not null,
   as_of timestamptz not null,
-  closed_at timestamptz not null default clock_timestamp(),
+  closed_at timestamptz not null,
   closed_by text not null,
-  content_hash text not null default '',
+  content_hash text not null,
   constraint periods_are_months check (extract(day from period) = 1),
   constraint periods_end_after_they_start check (period_end > period_start),
   constraint months_are_over_when_they_are_closed check (as_of >= period_end)
@@ -31,12 +31,14 @@ create table public.widget_statement_charges (
   currency text,
   old_seconds numeric not null,
   new_seconds numeric not null,
-  difference_seconds numeric not null generated always as (new_seconds - old_seconds) stored,
+  difference_seconds numeric not null,
   old_amount numeric,
   new_amount numeric,
-  difference_amount numeric generated always as (new_amount - old_amount) stored,
-  content_hash text not null default '',
+  difference_amount numeric,
+  content_hash text not null,
   constraint widgets_are_charged_once_for_a_month primary key (period, widget_id, usage_period),
+  constraint charges_are_the_difference_of_seconds check (difference_seconds = new_seconds - old_seconds),
+  constraint charges_are_the_difference_of_amounts check (difference_amount is not distinct from new_amount - old_amount),
   constraint nothing_is_charged_before_its_month check (usage_period <= period)
 );
 
@@ -69,12 +71,13 @@ create table public.widget_statement_lines (
   duration_seconds numeric,
   old_seconds numeric not null,
   new_seconds numeric not null,
-  difference_seconds numeric not null generated always as (new_seconds - old_seconds) stored,
+  difference_seconds numeric not null,
   rule text not null,
-  event_ids uuid[] not null default '{}',
+  event_ids uuid[] not null,
   constraint widget_calls_have_one_line_a_statement primary key (period, widget_id, usage_period, session_id, call_id),
   constraint lines_belong_to_a_charge foreign key (period, widget_id, usage_period)
     references public.widget_statement_charges deferrable initially deferred,
+  constraint lines_are_the_difference_of_seconds check (difference_seconds = new_seconds - old_seconds),
   constraint adjustments_change_something check (usage_period = period or new_seconds <> old_seconds)
 );
 
