@@ -50,9 +50,10 @@ comment on column public.widget_statement_charges.plan_valid_from is 'The plan o
 comment on column public.widget_statement_charges.monthly_fee is 'That plan''s fee for a month, which is part of the amounts.';
 comment on column public.widget_statement_charges.old_seconds is 'That month''s billable seconds on all statements before.';
 comment on column public.widget_statement_charges.new_seconds is 'They are now.';
+comment on column public.widget_statement_charges.difference_seconds is 'new_seconds less old_seconds.';
 comment on column public.widget_statement_charges.old_amount is 'That month''s amount on all statements before.';
 comment on column public.widget_statement_charges.new_amount is 'The fee, and the price of the seconds beyond the included ones, rounded once.';
-comment on column public.widget_statement_charges.difference_amount is 'What this statement charges or, below zero, credits.';
+comment on column public.widget_statement_charges.difference_amount is 'new_amount less old_amount: what this statement charges or, below zero, credits.';
 comment on column public.widget_statement_charges.content_hash is 'SHA-256 of the charge and its lines (docs/billing.md).';
 
 create index widget_statement_charges_usage_period_idx on public.widget_statement_charges (usage_period, widget_id);
@@ -88,6 +89,7 @@ comment on column public.widget_statement_lines.usage_period is 'The month in wh
 comment on column public.widget_statement_lines.outcome is 'Null where the call is no longer one of that month.';
 comment on column public.widget_statement_lines.old_seconds is 'Billable seconds on all statements before; 0 where there are none.';
 comment on column public.widget_statement_lines.new_seconds is 'Billable seconds now.';
+comment on column public.widget_statement_lines.difference_seconds is 'new_seconds less old_seconds.';
 comment on column public.widget_statement_lines.event_ids is
   'Of an adjustment: the call''s events received since it was last billed. None: a setting was changed.';
 

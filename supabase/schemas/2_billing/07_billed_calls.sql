@@ -162,5 +162,5 @@ $$;
 
 comment on function public.widget_pending_adjustments(uuid, text) is
   'What late arrivals have changed in closed months, and what no statement shows yet: the adjustments that the next '
-  'closed months will have. period: those that the statement of that month, still open, would have. Owners see their '
-  'widgets'', service_role all.';
+  'closed months will have, as lines of a statement. period: those that the statement of that month, still open, would '
+  'have; left out, it is not known yet, and null. Owners see their widgets'', service_role all.';
