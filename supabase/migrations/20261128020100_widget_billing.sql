@@ -26,31 +26,31 @@ $$;
 comment on function widget_internal.to_month(text) is 'The first day of a month written as 2026-10 or 2026-10-01.';
 
 
-create function widget_internal.month_start(month date)
+create function widget_internal.month_start(month timestamp)
 returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
-  v_midnight constant timestamp := month_start.month;
+  v_midnight constant timestamptz := month_start.month at time zone v_zone;
   -- In hours: a day is as long as the session's time zone has it.
-  v_day_before constant timestamptz := v_midnight at time zone v_zone - interval '24 hours';
+  v_day_before constant timestamptz := v_midnight - interval '24 hours';
 begin
   -- Clocks that are put back at midnight show it twice, and PostgreSQL takes the later one; by the offset of the day
   -- before it is the earlier one.
   return (
     select min(c.at)
     from (values
-      (v_midnight at time zone v_zone),
-      (v_day_before + make_interval(secs => extract(epoch from v_midnight - v_day_before at time zone v_zone)::float8))
+      (v_midnight),
+      (v_day_before + make_interval(secs => extract(epoch from month_start.month - v_day_before at time zone v_zone)::float8))
     ) c (at)
-    where c.at at time zone v_zone >= v_midnight
+    where c.at at time zone v_zone >= month_start.month
   );
 end
 $$;
 
-comment on function widget_internal.month_start(date) is
+comment on function widget_internal.month_start(timestamp) is
   'The first instant at which clocks in the billing time zone show the first day of a month.';
 
 
@@ -73,7 +73,9 @@ $$;
 comment on function widget_internal.month_of(timestamptz) is 'The billing month, by its first day, in which a moment lies.';
 
 
-create function widget_internal.billing_months(period_start timestamptz, period_end timestamptz)
+create function widget_internal.billing_months(
+  period_start timestamptz, period_end timestamptz, as_charged boolean default true
+)
 returns table (
   month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz, is_closed boolean
 )
@@ -98,23 +100,22 @@ begin
   end if;
 
   return query
-  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end),
-    m.month in (select c.month from widget_internal.closed_months() c)
-  from (
-    select s.month::date, widget_internal.month_start(s.month::date) as month_start,
-      widget_internal.month_start((s.month + interval '1 month')::date) as month_end
-    from generate_series(
-      widget_internal.month_of(v_start)::timestamp,
-      widget_internal.month_of(v_end - interval '1 microsecond')::timestamp, interval '1 month'
-    ) s (month)
-  ) m
+  select s.month::date, b.start_at, b.end_at, greatest(b.start_at, v_start), least(b.end_at, v_end),
+    billing_months.as_charged and s.month in (select c.month from widget_internal.closed_months() c)
+  from generate_series(
+    widget_internal.month_of(v_start)::timestamp,
+    widget_internal.month_of(v_end - interval '1 microsecond')::timestamp, interval '1 month'
+  ) s (month)
+  cross join lateral (
+    select widget_internal.month_start(s.month), widget_internal.month_start(s.month + interval '1 month')
+  ) b (start_at, end_at)
   where v_start < v_end;
 end
 $$;
 
-comment on function widget_internal.billing_months(timestamptz, timestamptz) is
+comment on function widget_internal.billing_months(timestamptz, timestamptz, boolean) is
   'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at), and whether it is '
-  'closed.';
+  'closed. as_charged: false where a closed month is billed like an open one, as of a moment or by a draft of a plan.';
 
 
 create function public.widget_billing_period(
@@ -127,7 +128,7 @@ declare
   v_month constant date := widget_internal.to_month(widget_billing_period.period);
 begin
   widget_billing_period.period_start := widget_internal.month_start(v_month);
-  widget_billing_period.period_end := widget_internal.month_start((v_month + interval '1 month')::date);
+  widget_billing_period.period_end := widget_internal.month_start(v_month + interval '1 month');
   widget_billing_period.time_zone := (select s.billing_time_zone from widget_internal.settings s);
 end
 $$;
@@ -219,7 +220,7 @@ comment on function widget_internal.plans_in(date, jsonb) is
 
 create function widget_internal.currency_decimals(currency text)
 returns integer
-language plpgsql immutable
+language plpgsql immutable strict
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -280,36 +281,9 @@ create policy "owners see their widgets' customers" on public.widget_customers
 
 -- What a plan makes of calls: of each, or of many at once where they are priced alike.
 
-create function widget_internal.correction_note(
-  widget_id uuid, session_id text, call_id text, from_at timestamptz, to_at timestamptz, as_of timestamptz
-)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
-    from public.widget_analytics e
-    where e.widget_id = correction_note.widget_id
-      and e."timestamp" between correction_note.from_at and correction_note.to_at
-      and e.session_id = correction_note.session_id and e.call_id = correction_note.call_id
-      and e.source = 'operator' and e.event_type = 'call_end'
-      and e.received_at <= coalesce(correction_note.as_of, 'infinity')
-    order by e.received_at desc
-    limit 1
-  );
-end
-$$;
-
-comment on function widget_internal.correction_note(uuid, text, text, timestamptz, timestamptz, timestamptz) is
-  'Who decided last how long a call was, and why, to be added to its rule; null where the ledger does not say. The call''s '
-  'events lie between from_at and to_at.';
-
-
 create function widget_internal.priced_calls(
-  month date, from_at timestamptz, to_at timestamptz, as_of timestamptz, only_widget uuid,
-  in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
+  month date, from_at timestamptz default null, to_at timestamptz default null, as_of timestamptz default null,
+  only_widget uuid default null, in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
 )
 returns table (
   widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
@@ -321,6 +295,11 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare
+  v_from constant timestamptz := coalesce(priced_calls.from_at, widget_internal.month_start(priced_calls.month));
+  v_to constant timestamptz :=
+    coalesce(priced_calls.to_at, widget_internal.month_start(priced_calls.month + interval '1 month'));
+  -- As of now is all that there is to see: also what this very transaction has added since it began.
+  v_as_of constant timestamptz := case when priced_calls.as_of >= now() then 'infinity' else priced_calls.as_of end;
   v_rounding constant uuid[] := array(
     select p.widget_id from widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p
     where p.increment_seconds > 0 or p.minimum_seconds > 0 or p.assumed_calls not in ('full', 'none')
@@ -328,43 +307,43 @@ declare
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with kept as not materialized (
-    select c.*, c.ended_at - c.started_at as length,
-      coalesce(c.started_at < priced_calls.split_at, false) as is_before
-    from widget_internal.call_states c
-    where priced_calls.as_of is null
-      and c.started_at >= priced_calls.from_at and c.started_at < priced_calls.to_at
+  with calls as not materialized (
+    select c.* from widget_internal.call_states c
+    where v_as_of is null and c.started_at >= v_from and c.started_at < v_to
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
-  ),
-  single as (
-    select k.* from kept k where not priced_calls.in_sums
     union all
-    select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
-    from widget_internal.states_as_of(
-      priced_calls.only_widget, priced_calls.from_at, priced_calls.to_at, priced_calls.as_of
-    ) s
-    where priced_calls.as_of is not null
+    select s.* from widget_internal.states_as_of(priced_calls.only_widget, v_from, v_to, v_as_of) s
+    where v_as_of is not null
   ),
   parts as (
     select
-      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
-      1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' and not priced_calls.in_sums then widget_internal.correction_note(
-        c.widget_id, c.session_id, c.call_id, c.first_event_at, c.last_event_at, priced_calls.as_of
+      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, false as is_before,
+      c.ended_at - c.started_at as length, 1::bigint as calls, 1::bigint as times,
+      case when c.evidence = 'operator' then (
+        select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
+        from public.widget_analytics e
+        where e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
+          and e.session_id = c.session_id and e.call_id = c.call_id
+          and e.source = 'operator' and e.event_type = 'call_end' and e.received_at <= coalesce(v_as_of, 'infinity')
+        order by e.received_at desc
+        limit 1
       ) end as note
-    from single c
+    from calls c
+    where not priced_calls.in_sums
     union all
-    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
-    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
-    from kept k
-    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
-    group by k.widget_id, k.outcome, k.evidence, k.is_before
-    union all
-    -- Where a plan rounds, only calls of equal length cost the same.
-    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
-    from kept k
-    where priced_calls.in_sums and k.widget_id = any (v_rounding)
-    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
+    -- Where a plan rounds, only calls of equal length cost the same. Other calls of one outcome and evidence are all billed
+    -- to the exact second or not at all, so their sum is priced as one.
+    select
+      k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, coalesce(k.alike, sum(k.length)),
+      count(*), case when k.alike is null then 1 else count(*) end, null
+    from (
+      select c.widget_id, c.outcome, c.evidence, coalesce(c.started_at < priced_calls.split_at, false) as is_before,
+        c.ended_at - c.started_at as length,
+        case when c.widget_id = any (v_rounding) then c.ended_at - c.started_at end as alike
+      from calls c
+      where priced_calls.in_sums
+    ) k
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.alike
   ),
   planned as (
     select
@@ -403,9 +382,9 @@ end
 $$;
 
 comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz, jsonb) is
-  'The calls of one month that started in [from_at, to_at), kept or as of a moment, with what the plan of that month makes '
-  'of each, and why. in_sums: instead, one row for those that are priced alike, with the seconds of all of them. '
-  'is_before: they started before split_at.';
+  'The calls of one month, or those that started in [from_at, to_at) of it, kept or as of a moment, with what the plan of that month makes '
+  'of each, and why: its rule, to which is added who decided last how long a call was, where the ledger says. in_sums: '
+  'instead, one row for those that are priced alike, with the seconds of all of them. is_before: they started before split_at.';
 
 
 -- A closed month is a statement that nothing changes: what comes later is a line of a later statement.
@@ -415,9 +394,9 @@ create table public.widget_billing_periods (
   period_start timestamptz not null,
   period_end timestamptz not null,
   as_of timestamptz not null,
-  closed_at timestamptz not null default clock_timestamp(),
+  closed_at timestamptz not null,
   closed_by text not null,
-  content_hash text not null default '',
+  content_hash text not null,
   constraint periods_are_months check (extract(day from period) = 1),
   constraint periods_end_after_they_start check (period_end > period_start),
   constraint months_are_over_when_they_are_closed check (as_of >= period_end)
@@ -441,12 +420,14 @@ create table public.widget_statement_charges (
   currency text,
   old_seconds numeric not null,
   new_seconds numeric not null,
-  difference_seconds numeric not null generated always as (new_seconds - old_seconds) stored,
+  difference_seconds numeric not null,
   old_amount numeric,
   new_amount numeric,
-  difference_amount numeric generated always as (new_amount - old_amount) stored,
-  content_hash text not null default '',
+  difference_amount numeric,
+  content_hash text not null,
   constraint widgets_are_charged_once_for_a_month primary key (period, widget_id, usage_period),
+  constraint charges_are_the_difference_of_seconds check (difference_seconds = new_seconds - old_seconds),
+  constraint charges_are_the_difference_of_amounts check (difference_amount is not distinct from new_amount - old_amount),
   constraint nothing_is_charged_before_its_month check (usage_period <= period)
 );
 
@@ -458,9 +439,10 @@ comment on column public.widget_statement_charges.plan_valid_from is 'The plan o
 comment on column public.widget_statement_charges.monthly_fee is 'That plan''s fee for a month, which is part of the amounts.';
 comment on column public.widget_statement_charges.old_seconds is 'That month''s billable seconds on all statements before.';
 comment on column public.widget_statement_charges.new_seconds is 'They are now.';
+comment on column public.widget_statement_charges.difference_seconds is 'new_seconds less old_seconds.';
 comment on column public.widget_statement_charges.old_amount is 'That month''s amount on all statements before.';
 comment on column public.widget_statement_charges.new_amount is 'The fee, and the price of the seconds beyond the included ones, rounded once.';
-comment on column public.widget_statement_charges.difference_amount is 'What this statement charges or, below zero, credits.';
+comment on column public.widget_statement_charges.difference_amount is 'new_amount less old_amount: what this statement charges or, below zero, credits.';
 comment on column public.widget_statement_charges.content_hash is 'SHA-256 of the charge and its lines (docs/billing.md).';
 
 create index widget_statement_charges_usage_period_idx on public.widget_statement_charges (usage_period, widget_id);
@@ -479,12 +461,13 @@ create table public.widget_statement_lines (
   duration_seconds numeric,
   old_seconds numeric not null,
   new_seconds numeric not null,
-  difference_seconds numeric not null generated always as (new_seconds - old_seconds) stored,
+  difference_seconds numeric not null,
   rule text not null,
-  event_ids uuid[] not null default '{}',
+  event_ids uuid[] not null,
   constraint widget_calls_have_one_line_a_statement primary key (period, widget_id, usage_period, session_id, call_id),
   constraint lines_belong_to_a_charge foreign key (period, widget_id, usage_period)
     references public.widget_statement_charges deferrable initially deferred,
+  constraint lines_are_the_difference_of_seconds check (difference_seconds = new_seconds - old_seconds),
   constraint adjustments_change_something check (usage_period = period or new_seconds <> old_seconds)
 );
 
@@ -495,6 +478,7 @@ comment on column public.widget_statement_lines.usage_period is 'The month in wh
 comment on column public.widget_statement_lines.outcome is 'Null where the call is no longer one of that month.';
 comment on column public.widget_statement_lines.old_seconds is 'Billable seconds on all statements before; 0 where there are none.';
 comment on column public.widget_statement_lines.new_seconds is 'Billable seconds now.';
+comment on column public.widget_statement_lines.difference_seconds is 'new_seconds less old_seconds.';
 comment on column public.widget_statement_lines.event_ids is
   'Of an adjustment: the call''s events received since it was last billed. None: a setting was changed.';
 
@@ -524,57 +508,29 @@ create policy "owners see the months that they have charges in" on public.widget
 
 -- What a closed month rests on stays as it was, even under its owner's hands.
 
-create function widget_internal.closing_key()
-returns bigint
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return hashtextextended('widget_internal: closing', 0);
-end
-$$;
-
-comment on function widget_internal.closing_key() is
-  'The key of the advisory lock that who closes a month holds alone, and who changes what bills rest on shares.';
-
-
-create trigger periods_never_change before update or delete or truncate on public.widget_billing_periods
-  for each statement execute function widget_internal.refuse_change(
-    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
-  );
-create trigger charges_never_change before update or delete or truncate on public.widget_statement_charges
-  for each statement execute function widget_internal.refuse_change(
-    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
-  );
-create trigger lines_never_change before update or delete or truncate on public.widget_statement_lines
-  for each statement execute function widget_internal.refuse_change(
-    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
-  );
-
-
-create function widget_internal.refuse_addition()
+create function widget_internal.guard_statements()
 returns trigger
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- A statement's month is written last, and with it the statement is complete.
-  if exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
-    raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
-      hint = 'What arrives late appears as an adjustment in the next month that is closed.';
+  if tg_op = 'INSERT' and current_setting('widget_internal.is_closing', true) = 'on' then
+    return null;
   end if;
-  return null;
+  raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
+    hint = 'What arrives late appears as an adjustment in the next month that is closed.';
 end
 $$;
 
-comment on function widget_internal.refuse_addition() is 'Refuses charges and lines that are added to a closed month.';
+comment on function widget_internal.guard_statements() is
+  'Refuses any update, delete or truncate of a statement, and whatever close_widget_billing_period() does not insert itself.';
 
-create trigger closed_months_take_no_charges after insert on public.widget_statement_charges
-  referencing new table as added
-  for each statement execute function widget_internal.refuse_addition();
-create trigger closed_months_take_no_lines after insert on public.widget_statement_lines
-  referencing new table as added
-  for each statement execute function widget_internal.refuse_addition();
+create trigger periods_never_change before insert or update or delete or truncate on public.widget_billing_periods
+  for each statement execute function widget_internal.guard_statements();
+create trigger charges_never_change before insert or update or delete or truncate on public.widget_statement_charges
+  for each statement execute function widget_internal.guard_statements();
+create trigger lines_never_change before insert or update or delete or truncate on public.widget_statement_lines
+  for each statement execute function widget_internal.guard_statements();
 
 
 create function widget_internal.keep_billed_plans()
@@ -589,7 +545,7 @@ declare
   v_billed date;
 begin
   -- A month that is being closed right now is waited for.
-  perform pg_advisory_xact_lock_shared(widget_internal.closing_key());
+  lock table public.widget_billing_periods in row share mode;
   foreach v_plan in array case tg_op when 'INSERT' then array[new] when 'DELETE' then array[old] else array[old, new] end
   loop
     -- A fee is due without calls: it cannot begin in a month whose statement does not have it.
@@ -629,7 +585,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pg_advisory_xact_lock_shared(widget_internal.closing_key());
+  lock table public.widget_billing_periods in row share mode;
   if exists (select from public.widget_billing_periods) then
     raise exception 'billing_time_zone: a month has been closed in %', old.billing_time_zone
       using errcode = 'object_not_in_prerequisite_state', hint = 'The months of closed statements stay what they were.';
@@ -649,7 +605,7 @@ create trigger billing_time_zone_stays after update of billing_time_zone on widg
 -- Each statement carries a hash that anyone can compute again from its rows: of a text that no setting of a session or
 -- a database changes, as every value in it is formatted here, and not by the output of its type.
 
-create function widget_internal.charge_content(charge public.widget_statement_charges)
+create function widget_internal.charge_hash(charge public.widget_statement_charges)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -657,33 +613,33 @@ as $$
 declare
   v_moment constant text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
 begin
-  return jsonb_build_array(
-    to_char(charge.period, 'YYYY-MM-DD'), charge.widget_id::text, to_char(charge.usage_period, 'YYYY-MM-DD'),
-    to_char(charge.plan_valid_from, 'YYYY-MM-DD'), trim_scale(charge.monthly_fee)::text, charge.included_seconds::text,
-    trim_scale(charge.price_per_minute)::text, charge.currency,
-    trim_scale(charge.old_seconds)::text, trim_scale(charge.new_seconds)::text,
-    trim_scale(charge.old_amount)::text, trim_scale(charge.new_amount)::text
-  )::text || coalesce((
-    select string_agg(
-      chr(10) || jsonb_build_array(
-        l.session_id, l.call_id, to_char(l.started_at at time zone 'UTC', v_moment),
-        to_char(l.ended_at at time zone 'UTC', v_moment), l.outcome, l.evidence, trim_scale(l.duration_seconds)::text,
-        trim_scale(l.old_seconds)::text, trim_scale(l.new_seconds)::text, l.rule, to_jsonb(l.event_ids)
-      )::text, '' order by l.session_id, l.call_id
-    )
-    from public.widget_statement_lines l
-    where l.period = charge.period and l.widget_id = charge.widget_id and l.usage_period = charge.usage_period
-  ), '');
+  return encode(sha256(convert_to(
+    jsonb_build_array(
+      to_char(charge.period, 'YYYY-MM-DD'), charge.widget_id::text, to_char(charge.usage_period, 'YYYY-MM-DD'),
+      to_char(charge.plan_valid_from, 'YYYY-MM-DD'), trim_scale(charge.monthly_fee)::text, charge.included_seconds::text,
+      trim_scale(charge.price_per_minute)::text, charge.currency,
+      trim_scale(charge.old_seconds)::text, trim_scale(charge.new_seconds)::text,
+      trim_scale(charge.old_amount)::text, trim_scale(charge.new_amount)::text
+    )::text || coalesce((
+      select string_agg(
+        chr(10) || jsonb_build_array(
+          l.session_id, l.call_id, to_char(l.started_at at time zone 'UTC', v_moment),
+          to_char(l.ended_at at time zone 'UTC', v_moment), l.outcome, l.evidence, trim_scale(l.duration_seconds)::text,
+          trim_scale(l.old_seconds)::text, trim_scale(l.new_seconds)::text, l.rule, to_jsonb(l.event_ids)
+        )::text, '' order by l.session_id, l.call_id
+      )
+      from public.widget_statement_lines l
+      where l.period = charge.period and l.widget_id = charge.widget_id and l.usage_period = charge.usage_period
+    ), ''), 'UTF8'
+  )), 'hex');
 end
 $$;
 
-comment on function widget_internal.charge_content(public.widget_statement_charges) is
-  'What a charge''s hash is taken of: a line of JSON for the charge, then one for each call (docs/billing.md).';
+comment on function widget_internal.charge_hash(public.widget_statement_charges) is
+  'The SHA-256 of a line of JSON for the charge, then one for each of its calls (docs/billing.md).';
 
 
-create function widget_internal.period_content(
-  period date, period_start timestamptz, period_end timestamptz, as_of timestamptz
-)
+create function widget_internal.period_hash(period public.widget_billing_periods)
 returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -691,33 +647,21 @@ as $$
 declare
   v_moment constant text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
 begin
-  return jsonb_build_array(
-    to_char(period_content.period, 'YYYY-MM-DD'), to_char(period_content.period_start at time zone 'UTC', v_moment),
-    to_char(period_content.period_end at time zone 'UTC', v_moment),
-    to_char(period_content.as_of at time zone 'UTC', v_moment)
-  )::text || coalesce((
-    select string_agg(chr(10) || c.content_hash, '' order by c.widget_id, c.usage_period)
-    from public.widget_statement_charges c
-    where c.period = period_content.period
-  ), '');
+  return encode(sha256(convert_to(
+    jsonb_build_array(
+      to_char(period.period, 'YYYY-MM-DD'), to_char(period.period_start at time zone 'UTC', v_moment),
+      to_char(period.period_end at time zone 'UTC', v_moment), to_char(period.as_of at time zone 'UTC', v_moment)
+    )::text || coalesce((
+      select string_agg(chr(10) || c.content_hash, '' order by c.widget_id, c.usage_period)
+      from public.widget_statement_charges c
+      where c.period = period.period
+    ), ''), 'UTF8'
+  )), 'hex');
 end
 $$;
 
-comment on function widget_internal.period_content(date, timestamptz, timestamptz, timestamptz) is
-  'What a month''s hash is taken of: a line of JSON for the month, then the hash of each charge (docs/billing.md).';
-
-
-create function widget_internal.content_hash(content text)
-returns text
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return encode(sha256(convert_to(content_hash.content, 'UTF8')), 'hex');
-end
-$$;
-
-comment on function widget_internal.content_hash(text) is 'SHA-256 of a text in UTF-8, in hexadecimal: the hash of statements.';
+comment on function widget_internal.period_hash(public.widget_billing_periods) is
+  'The SHA-256 of a line of JSON for the month, then the hash of each of its charges (docs/billing.md).';
 
 
 create function public.broken_widget_statements()
@@ -730,13 +674,11 @@ begin
   return query
   select c.period, c.widget_id, c.usage_period
   from public.widget_statement_charges c
-  where c.content_hash <> widget_internal.content_hash(widget_internal.charge_content(c))
+  where c.content_hash <> widget_internal.charge_hash(c)
   union all
   select p.period, null, null
   from public.widget_billing_periods p
-  where p.content_hash <> widget_internal.content_hash(
-    widget_internal.period_content(p.period, p.period_start, p.period_end, p.as_of)
-  );
+  where p.content_hash <> widget_internal.period_hash(p);
 end
 $$;
 
@@ -747,21 +689,23 @@ comment on function public.broken_widget_statements() is
 -- What was billed so far, and what arrived since: the difference is pending until the next month that is closed.
 
 create function widget_internal.closed_months()
-returns table (month date, period_start timestamptz, period_end timestamptz, as_of timestamptz)
+returns table (month date, as_of timestamptz)
 language plpgsql stable rows 10
 -- definer because a month is closed for an owner without a charge in it, too
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query select p.period, p.period_start, p.period_end, p.as_of from public.widget_billing_periods p;
+  return query select p.period, p.as_of from public.widget_billing_periods p;
 end
 $$;
 
-comment on function widget_internal.closed_months() is 'The closed months, with their bounds and what they count.';
+comment on function widget_internal.closed_months() is 'The closed months, with what they count.';
 
 
-create function widget_internal.billed_calls(month date, from_at timestamptz, to_at timestamptz, only_widget uuid)
+create function widget_internal.billed_calls(
+  month date, from_at timestamptz default '-infinity', to_at timestamptz default 'infinity', only_widget uuid default null
+)
 returns setof public.widget_statement_lines
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -808,113 +752,86 @@ create policy "owners see their widgets' fingerprints" on widget_internal.compar
   using (widget_id = any (array(select widget_internal.owned_widget_ids())));
 
 
-create function widget_internal.changed_calls(month date, from_at timestamptz, to_at timestamptz, only_widget uuid)
+create function widget_internal.changed_calls(month date, only_widget uuid default null)
 returns setof widget_internal.compared_calls
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_start constant timestamptz := widget_internal.month_start(changed_calls.month);
+  v_end constant timestamptz := widget_internal.month_start(changed_calls.month + interval '1 month');
+begin
+  return query
+  select x.widget_id, changed_calls.month, sum(x.now)
+  from (
+    -- Without ids, so that the index alone is read.
+    select c.widget_id, hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0), 0
+    from widget_internal.call_states c
+    where c.started_at >= v_start and c.started_at < v_end
+    union all
+    select d.widget_id, 0, d.fingerprint from widget_internal.compared_calls d where d.month = changed_calls.month
+  ) x (widget_id, now, compared)
+  where changed_calls.only_widget is null or x.widget_id = changed_calls.only_widget
+  group by x.widget_id
+  having sum(x.now) <> sum(x.compared);
+end
+$$;
+
+comment on function widget_internal.changed_calls(date, uuid) is
+  'The widgets whose calls of a month are not what was compared last, with what they are now.';
+
+
+create function widget_internal.late_changes(
+  before date default null, only_month date default null, only_widget uuid default null,
+  events_until timestamptz default null
+)
+returns setof public.widget_statement_lines
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 begin
   return query
-  select coalesce(k.widget_id, f.widget_id), changed_calls.month, coalesce(k.fingerprint, 0)
-  from (
-    -- Without ids, so that the index alone is read.
-    select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint
-    from widget_internal.call_states c
-    where c.started_at >= changed_calls.from_at and c.started_at < changed_calls.to_at
-      and (changed_calls.only_widget is null or c.widget_id = changed_calls.only_widget)
-    group by c.widget_id
-  ) k
-  full join (
-    select d.* from widget_internal.compared_calls d
-    where d.month = changed_calls.month
-      and (changed_calls.only_widget is null or d.widget_id = changed_calls.only_widget)
-  ) f on f.widget_id = k.widget_id
-  where coalesce(k.fingerprint, 0) <> coalesce(f.fingerprint, 0);
-end
-$$;
-
-comment on function widget_internal.changed_calls(date, timestamptz, timestamptz, uuid) is
-  'The widgets whose calls of a month, which lie between from_at and to_at, are not what was compared last, with what they '
-  'are now.';
-
-
-create function widget_internal.late_changes(
-  before date default 'infinity', only_month date default null, only_widget uuid default null
-)
-returns table (
-  usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz,
-  outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric, rule text,
-  billed_as_of timestamptz
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
   select
-    m.month, d.widget_id, d.session_id, d.call_id, d.started_at, d.ended_at, d.outcome, d.evidence, d.duration_seconds,
-    d.old_seconds, d.new_seconds, d.rule, coalesce(p.as_of, m.as_of)
+    late_changes.before, d.widget_id, m.month, d.session_id, d.call_id, d.started_at, d.ended_at, d.outcome, d.evidence,
+    d.duration_seconds, d.old_seconds, d.new_seconds, d.new_seconds - d.old_seconds, d.rule,
+    array(
+      select e.id
+      from widget_internal.call_states c
+      join public.widget_analytics e
+        on e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
+      where c.widget_id = d.widget_id and c.session_id = d.session_id and c.call_id = d.call_id
+        and e.session_id = c.session_id and e.event_type like 'call\_%'
+        and e.received_at > coalesce(p.as_of, m.as_of) and e.received_at <= late_changes.events_until
+        -- Events that name a call are its own; those that name none may part the session's unnamed calls anew.
+        and (e.call_id = c.call_id or e.call_id is null and c.matched_start_claim is not null)
+      order by e.received_at, e.id
+    )
   from widget_internal.closed_months() m
-  cross join lateral widget_internal.changed_calls(
-    m.month, m.period_start, m.period_end, late_changes.only_widget
-  ) w
+  cross join lateral widget_internal.changed_calls(m.month, late_changes.only_widget) w
   cross join lateral (
     select
-      coalesce(k.widget_id, b.widget_id) as widget_id, coalesce(k.session_id, b.session_id) as session_id,
-      coalesce(k.call_id, b.call_id) as call_id, coalesce(k.started_at, b.started_at) as started_at, k.ended_at, k.outcome,
-      k.evidence, k.duration_seconds, coalesce(b.new_seconds, 0) as old_seconds,
-      coalesce(k.billable_seconds, 0) as new_seconds, coalesce(k.rule, 'no longer a call of this month') as rule, b.period
-    from widget_internal.priced_calls(m.month, m.period_start, m.period_end, null, w.widget_id) k
-    full join widget_internal.billed_calls(m.month, '-infinity', 'infinity', w.widget_id) b
-      on b.widget_id = k.widget_id and b.session_id = k.session_id and b.call_id = k.call_id
+      widget_id, session_id, call_id, coalesce(k.started_at, b.started_at) as started_at, k.ended_at, k.outcome, k.evidence,
+      k.duration_seconds, coalesce(b.new_seconds, 0) as old_seconds, coalesce(k.billable_seconds, 0) as new_seconds,
+      coalesce(k.rule, 'no longer a call of this month') as rule, b.period
+    from widget_internal.priced_calls(m.month, only_widget => w.widget_id) k
+    full join widget_internal.billed_calls(m.month, only_widget => w.widget_id) b using (widget_id, session_id, call_id)
   ) d
   left join widget_internal.closed_months() p on p.month = d.period
-  where m.month < late_changes.before
+  where (late_changes.before is null or m.month < late_changes.before)
     and (late_changes.only_month is null or m.month = late_changes.only_month)
     and d.new_seconds <> d.old_seconds;
 end
 $$;
 
-comment on function widget_internal.late_changes(date, date, uuid) is
-  'The calls of closed months before one whose billable seconds are no longer those of their latest line. billed_as_of: '
-  'what was received later is what changed them.';
-
-
-create function widget_internal.late_events(
-  widget_id uuid, session_id text, call_id text, received_after timestamptz, as_of timestamptz
-)
-returns uuid[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return array(
-    select e.id
-    from widget_internal.call_states c
-    join public.widget_analytics e
-      on e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
-    where c.widget_id = late_events.widget_id
-      and c.session_id = late_events.session_id and c.call_id = late_events.call_id
-      and e.session_id = c.session_id and e.event_type like 'call\_%'
-      and e.received_at > late_events.received_after and e.received_at <= late_events.as_of
-      -- Events that name a call are its own; those that name none may part the session's unnamed calls anew.
-      and (e.call_id = c.call_id or e.call_id is null and c.matched_start_claim is not null)
-    order by e.received_at, e.id
-  );
-end
-$$;
-
-comment on function widget_internal.late_events(uuid, text, text, timestamptz, timestamptz) is
-  'The events received in (received_after, as_of] that a call may have changed by.';
+comment on function widget_internal.late_changes(date, date, uuid, timestamptz) is
+  'The calls of closed months before one whose billable seconds are no longer those of their latest line, as lines of a '
+  'statement. event_ids: what was received since that line and by events_until, and may have changed them.';
 
 
 create function public.widget_pending_adjustments(only_widget uuid default null, period text default null)
-returns table (
-  usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz,
-  outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric,
-  difference_seconds numeric, rule text, event_ids uuid[]
-)
+returns setof public.widget_statement_lines
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 -- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
@@ -922,40 +839,23 @@ set jit = off
 as $$
 begin
   return query
-  select
-    c.usage_period, c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence,
-    c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
-    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, 'infinity')
+  select c.*
   from widget_internal.late_changes(
-    case when widget_pending_adjustments.period is null then 'infinity'
-      else widget_internal.to_month(widget_pending_adjustments.period) end,
-    only_widget => widget_pending_adjustments.only_widget
+    case when widget_pending_adjustments.period is not null
+      then widget_internal.to_month(widget_pending_adjustments.period) end,
+    only_widget => widget_pending_adjustments.only_widget, events_until => 'infinity'
   ) c;
 end
 $$;
 
 comment on function public.widget_pending_adjustments(uuid, text) is
   'What late arrivals have changed in closed months, and what no statement shows yet: the adjustments that the next '
-  'closed months will have. period: those that the statement of that month, still open, would have. Owners see their '
-  'widgets'', service_role all.';
+  'closed months will have, as lines of a statement. period: those that the statement of that month, still open, would '
+  'have; left out, it is not known yet, and null. Owners see their widgets'', service_role all.';
 
 
 -- What finance asks: the calls of a period, each with its bill, and their sums. Of an open month they say what the ledger
 -- says now, of a closed one what was charged for it.
-
-create function widget_internal.counted_as_of(as_of timestamptz)
-returns timestamptz
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- As of now is all that there is to see: also what this very transaction has added since it began.
-  return case when counted_as_of.as_of >= now() then 'infinity' else counted_as_of.as_of end;
-end
-$$;
-
-comment on function widget_internal.counted_as_of(timestamptz) is 'Up to which receipt a bill asked for as of a moment counts.';
-
 
 create function public.widget_billing_calls(
   period_start timestamptz, period_end timestamptz, as_of timestamptz default null, only_widget uuid default null
@@ -973,34 +873,31 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.month, m.from_at, m.to_at, m.is_closed and widget_billing_calls.as_of is null as is_closed
-    from widget_internal.billing_months(widget_billing_calls.period_start, widget_billing_calls.period_end) m
+    select m.* from widget_internal.billing_months(
+      widget_billing_calls.period_start, widget_billing_calls.period_end, widget_billing_calls.as_of is null
+    ) m
   ),
   plans as (
-    select m.month, p.widget_id, p.price_per_minute, p.currency
-    from months m cross join lateral widget_internal.plans_in(m.month) p
-  ),
-  calls as (
-    select m.month, m.is_closed, r.widget_id, r.session_id, r.call_id, r.started_at, r.ended_at, r.outcome, r.evidence,
-      r.duration_seconds, r.billable_seconds, r.rule
-    from months m
-    cross join lateral widget_internal.priced_calls(
-      m.month, m.from_at, m.to_at, widget_internal.counted_as_of(widget_billing_calls.as_of),
-      widget_billing_calls.only_widget
-    ) r
-    where not m.is_closed
-    union all
-    select m.month, m.is_closed, l.widget_id, l.session_id, l.call_id, l.started_at, l.ended_at, l.outcome, l.evidence,
-      l.duration_seconds, l.new_seconds, l.rule
-    from months m
-    cross join lateral widget_internal.billed_calls(m.month, m.from_at, m.to_at, widget_billing_calls.only_widget) l
-    where m.is_closed and l.outcome is not null
+    select m.month, p.* from months m cross join lateral widget_internal.plans_in(m.month) p
   )
   select
     c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
-    c.billable_seconds, c.rule, round(c.billable_seconds * p.price_per_minute / 60, 6), p.currency, c.is_closed
-  from calls c
-  left join plans p on p.month = c.month and p.widget_id = c.widget_id;
+    c.billable_seconds, c.rule, round(c.billable_seconds * p.price_per_minute / 60, 6), p.currency, m.is_closed
+  from months m
+  cross join lateral (
+    select r.widget_id, r.session_id, r.call_id, r.started_at, r.ended_at, r.outcome, r.evidence, r.duration_seconds,
+      r.billable_seconds, r.rule
+    from widget_internal.priced_calls(
+      m.month, m.from_at, m.to_at, widget_billing_calls.as_of, widget_billing_calls.only_widget
+    ) r
+    where not m.is_closed
+    union all
+    select l.widget_id, l.session_id, l.call_id, l.started_at, l.ended_at, l.outcome, l.evidence, l.duration_seconds,
+      l.new_seconds, l.rule
+    from widget_internal.billed_calls(m.month, m.from_at, m.to_at, widget_billing_calls.only_widget) l
+    where m.is_closed and l.outcome is not null
+  ) c
+  left join plans p on p.month = m.month and p.widget_id = c.widget_id;
 end
 $$;
 
@@ -1028,15 +925,14 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.month, m.month_start, m.from_at, m.to_at,
-      m.is_closed and usage_parts.as_of is null and usage_parts.what_if is null as is_closed
-    from widget_internal.billing_months(usage_parts.period_start, usage_parts.period_end) m
+    select m.* from widget_internal.billing_months(
+      usage_parts.period_start, usage_parts.period_end, usage_parts.as_of is null and usage_parts.what_if is null
+    ) m
   )
   select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
   from months m
   cross join lateral widget_internal.priced_calls(
-    m.month, m.month_start, m.to_at, widget_internal.counted_as_of(usage_parts.as_of), usage_parts.only_widget, true,
-    m.from_at, usage_parts.what_if
+    m.month, m.month_start, m.to_at, usage_parts.as_of, usage_parts.only_widget, true, m.from_at, usage_parts.what_if
   ) r
   where not m.is_closed
   union all
@@ -1097,9 +993,10 @@ begin
   end if;
   return query
   with months as materialized (
-    select m.month, m.month_start, m.month_end, m.from_at, m.to_at,
-      m.is_closed and widget_billing_usage.as_of is null and widget_billing_usage.what_if is null as is_closed
-    from widget_internal.billing_months(widget_billing_usage.period_start, widget_billing_usage.period_end) m
+    select m.* from widget_internal.billing_months(
+      widget_billing_usage.period_start, widget_billing_usage.period_end,
+      widget_billing_usage.as_of is null and widget_billing_usage.what_if is null
+    ) m
   ),
   parts as materialized (
     select p.* from widget_internal.usage_parts(
@@ -1113,50 +1010,35 @@ begin
     cross join lateral widget_internal.plans_in(m.month, widget_billing_usage.what_if) p
   ),
   to_date as (
-    select p.month, p.widget_id, sum(p.seconds) as seconds, sum(p.seconds + p.pending_seconds) as with_pending,
-      coalesce(sum(p.seconds) filter (where p.is_before), 0) as seconds_before,
-      coalesce(sum(p.seconds + p.pending_seconds) filter (where p.is_before), 0) as with_pending_before
-    from parts p
-    group by p.month, p.widget_id
-    having not bool_and(p.is_before)
-  ),
-  priced as (
+    -- At the period's end and, to be taken off, at its start: nothing at a month's first instant.
     select
-      t.*, m.is_closed, coalesce(p.included_seconds, 0) as included, p.currency,
-      case when m.from_at = m.month_start then round(p.monthly_fee, widget_internal.currency_decimals(p.currency)) else 0 end
-        as fee,
-      coalesce(b.amount, widget_internal.charge(t.seconds, p.plan)) as amount,
-      widget_internal.charge(t.with_pending, p.plan) as amount_with_pending,
-      -- Nothing is due at a month's first instant.
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.seconds_before, p.plan) end as amount_before,
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.with_pending_before, p.plan) end
-        as amount_with_pending_before
+      m.month, p.widget_id, e.sign, m.is_closed, m.is_closed and m.to_at = m.month_end and e.sign = 1 as is_charged,
+      coalesce(sum(p.seconds) filter (where e.sign = 1 or p.is_before), 0) as seconds,
+      coalesce(sum(p.seconds + p.pending_seconds) filter (where e.sign = 1 or p.is_before), 0) as with_pending
     from months m
-    join to_date t on t.month = m.month
-    left join plans p on p.month = m.month and p.widget_id = t.widget_id
-    left join lateral (
-      select sum(s.difference_amount) as amount
-      from public.widget_statement_charges s
-      where m.is_closed and m.to_at = m.month_end and s.usage_period = m.month and s.widget_id = t.widget_id
-    ) b on true
+    join parts p on p.month = m.month
+    join (values (1), (-1)) e (sign) on e.sign = 1 or m.from_at > m.month_start
+    group by m.month, m.is_closed, m.to_at, m.month_end, p.widget_id, e.sign
+    having not bool_and(p.is_before)
   ),
   charges as (
     select
-      c.widget_id, c.charged_seconds, c.months, c.closed_months,
-      case when c.has_amount then c.amount end as amount, case when c.has_amount then c.currency end as currency,
-      case when c.has_amount then c.fees end as fees, case when c.has_amount then c.pending_amount end as pending_amount
-    from (
-      select
-        p.widget_id, min(p.currency) as currency, sum(p.fee) as fees,
-        sum(greatest(p.seconds - p.included, 0) - greatest(p.seconds_before - p.included, 0)) as charged_seconds,
-        sum(p.amount - p.amount_before) as amount,
-        sum(p.amount_with_pending - p.amount_with_pending_before - p.amount + p.amount_before) as pending_amount,
-        -- A month without a plan has no amount, and euros are not added to dollars.
-        count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
-        count(*) as months, count(*) filter (where p.is_closed) as closed_months
-      from priced p
-      group by p.widget_id
-    ) c
+      t.widget_id, min(p.currency) as currency,
+      sum(t.sign * greatest(t.seconds - coalesce(p.included_seconds, 0), 0)) as charged_seconds,
+      sum(t.sign * coalesce(b.amount, widget_internal.charge(t.seconds, p.plan))) as amount,
+      sum(t.sign * widget_internal.charge(t.with_pending, p.plan)) as amount_with_pending,
+      sum(t.sign * round(p.monthly_fee, widget_internal.currency_decimals(p.currency))) as fees,
+      -- A month without a plan has no amount, and euros are not added to dollars.
+      count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
+      count(*) filter (where t.sign = 1) as months, count(*) filter (where t.sign = 1 and t.is_closed) as closed_months
+    from to_date t
+    left join plans p on p.month = t.month and p.widget_id = t.widget_id
+    left join lateral (
+      select sum(s.difference_amount) as amount
+      from public.widget_statement_charges s
+      where t.is_charged and s.usage_period = t.month and s.widget_id = t.widget_id
+    ) b on true
+    group by t.widget_id
   )
   select
     r.widget_id, sum(r.calls)::bigint, sum(r.seconds),
@@ -1172,12 +1054,15 @@ begin
     coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0),
     coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint,
     coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint,
-    c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months,
-    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount, c.closed_months = c.months
+    c.charged_seconds, a.amount, a.currency, a.fees, c.months, c.closed_months,
+    sum(r.pending_calls)::bigint, sum(r.pending_seconds), a.pending_amount, c.closed_months = c.months
   from parts r
   join charges c on c.widget_id = r.widget_id
+  left join lateral (
+    select c.amount, c.currency, c.fees, c.amount_with_pending - c.amount as pending_amount where c.has_amount
+  ) a on true
   where not r.is_before
-  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months, c.pending_amount;
+  group by r.widget_id, c.charged_seconds, a.amount, a.currency, a.fees, c.months, c.closed_months, a.pending_amount;
 end
 $$;
 
@@ -1201,20 +1086,15 @@ begin
   return query
   select statement_lines.month, r.widget_id, statement_lines.month, r.session_id, r.call_id, r.started_at, r.ended_at,
     r.outcome, r.evidence, r.duration_seconds, 0::numeric, r.billable_seconds, r.billable_seconds, r.rule, '{}'::uuid[]
-  from widget_internal.priced_calls(
-    statement_lines.month, widget_internal.month_start(statement_lines.month),
-    widget_internal.month_start((statement_lines.month + interval '1 month')::date), null, null
-  ) r
+  from widget_internal.priced_calls(statement_lines.month) r
   union all
-  select statement_lines.month, c.widget_id, c.usage_period, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome,
-    c.evidence, c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
-    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, statement_lines.as_of)
-  from widget_internal.late_changes(statement_lines.month) c;
+  select c.* from widget_internal.late_changes(statement_lines.month, events_until => statement_lines.as_of) c;
 end
 $$;
 
 comment on function widget_internal.statement_lines(date, timestamptz) is
-  'What the statement of a month would hold now: its calls, and the adjustments of earlier months.';
+  'What the statement of a month would hold now: its calls, and the adjustments of earlier months, with the events that '
+  'were received by as_of.';
 
 
 create function widget_internal.statement_charges(month date, is_written boolean)
@@ -1236,7 +1116,7 @@ begin
       where statement_charges.is_written and l.period = statement_charges.month
       union all
       select l.widget_id, l.usage_period, l.difference_seconds
-      from widget_internal.statement_lines(statement_charges.month, 'infinity') l
+      from widget_internal.statement_lines(statement_charges.month, null) l
       where not statement_charges.is_written
       union all
       select f.widget_id, statement_charges.month, 0
@@ -1256,8 +1136,7 @@ begin
     limit 1
   ) p on true
   cross join lateral (
-    select
-      case when p.currency is not null then round(b.amount, widget_internal.currency_decimals(p.currency)) end as old_amount,
+    select round(b.amount, widget_internal.currency_decimals(p.currency)) as old_amount,
       widget_internal.charge(b.seconds + n.seconds, p.plan) as new_amount
   ) a;
 end
@@ -1310,10 +1189,10 @@ begin
         select from public.widget_calls c where c.started_at >= m.month_start and c.started_at < m.month_end
       ) as has_calls,
       exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees,
-      m.month_end + (select s.close_months_after from widget_internal.settings s)
+      m.month_end + s.close_months_after
     from widget_internal.billing_months('-infinity', clock_timestamp()) m
-    where m.month_end <= clock_timestamp()
-      and not m.is_closed
+    cross join widget_internal.settings s
+    where m.month_end <= clock_timestamp() and not m.is_closed
   ) w
   where w.has_calls or w.has_fees
   order by w.month;
@@ -1326,66 +1205,27 @@ comment on function public.widget_months_to_close() is
   'closes it by itself; null: it does not, see schedule_widget_closing().';
 
 
-create function widget_internal.refuse_to_close(month date)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_end constant timestamptz := widget_internal.month_start((refuse_to_close.month + interval '1 month')::date);
-  v_earlier record;
-begin
-  select m.* into v_earlier from public.widget_months_to_close() m where m.month < refuse_to_close.month limit 1;
-  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-    raise exception 'a month is closed in a read committed transaction only' using errcode = 'feature_not_supported';
-  elsif v_end > clock_timestamp() then
-    raise exception 'period: % is not over before %', to_char(refuse_to_close.month, 'YYYY-MM'), v_end
-      using errcode = 'invalid_parameter_value', hint = 'Close it then.';
-  elsif v_earlier.month is not null then
-    raise exception 'period: % has % and is not closed',
-      to_char(v_earlier.month, 'YYYY-MM'), case when v_earlier.has_calls then 'calls' else 'fees' end
-      using errcode = 'invalid_parameter_value', hint = 'Close the earlier month first.';
-  end if;
-end
-$$;
-
-comment on function widget_internal.refuse_to_close(date) is
-  'Raises unless the month is over, and all earlier months that have calls or fees are closed.';
-
-
-create function widget_internal.hold_receipts()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '2s'
-as $$
-begin
-  perform pg_advisory_lock(widget_internal.receipts_key());
-exception when lock_not_available then
-  raise exception 'a transaction that writes events has been running for more than 2 seconds; nothing was changed'
-    using errcode = 'lock_not_available', hint = 'Try again when it is over.';
-end
-$$;
-
-comment on function widget_internal.hold_receipts() is
-  'Waits until all that was received is committed, and holds up writers until pg_advisory_unlock(receipts_key()).';
-
-
 create function widget_internal.write_lines(month date)
 returns timestamptz
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
 as $$
 declare
   v_lines refcursor;
   v_changes refcursor;
   v_part public.widget_statement_lines[];
-  v_changed widget_internal.compared_calls;
+  v_changed widget_internal.compared_calls[];
   v_as_of timestamptz;
 begin
+  begin
+    perform pg_advisory_lock(widget_internal.receipts_key());
+  exception when lock_not_available then
+    raise exception 'a transaction that writes events has been running for more than 2 seconds; nothing was changed'
+      using errcode = 'lock_not_available', hint = 'Try again when it is over.';
+  end;
   -- Cursors read what was committed when they were opened. Opened while writers are held up, for an instant, they read
   -- all that was received by then, and nothing else; writers go on while they are read.
-  perform widget_internal.hold_receipts();
   begin
     v_as_of := clock_timestamp();
     open v_lines for
@@ -1396,15 +1236,13 @@ begin
       ) l
       group by l.part;
     open v_changes for
-      select c.*
+      select array_agg(c)
       from (
-        select m.month, m.period_start, m.period_end from widget_internal.closed_months() m
-        where m.month < write_lines.month
+        select m.month from widget_internal.closed_months() m where m.month < write_lines.month
         union all
-        select write_lines.month, widget_internal.month_start(write_lines.month),
-          widget_internal.month_start((write_lines.month + interval '1 month')::date)
+        select write_lines.month
       ) m
-      cross join lateral widget_internal.changed_calls(m.month, m.period_start, m.period_end, null) c;
+      cross join lateral widget_internal.changed_calls(m.month) c;
     perform pg_advisory_unlock(widget_internal.receipts_key());
   exception when query_canceled or others then
     perform pg_advisory_unlock(widget_internal.receipts_key());
@@ -1414,20 +1252,11 @@ begin
   loop
     fetch v_lines into v_part;
     exit when not found;
-    insert into public.widget_statement_lines (
-      period, widget_id, usage_period, session_id, call_id, started_at, ended_at, outcome, evidence, duration_seconds,
-      old_seconds, new_seconds, rule, event_ids
-    )
-    select l.period, l.widget_id, l.usage_period, l.session_id, l.call_id, l.started_at, l.ended_at, l.outcome, l.evidence,
-      l.duration_seconds, l.old_seconds, l.new_seconds, l.rule, l.event_ids
-    from unnest(v_part) l;
+    insert into public.widget_statement_lines select l.* from unnest(v_part) l;
   end loop;
-  loop
-    fetch v_changes into v_changed;
-    exit when not found;
-    insert into widget_internal.compared_calls values (v_changed.*)
-    on conflict on constraint calls_are_compared_by_widget_and_month do update set fingerprint = excluded.fingerprint;
-  end loop;
+  fetch v_changes into v_changed;
+  insert into widget_internal.compared_calls select c.* from unnest(v_changed) c
+  on conflict on constraint calls_are_compared_by_widget_and_month do update set fingerprint = excluded.fingerprint;
   close v_lines;
   close v_changes;
   return v_as_of;
@@ -1455,33 +1284,44 @@ as $$
 declare
   v_month constant date := widget_internal.to_month(close_widget_billing_period.period);
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
-  v_as_of timestamptz;
+  v_earlier record;
+  v_charge public.widget_statement_charges;
+  v_period public.widget_billing_periods;
 begin
   perform widget_internal.refuse_visitors();
   -- Two closings at once: the second waits, and then finds the month closed.
-  perform pg_advisory_xact_lock(widget_internal.closing_key());
+  lock table public.widget_billing_periods in exclusive mode;
   if not exists (select from public.widget_billing_periods p where p.period = v_month) then
-    perform widget_internal.refuse_to_close(v_month);
+    select v_month, b.period_start, b.period_end into v_period
+    from public.widget_billing_period(close_widget_billing_period.period) b;
+    select m.* into v_earlier from public.widget_months_to_close() m where m.month < v_month limit 1;
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+      raise exception 'a month is closed in a read committed transaction only' using errcode = 'feature_not_supported';
+    elsif v_period.period_end > clock_timestamp() then
+      raise exception 'period: % is not over before %', to_char(v_month, 'YYYY-MM'), v_period.period_end
+        using errcode = 'invalid_parameter_value', hint = 'Close it then.';
+    elsif v_earlier.month is not null then
+      raise exception 'period: % has % and is not closed',
+        to_char(v_earlier.month, 'YYYY-MM'), case when v_earlier.has_calls then 'calls' else 'fees' end
+        using errcode = 'invalid_parameter_value', hint = 'Close the earlier month first.';
+    end if;
     perform widget_internal.call_hooks('before_closing');
-    v_as_of := widget_internal.write_lines(v_month);
-    insert into public.widget_statement_charges (
-      period, widget_id, usage_period, plan_valid_from, monthly_fee, included_seconds, price_per_minute, currency,
-      old_seconds, new_seconds, old_amount, new_amount, content_hash
-    )
-    select c.period, c.widget_id, c.usage_period, c.plan_valid_from, c.monthly_fee, c.included_seconds, c.price_per_minute,
-      c.currency, c.old_seconds, c.new_seconds, c.old_amount, c.new_amount,
-      widget_internal.content_hash(widget_internal.charge_content(c))
-    from widget_internal.statement_charges(v_month, true) c;
-    insert into public.widget_billing_periods (period, period_start, period_end, as_of, closed_by, content_hash)
-    select v_month, b.period_start, b.period_end, v_as_of,
-      concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'),
-      widget_internal.content_hash(widget_internal.period_content(v_month, b.period_start, b.period_end, v_as_of))
-    from public.widget_billing_period(to_char(v_month, 'YYYY-MM')) b;
+    perform set_config('widget_internal.is_closing', 'on', true);
+    v_period.as_of := widget_internal.write_lines(v_month);
+    v_period.closed_at := clock_timestamp();
+    v_period.closed_by := concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub');
+    for v_charge in select c.* from widget_internal.statement_charges(v_month, true) c loop
+      v_charge.content_hash := widget_internal.charge_hash(v_charge);
+      insert into public.widget_statement_charges values (v_charge.*);
+    end loop;
+    v_period.content_hash := widget_internal.period_hash(v_period);
+    insert into public.widget_billing_periods values (v_period.*);
+    perform set_config('widget_internal.is_closing', '', true);
   end if;
 
   return query
   select
-    p.period, case when v_as_of is null then 'was closed already; nothing was changed' else 'closed now' end,
+    p.period, case when v_period is null then 'was closed already; nothing was changed' else 'closed now' end,
     p.as_of, p.closed_at, p.closed_by, p.content_hash,
     count(l.period) filter (where l.usage_period = l.period), count(l.period) filter (where l.usage_period < l.period)
   from public.widget_billing_periods p
@@ -1500,63 +1340,6 @@ comment on function public.close_widget_billing_period(text) is
 
 -- What the company knows better than a browser: its server's record of a call, the call provider's, a person's decision.
 -- Each is plain events of a higher source.
-
-create function widget_internal.record_problem(
-  widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamptz,
-  ended_at timestamptz, outcome text
-)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case
-    when coalesce(length(session_id), 0) not between 1 and 255 then 'session_id: must have 1 to 255 characters'
-    when coalesce(length(call_id), 0) not between 1 and 255 then 'call_id: must have 1 to 255 characters'
-    when source is null or source not in ('server', 'provider') then 'source: must be server or provider'
-    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
-    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
-    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
-    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
-    when ended_at < started_at then 'ended_at: must not be before started_at'
-    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
-    when (widget_internal.widget_door(widget_id)).is_active is null then 'widget_id: there is no such widget'
-  end;
-end
-$$;
-
-comment on function widget_internal.record_problem(uuid, text, text, text, text, timestamptz, timestamptz, text) is
-  'What is wrong with a record of a call: the field, a colon, what it must be; null where nothing is.';
-
-
-create function widget_internal.session_of_call(widget_id uuid, session_id text, call_id text, at timestamptz)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if exists (
-    select from widget_internal.call_states c
-    where c.widget_id = session_of_call.widget_id and c.session_id = session_of_call.session_id
-      and c.call_id = session_of_call.call_id
-  ) then
-    return session_of_call.session_id;
-  end if;
-  -- Around its time, by the index: what another session calls the same on another day is another call.
-  return (
-    select c.session_id
-    from widget_internal.call_states c
-    where c.widget_id = session_of_call.widget_id and c.call_id = session_of_call.call_id
-      and c.started_at between session_of_call.at - interval '1 day' and session_of_call.at + interval '1 day'
-    order by c.started_at
-    limit 1
-  );
-end
-$$;
-
-comment on function widget_internal.session_of_call(uuid, text, text, timestamptz) is
-  'Which session of the widget knows this call: the one named, else one whose call of that id started within a day.';
-
 
 create function widget_internal.events_of_record(
   record_id text, started_at timestamptz, ended_at timestamptz, outcome text
@@ -1594,30 +1377,44 @@ as $$
 declare
   v_given constant integer := num_nonnulls(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at);
   v_problem text;
-  v_session text;
+  v_known widget_internal.call_states;
   v_accepted integer;
 begin
   perform widget_internal.refuse_visitors();
-  v_problem := widget_internal.record_problem(
-    record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
-    record_widget_call_evidence.source, record_widget_call_evidence.record_id, record_widget_call_evidence.started_at,
-    record_widget_call_evidence.ended_at, record_widget_call_evidence.outcome
-  );
-  v_session := widget_internal.session_of_call(
-    record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
-    coalesce(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at)
-  );
+  v_problem := case
+    when coalesce(length(session_id), 0) not between 1 and 255 then 'session_id: must have 1 to 255 characters'
+    when coalesce(length(call_id), 0) not between 1 and 255 then 'call_id: must have 1 to 255 characters'
+    when source is null or source not in ('server', 'provider') then 'source: must be server or provider'
+    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
+    when v_given = 0 then 'started_at: must be there, or ended_at'
+    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
+    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
+    when ended_at < started_at then 'ended_at: must not be before started_at'
+    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
+    when (widget_internal.widget_door(widget_id)).is_active is null then 'widget_id: there is no such widget'
+  end;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';
-  elsif v_session <> record_widget_call_evidence.session_id then
-    raise exception 'session_id: call % is known as one of session %', record_widget_call_evidence.call_id, v_session
-      using errcode = 'invalid_parameter_value', hint = 'Give that session_id: a second call would be billed as well.';
   end if;
 
   -- A name that a sender could guess must not keep a record out, so it is not the event's id that tells a repeat.
   perform pg_advisory_xact_lock(hashtextextended(
     'widget_internal: record ' || record_widget_call_evidence.widget_id || record_widget_call_evidence.record_id, 0
   ));
+  -- Around its time, by the index: what another session calls the same on another day is another call.
+  select c.* into v_known
+  from widget_internal.call_states c
+  cross join lateral (select coalesce(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at)) r (at)
+  where c.widget_id = record_widget_call_evidence.widget_id and c.call_id = record_widget_call_evidence.call_id
+    and (c.session_id = record_widget_call_evidence.session_id
+      or c.started_at between r.at - interval '1 day' and r.at + interval '1 day')
+  order by c.session_id <> record_widget_call_evidence.session_id, c.started_at
+  limit 1;
+  if v_known.session_id <> record_widget_call_evidence.session_id then
+    raise exception 'session_id: call % is known as one of session %', v_known.call_id, v_known.session_id
+      using errcode = 'invalid_parameter_value', hint = 'Give that session_id: a second call would be billed as well.';
+  end if;
+
   insert into public.widget_analytics (widget_id, session_id, call_id, source, event_type, "timestamp", properties)
   select record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
     record_widget_call_evidence.source, r.event_type, r.at, r.properties
@@ -1626,14 +1423,10 @@ begin
     record_widget_call_evidence.outcome
   ) r
   where not exists (
-    select
-    from widget_internal.call_states c
-    join public.widget_analytics e
-      on e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
-    where c.widget_id = record_widget_call_evidence.widget_id and c.session_id = record_widget_call_evidence.session_id
-      and c.call_id = record_widget_call_evidence.call_id
-      and e.session_id = c.session_id and e.call_id = c.call_id and e.source = record_widget_call_evidence.source
-      and e.event_type in ('call_start', 'call_end', 'call_error')
+    select from public.widget_analytics e
+    where e.widget_id = v_known.widget_id and e."timestamp" between v_known.first_event_at and v_known.last_event_at
+      and e.session_id = v_known.session_id and e.call_id = v_known.call_id
+      and e.source = record_widget_call_evidence.source and e.event_type in ('call_start', 'call_end', 'call_error')
       and (e.event_type = 'call_start') = (r.event_type = 'call_start')
       and e.properties ->> 'record_id' = record_widget_call_evidence.record_id
   );
@@ -1733,9 +1526,7 @@ as $$
 begin
   perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
   from public.widget_months_to_close() m
-  cross join widget_internal.settings s
-  where m.period_end + s.close_months_after <= now()
-  order by m.month;
+  where m.closes_at <= now();
 end
 $$;
 
@@ -1834,21 +1625,16 @@ comment on function public.widget_directory() is
 -- Who may do what of billing. An owner reads the bills of the own widgets, and writes none of what they rest on.
 
 insert into widget_internal.rights (object, grantee, privileges)
-select 'table ' || t.name, t.grantee, t.privileges
+select 'table ' || t.name, g.grantee, g.privileges
 from (values
-  ('public.widget_plans', 'authenticated', 'select'),
-  ('public.widget_plans', 'service_role', 'select, insert, update, delete'),
-  ('public.widget_customers', 'authenticated', 'select'),
-  ('public.widget_customers', 'service_role', 'select, insert, update, delete'),
-  ('public.widget_billing_periods', 'authenticated', 'select'),
-  ('public.widget_billing_periods', 'service_role', 'select'),
-  ('public.widget_statement_charges', 'authenticated', 'select'),
-  ('public.widget_statement_charges', 'service_role', 'select'),
-  ('public.widget_statement_lines', 'authenticated', 'select'),
-  ('public.widget_statement_lines', 'service_role', 'select'),
-  ('widget_internal.compared_calls', 'authenticated', 'select'),
-  ('widget_internal.compared_calls', 'service_role', 'select')
-) t (name, grantee, privileges);
+  ('public.widget_plans', 'select, insert, update, delete'),
+  ('public.widget_customers', 'select, insert, update, delete'),
+  ('public.widget_billing_periods', 'select'),
+  ('public.widget_statement_charges', 'select'),
+  ('public.widget_statement_lines', 'select'),
+  ('widget_internal.compared_calls', 'select')
+) t (name, of_the_company)
+cross join lateral (values ('authenticated', 'select'), ('service_role', t.of_the_company)) g (grantee, privileges);
 
 insert into widget_internal.rights (object, grantee, privileges)
 select 'function ' || f.name, g.grantee, 'execute'
@@ -1863,22 +1649,19 @@ from unnest(array[
   'widget_internal.owner_email(uuid)',
   'widget_internal.widget_door(uuid)',
   'widget_internal.to_month(text)',
-  'widget_internal.month_start(date)',
+  'widget_internal.month_start(timestamp without time zone)',
   'widget_internal.month_of(timestamp with time zone)',
-  'widget_internal.billing_months(timestamp with time zone, timestamp with time zone)',
+  'widget_internal.billing_months(timestamp with time zone, timestamp with time zone, boolean)',
   'widget_internal.plans_in(date, jsonb)',
   'widget_internal.currency_decimals(text)',
   'widget_internal.charge(numeric, public.widget_plans)',
-  'widget_internal.correction_note(uuid, text, text, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone, jsonb)',
   'widget_internal.closed_months()',
   'widget_internal.billed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
-  'widget_internal.changed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
-  'widget_internal.late_changes(date, date, uuid)',
-  'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
+  'widget_internal.changed_calls(date, uuid)',
+  'widget_internal.late_changes(date, date, uuid, timestamp with time zone)',
   'widget_internal.statement_lines(date, timestamp with time zone)',
   'widget_internal.statement_charges(date, boolean)',
-  'widget_internal.counted_as_of(timestamp with time zone)',
   'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
@@ -1900,9 +1683,8 @@ from unnest(array[
   'public.record_widget_call_evidence(uuid, text, text, text, text, timestamp with time zone, timestamp with time zone, text)',
   'public.correct_widget_call(uuid, text, text, numeric, text, text)',
   'widget_internal.refuse_visitors()',
-  'widget_internal.charge_content(public.widget_statement_charges)',
-  'widget_internal.period_content(date, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.content_hash(text)'
+  'widget_internal.charge_hash(public.widget_statement_charges)',
+  'widget_internal.period_hash(public.widget_billing_periods)'
 ]) f (name);
 
 select widget_internal.apply_rights();

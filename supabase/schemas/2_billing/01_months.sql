@@ -24,31 +24,31 @@ $$;
 comment on function widget_internal.to_month(text) is 'The first day of a month written as 2026-10 or 2026-10-01.';
 
 
-create function widget_internal.month_start(month date)
+create function widget_internal.month_start(month timestamp)
 returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
-  v_midnight constant timestamp := month_start.month;
+  v_midnight constant timestamptz := month_start.month at time zone v_zone;
   -- In hours: a day is as long as the session's time zone has it.
-  v_day_before constant timestamptz := v_midnight at time zone v_zone - interval '24 hours';
+  v_day_before constant timestamptz := v_midnight - interval '24 hours';
 begin
   -- Clocks that are put back at midnight show it twice, and PostgreSQL takes the later one; by the offset of the day
   -- before it is the earlier one.
   return (
     select min(c.at)
     from (values
-      (v_midnight at time zone v_zone),
-      (v_day_before + make_interval(secs => extract(epoch from v_midnight - v_day_before at time zone v_zone)::float8))
+      (v_midnight),
+      (v_day_before + make_interval(secs => extract(epoch from month_start.month - v_day_before at time zone v_zone)::float8))
     ) c (at)
-    where c.at at time zone v_zone >= v_midnight
+    where c.at at time zone v_zone >= month_start.month
   );
 end
 $$;
 
-comment on function widget_internal.month_start(date) is
+comment on function widget_internal.month_start(timestamp) is
   'The first instant at which clocks in the billing time zone show the first day of a month.';
 
 
@@ -71,7 +71,9 @@ $$;
 comment on function widget_internal.month_of(timestamptz) is 'The billing month, by its first day, in which a moment lies.';
 
 
-create function widget_internal.billing_months(period_start timestamptz, period_end timestamptz)
+create function widget_internal.billing_months(
+  period_start timestamptz, period_end timestamptz, as_charged boolean default true
+)
 returns table (
   month date, month_start timestamptz, month_end timestamptz, from_at timestamptz, to_at timestamptz, is_closed boolean
 )
@@ -96,23 +98,22 @@ begin
   end if;
 
   return query
-  select m.month, m.month_start, m.month_end, greatest(m.month_start, v_start), least(m.month_end, v_end),
-    m.month in (select c.month from widget_internal.closed_months() c)
-  from (
-    select s.month::date, widget_internal.month_start(s.month::date) as month_start,
-      widget_internal.month_start((s.month + interval '1 month')::date) as month_end
-    from generate_series(
-      widget_internal.month_of(v_start)::timestamp,
-      widget_internal.month_of(v_end - interval '1 microsecond')::timestamp, interval '1 month'
-    ) s (month)
-  ) m
+  select s.month::date, b.start_at, b.end_at, greatest(b.start_at, v_start), least(b.end_at, v_end),
+    billing_months.as_charged and s.month in (select c.month from widget_internal.closed_months() c)
+  from generate_series(
+    widget_internal.month_of(v_start)::timestamp,
+    widget_internal.month_of(v_end - interval '1 microsecond')::timestamp, interval '1 month'
+  ) s (month)
+  cross join lateral (
+    select widget_internal.month_start(s.month), widget_internal.month_start(s.month + interval '1 month')
+  ) b (start_at, end_at)
   where v_start < v_end;
 end
 $$;
 
-comment on function widget_internal.billing_months(timestamptz, timestamptz) is
+comment on function widget_internal.billing_months(timestamptz, timestamptz, boolean) is
   'The months that a period touches, each with the part of it that lies in the period: [from_at, to_at), and whether it is '
-  'closed.';
+  'closed. as_charged: false where a closed month is billed like an open one, as of a moment or by a draft of a plan.';
 
 
 create function public.widget_billing_period(
@@ -125,7 +126,7 @@ declare
   v_month constant date := widget_internal.to_month(widget_billing_period.period);
 begin
   widget_billing_period.period_start := widget_internal.month_start(v_month);
-  widget_billing_period.period_end := widget_internal.month_start((v_month + interval '1 month')::date);
+  widget_billing_period.period_end := widget_internal.month_start(v_month + interval '1 month');
   widget_billing_period.time_zone := (select s.billing_time_zone from widget_internal.settings s);
 end
 $$;

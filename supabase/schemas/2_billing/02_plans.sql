@@ -81,7 +81,7 @@ comment on function widget_internal.plans_in(date, jsonb) is
 
 create function widget_internal.currency_decimals(currency text)
 returns integer
-language plpgsql immutable
+language plpgsql immutable strict
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -1,35 +1,8 @@
 -- What a plan makes of calls: of each, or of many at once where they are priced alike.
 
-create function widget_internal.correction_note(
-  widget_id uuid, session_id text, call_id text, from_at timestamptz, to_at timestamptz, as_of timestamptz
-)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
-    from public.widget_analytics e
-    where e.widget_id = correction_note.widget_id
-      and e."timestamp" between correction_note.from_at and correction_note.to_at
-      and e.session_id = correction_note.session_id and e.call_id = correction_note.call_id
-      and e.source = 'operator' and e.event_type = 'call_end'
-      and e.received_at <= coalesce(correction_note.as_of, 'infinity')
-    order by e.received_at desc
-    limit 1
-  );
-end
-$$;
-
-comment on function widget_internal.correction_note(uuid, text, text, timestamptz, timestamptz, timestamptz) is
-  'Who decided last how long a call was, and why, to be added to its rule; null where the ledger does not say. The call''s '
-  'events lie between from_at and to_at.';
-
-
 create function widget_internal.priced_calls(
-  month date, from_at timestamptz, to_at timestamptz, as_of timestamptz, only_widget uuid,
-  in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
+  month date, from_at timestamptz default null, to_at timestamptz default null, as_of timestamptz default null,
+  only_widget uuid default null, in_sums boolean default false, split_at timestamptz default null, what_if jsonb default null
 )
 returns table (
   widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text,
@@ -41,6 +14,11 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare
+  v_from constant timestamptz := coalesce(priced_calls.from_at, widget_internal.month_start(priced_calls.month));
+  v_to constant timestamptz :=
+    coalesce(priced_calls.to_at, widget_internal.month_start(priced_calls.month + interval '1 month'));
+  -- As of now is all that there is to see: also what this very transaction has added since it began.
+  v_as_of constant timestamptz := case when priced_calls.as_of >= now() then 'infinity' else priced_calls.as_of end;
   v_rounding constant uuid[] := array(
     select p.widget_id from widget_internal.plans_in(priced_calls.month, priced_calls.what_if) p
     where p.increment_seconds > 0 or p.minimum_seconds > 0 or p.assumed_calls not in ('full', 'none')
@@ -48,43 +26,43 @@ declare
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with kept as not materialized (
-    select c.*, c.ended_at - c.started_at as length,
-      coalesce(c.started_at < priced_calls.split_at, false) as is_before
-    from widget_internal.call_states c
-    where priced_calls.as_of is null
-      and c.started_at >= priced_calls.from_at and c.started_at < priced_calls.to_at
+  with calls as not materialized (
+    select c.* from widget_internal.call_states c
+    where v_as_of is null and c.started_at >= v_from and c.started_at < v_to
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
-  ),
-  single as (
-    select k.* from kept k where not priced_calls.in_sums
     union all
-    select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
-    from widget_internal.states_as_of(
-      priced_calls.only_widget, priced_calls.from_at, priced_calls.to_at, priced_calls.as_of
-    ) s
-    where priced_calls.as_of is not null
+    select s.* from widget_internal.states_as_of(priced_calls.only_widget, v_from, v_to, v_as_of) s
+    where v_as_of is not null
   ),
   parts as (
     select
-      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
-      1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' and not priced_calls.in_sums then widget_internal.correction_note(
-        c.widget_id, c.session_id, c.call_id, c.first_event_at, c.last_event_at, priced_calls.as_of
+      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, false as is_before,
+      c.ended_at - c.started_at as length, 1::bigint as calls, 1::bigint as times,
+      case when c.evidence = 'operator' then (
+        select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
+        from public.widget_analytics e
+        where e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
+          and e.session_id = c.session_id and e.call_id = c.call_id
+          and e.source = 'operator' and e.event_type = 'call_end' and e.received_at <= coalesce(v_as_of, 'infinity')
+        order by e.received_at desc
+        limit 1
       ) end as note
-    from single c
+    from calls c
+    where not priced_calls.in_sums
     union all
-    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
-    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
-    from kept k
-    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
-    group by k.widget_id, k.outcome, k.evidence, k.is_before
-    union all
-    -- Where a plan rounds, only calls of equal length cost the same.
-    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
-    from kept k
-    where priced_calls.in_sums and k.widget_id = any (v_rounding)
-    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
+    -- Where a plan rounds, only calls of equal length cost the same. Other calls of one outcome and evidence are all billed
+    -- to the exact second or not at all, so their sum is priced as one.
+    select
+      k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, coalesce(k.alike, sum(k.length)),
+      count(*), case when k.alike is null then 1 else count(*) end, null
+    from (
+      select c.widget_id, c.outcome, c.evidence, coalesce(c.started_at < priced_calls.split_at, false) as is_before,
+        c.ended_at - c.started_at as length,
+        case when c.widget_id = any (v_rounding) then c.ended_at - c.started_at end as alike
+      from calls c
+      where priced_calls.in_sums
+    ) k
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.alike
   ),
   planned as (
     select
@@ -123,6 +101,6 @@ end
 $$;
 
 comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz, jsonb) is
-  'The calls of one month that started in [from_at, to_at), kept or as of a moment, with what the plan of that month makes '
-  'of each, and why. in_sums: instead, one row for those that are priced alike, with the seconds of all of them. '
-  'is_before: they started before split_at.';
+  'The calls of one month, or those that started in [from_at, to_at) of it, kept or as of a moment, with what the plan of that month makes '
+  'of each, and why: its rule, to which is added who decided last how long a call was, where the ledger says. in_sums: '
+  'instead, one row for those that are priced alike, with the seconds of all of them. is_before: they started before split_at.';

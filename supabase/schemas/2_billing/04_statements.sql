@@ -5,9 +5,9 @@ create table public.widget_billing_periods (
   period_start timestamptz not null,
   period_end timestamptz not null,
   as_of timestamptz not null,
-  closed_at timestamptz not null default clock_timestamp(),
+  closed_at timestamptz not null,
   closed_by text not null,
-  content_hash text not null default '',
+  content_hash text not null,
   constraint periods_are_months check (extract(day from period) = 1),
   constraint periods_end_after_they_start check (period_end > period_start),
   constraint months_are_over_when_they_are_closed check (as_of >= period_end)
@@ -31,12 +31,14 @@ create table public.widget_statement_charges (
   currency text,
   old_seconds numeric not null,
   new_seconds numeric not null,
-  difference_seconds numeric not null generated always as (new_seconds - old_seconds) stored,
+  difference_seconds numeric not null,
   old_amount numeric,
   new_amount numeric,
-  difference_amount numeric generated always as (new_amount - old_amount) stored,
-  content_hash text not null default '',
+  difference_amount numeric,
+  content_hash text not null,
   constraint widgets_are_charged_once_for_a_month primary key (period, widget_id, usage_period),
+  constraint charges_are_the_difference_of_seconds check (difference_seconds = new_seconds - old_seconds),
+  constraint charges_are_the_difference_of_amounts check (difference_amount is not distinct from new_amount - old_amount),
   constraint nothing_is_charged_before_its_month check (usage_period <= period)
 );
 
@@ -48,9 +50,10 @@ comment on column public.widget_statement_charges.plan_valid_from is 'The plan o
 comment on column public.widget_statement_charges.monthly_fee is 'That plan''s fee for a month, which is part of the amounts.';
 comment on column public.widget_statement_charges.old_seconds is 'That month''s billable seconds on all statements before.';
 comment on column public.widget_statement_charges.new_seconds is 'They are now.';
+comment on column public.widget_statement_charges.difference_seconds is 'new_seconds less old_seconds.';
 comment on column public.widget_statement_charges.old_amount is 'That month''s amount on all statements before.';
 comment on column public.widget_statement_charges.new_amount is 'The fee, and the price of the seconds beyond the included ones, rounded once.';
-comment on column public.widget_statement_charges.difference_amount is 'What this statement charges or, below zero, credits.';
+comment on column public.widget_statement_charges.difference_amount is 'new_amount less old_amount: what this statement charges or, below zero, credits.';
 comment on column public.widget_statement_charges.content_hash is 'SHA-256 of the charge and its lines (docs/billing.md).';
 
 create index widget_statement_charges_usage_period_idx on public.widget_statement_charges (usage_period, widget_id);
@@ -69,12 +72,13 @@ create table public.widget_statement_lines (
   duration_seconds numeric,
   old_seconds numeric not null,
   new_seconds numeric not null,
-  difference_seconds numeric not null generated always as (new_seconds - old_seconds) stored,
+  difference_seconds numeric not null,
   rule text not null,
-  event_ids uuid[] not null default '{}',
+  event_ids uuid[] not null,
   constraint widget_calls_have_one_line_a_statement primary key (period, widget_id, usage_period, session_id, call_id),
   constraint lines_belong_to_a_charge foreign key (period, widget_id, usage_period)
     references public.widget_statement_charges deferrable initially deferred,
+  constraint lines_are_the_difference_of_seconds check (difference_seconds = new_seconds - old_seconds),
   constraint adjustments_change_something check (usage_period = period or new_seconds <> old_seconds)
 );
 
@@ -85,6 +89,7 @@ comment on column public.widget_statement_lines.usage_period is 'The month in wh
 comment on column public.widget_statement_lines.outcome is 'Null where the call is no longer one of that month.';
 comment on column public.widget_statement_lines.old_seconds is 'Billable seconds on all statements before; 0 where there are none.';
 comment on column public.widget_statement_lines.new_seconds is 'Billable seconds now.';
+comment on column public.widget_statement_lines.difference_seconds is 'new_seconds less old_seconds.';
 comment on column public.widget_statement_lines.event_ids is
   'Of an adjustment: the call''s events received since it was last billed. None: a setting was changed.';
 

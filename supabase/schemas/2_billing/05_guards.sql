@@ -1,56 +1,28 @@
 -- What a closed month rests on stays as it was, even under its owner's hands.
 
-create function widget_internal.closing_key()
-returns bigint
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return hashtextextended('widget_internal: closing', 0);
-end
-$$;
-
-comment on function widget_internal.closing_key() is
-  'The key of the advisory lock that who closes a month holds alone, and who changes what bills rest on shares.';
-
-
-create trigger periods_never_change before update or delete or truncate on public.widget_billing_periods
-  for each statement execute function widget_internal.refuse_change(
-    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
-  );
-create trigger charges_never_change before update or delete or truncate on public.widget_statement_charges
-  for each statement execute function widget_internal.refuse_change(
-    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
-  );
-create trigger lines_never_change before update or delete or truncate on public.widget_statement_lines
-  for each statement execute function widget_internal.refuse_change(
-    'closed statements never change', 'What arrives late appears as an adjustment in the next month that is closed.'
-  );
-
-
-create function widget_internal.refuse_addition()
+create function widget_internal.guard_statements()
 returns trigger
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- A statement's month is written last, and with it the statement is complete.
-  if exists (select from added a join public.widget_billing_periods p on p.period = a.period) then
-    raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
-      hint = 'What arrives late appears as an adjustment in the next month that is closed.';
+  if tg_op = 'INSERT' and current_setting('widget_internal.is_closing', true) = 'on' then
+    return null;
   end if;
-  return null;
+  raise exception 'closed statements never change' using errcode = 'object_not_in_prerequisite_state',
+    hint = 'What arrives late appears as an adjustment in the next month that is closed.';
 end
 $$;
 
-comment on function widget_internal.refuse_addition() is 'Refuses charges and lines that are added to a closed month.';
+comment on function widget_internal.guard_statements() is
+  'Refuses any update, delete or truncate of a statement, and whatever close_widget_billing_period() does not insert itself.';
 
-create trigger closed_months_take_no_charges after insert on public.widget_statement_charges
-  referencing new table as added
-  for each statement execute function widget_internal.refuse_addition();
-create trigger closed_months_take_no_lines after insert on public.widget_statement_lines
-  referencing new table as added
-  for each statement execute function widget_internal.refuse_addition();
+create trigger periods_never_change before insert or update or delete or truncate on public.widget_billing_periods
+  for each statement execute function widget_internal.guard_statements();
+create trigger charges_never_change before insert or update or delete or truncate on public.widget_statement_charges
+  for each statement execute function widget_internal.guard_statements();
+create trigger lines_never_change before insert or update or delete or truncate on public.widget_statement_lines
+  for each statement execute function widget_internal.guard_statements();
 
 
 create function widget_internal.keep_billed_plans()
@@ -65,7 +37,7 @@ declare
   v_billed date;
 begin
   -- A month that is being closed right now is waited for.
-  perform pg_advisory_xact_lock_shared(widget_internal.closing_key());
+  lock table public.widget_billing_periods in row share mode;
   foreach v_plan in array case tg_op when 'INSERT' then array[new] when 'DELETE' then array[old] else array[old, new] end
   loop
     -- A fee is due without calls: it cannot begin in a month whose statement does not have it.
@@ -105,7 +77,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pg_advisory_xact_lock_shared(widget_internal.closing_key());
+  lock table public.widget_billing_periods in row share mode;
   if exists (select from public.widget_billing_periods) then
     raise exception 'billing_time_zone: a month has been closed in %', old.billing_time_zone
       using errcode = 'object_not_in_prerequisite_state', hint = 'The months of closed statements stay what they were.';

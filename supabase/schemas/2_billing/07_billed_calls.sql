@@ -1,21 +1,23 @@
 -- What was billed so far, and what arrived since: the difference is pending until the next month that is closed.
 
 create function widget_internal.closed_months()
-returns table (month date, period_start timestamptz, period_end timestamptz, as_of timestamptz)
+returns table (month date, as_of timestamptz)
 language plpgsql stable rows 10
 -- definer because a month is closed for an owner without a charge in it, too
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return query select p.period, p.period_start, p.period_end, p.as_of from public.widget_billing_periods p;
+  return query select p.period, p.as_of from public.widget_billing_periods p;
 end
 $$;
 
-comment on function widget_internal.closed_months() is 'The closed months, with their bounds and what they count.';
+comment on function widget_internal.closed_months() is 'The closed months, with what they count.';
 
 
-create function widget_internal.billed_calls(month date, from_at timestamptz, to_at timestamptz, only_widget uuid)
+create function widget_internal.billed_calls(
+  month date, from_at timestamptz default '-infinity', to_at timestamptz default 'infinity', only_widget uuid default null
+)
 returns setof public.widget_statement_lines
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -62,113 +64,86 @@ create policy "owners see their widgets' fingerprints" on widget_internal.compar
   using (widget_id = any (array(select widget_internal.owned_widget_ids())));
 
 
-create function widget_internal.changed_calls(month date, from_at timestamptz, to_at timestamptz, only_widget uuid)
+create function widget_internal.changed_calls(month date, only_widget uuid default null)
 returns setof widget_internal.compared_calls
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+declare
+  v_start constant timestamptz := widget_internal.month_start(changed_calls.month);
+  v_end constant timestamptz := widget_internal.month_start(changed_calls.month + interval '1 month');
+begin
+  return query
+  select x.widget_id, changed_calls.month, sum(x.now)
+  from (
+    -- Without ids, so that the index alone is read.
+    select c.widget_id, hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0), 0
+    from widget_internal.call_states c
+    where c.started_at >= v_start and c.started_at < v_end
+    union all
+    select d.widget_id, 0, d.fingerprint from widget_internal.compared_calls d where d.month = changed_calls.month
+  ) x (widget_id, now, compared)
+  where changed_calls.only_widget is null or x.widget_id = changed_calls.only_widget
+  group by x.widget_id
+  having sum(x.now) <> sum(x.compared);
+end
+$$;
+
+comment on function widget_internal.changed_calls(date, uuid) is
+  'The widgets whose calls of a month are not what was compared last, with what they are now.';
+
+
+create function widget_internal.late_changes(
+  before date default null, only_month date default null, only_widget uuid default null,
+  events_until timestamptz default null
+)
+returns setof public.widget_statement_lines
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 begin
   return query
-  select coalesce(k.widget_id, f.widget_id), changed_calls.month, coalesce(k.fingerprint, 0)
-  from (
-    -- Without ids, so that the index alone is read.
-    select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint
-    from widget_internal.call_states c
-    where c.started_at >= changed_calls.from_at and c.started_at < changed_calls.to_at
-      and (changed_calls.only_widget is null or c.widget_id = changed_calls.only_widget)
-    group by c.widget_id
-  ) k
-  full join (
-    select d.* from widget_internal.compared_calls d
-    where d.month = changed_calls.month
-      and (changed_calls.only_widget is null or d.widget_id = changed_calls.only_widget)
-  ) f on f.widget_id = k.widget_id
-  where coalesce(k.fingerprint, 0) <> coalesce(f.fingerprint, 0);
-end
-$$;
-
-comment on function widget_internal.changed_calls(date, timestamptz, timestamptz, uuid) is
-  'The widgets whose calls of a month, which lie between from_at and to_at, are not what was compared last, with what they '
-  'are now.';
-
-
-create function widget_internal.late_changes(
-  before date default 'infinity', only_month date default null, only_widget uuid default null
-)
-returns table (
-  usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz,
-  outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric, rule text,
-  billed_as_of timestamptz
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
   select
-    m.month, d.widget_id, d.session_id, d.call_id, d.started_at, d.ended_at, d.outcome, d.evidence, d.duration_seconds,
-    d.old_seconds, d.new_seconds, d.rule, coalesce(p.as_of, m.as_of)
+    late_changes.before, d.widget_id, m.month, d.session_id, d.call_id, d.started_at, d.ended_at, d.outcome, d.evidence,
+    d.duration_seconds, d.old_seconds, d.new_seconds, d.new_seconds - d.old_seconds, d.rule,
+    array(
+      select e.id
+      from widget_internal.call_states c
+      join public.widget_analytics e
+        on e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
+      where c.widget_id = d.widget_id and c.session_id = d.session_id and c.call_id = d.call_id
+        and e.session_id = c.session_id and e.event_type like 'call\_%'
+        and e.received_at > coalesce(p.as_of, m.as_of) and e.received_at <= late_changes.events_until
+        -- Events that name a call are its own; those that name none may part the session's unnamed calls anew.
+        and (e.call_id = c.call_id or e.call_id is null and c.matched_start_claim is not null)
+      order by e.received_at, e.id
+    )
   from widget_internal.closed_months() m
-  cross join lateral widget_internal.changed_calls(
-    m.month, m.period_start, m.period_end, late_changes.only_widget
-  ) w
+  cross join lateral widget_internal.changed_calls(m.month, late_changes.only_widget) w
   cross join lateral (
     select
-      coalesce(k.widget_id, b.widget_id) as widget_id, coalesce(k.session_id, b.session_id) as session_id,
-      coalesce(k.call_id, b.call_id) as call_id, coalesce(k.started_at, b.started_at) as started_at, k.ended_at, k.outcome,
-      k.evidence, k.duration_seconds, coalesce(b.new_seconds, 0) as old_seconds,
-      coalesce(k.billable_seconds, 0) as new_seconds, coalesce(k.rule, 'no longer a call of this month') as rule, b.period
-    from widget_internal.priced_calls(m.month, m.period_start, m.period_end, null, w.widget_id) k
-    full join widget_internal.billed_calls(m.month, '-infinity', 'infinity', w.widget_id) b
-      on b.widget_id = k.widget_id and b.session_id = k.session_id and b.call_id = k.call_id
+      widget_id, session_id, call_id, coalesce(k.started_at, b.started_at) as started_at, k.ended_at, k.outcome, k.evidence,
+      k.duration_seconds, coalesce(b.new_seconds, 0) as old_seconds, coalesce(k.billable_seconds, 0) as new_seconds,
+      coalesce(k.rule, 'no longer a call of this month') as rule, b.period
+    from widget_internal.priced_calls(m.month, only_widget => w.widget_id) k
+    full join widget_internal.billed_calls(m.month, only_widget => w.widget_id) b using (widget_id, session_id, call_id)
   ) d
   left join widget_internal.closed_months() p on p.month = d.period
-  where m.month < late_changes.before
+  where (late_changes.before is null or m.month < late_changes.before)
     and (late_changes.only_month is null or m.month = late_changes.only_month)
     and d.new_seconds <> d.old_seconds;
 end
 $$;
 
-comment on function widget_internal.late_changes(date, date, uuid) is
-  'The calls of closed months before one whose billable seconds are no longer those of their latest line. billed_as_of: '
-  'what was received later is what changed them.';
-
-
-create function widget_internal.late_events(
-  widget_id uuid, session_id text, call_id text, received_after timestamptz, as_of timestamptz
-)
-returns uuid[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return array(
-    select e.id
-    from widget_internal.call_states c
-    join public.widget_analytics e
-      on e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
-    where c.widget_id = late_events.widget_id
-      and c.session_id = late_events.session_id and c.call_id = late_events.call_id
-      and e.session_id = c.session_id and e.event_type like 'call\_%'
-      and e.received_at > late_events.received_after and e.received_at <= late_events.as_of
-      -- Events that name a call are its own; those that name none may part the session's unnamed calls anew.
-      and (e.call_id = c.call_id or e.call_id is null and c.matched_start_claim is not null)
-    order by e.received_at, e.id
-  );
-end
-$$;
-
-comment on function widget_internal.late_events(uuid, text, text, timestamptz, timestamptz) is
-  'The events received in (received_after, as_of] that a call may have changed by.';
+comment on function widget_internal.late_changes(date, date, uuid, timestamptz) is
+  'The calls of closed months before one whose billable seconds are no longer those of their latest line, as lines of a '
+  'statement. event_ids: what was received since that line and by events_until, and may have changed them.';
 
 
 create function public.widget_pending_adjustments(only_widget uuid default null, period text default null)
-returns table (
-  usage_period date, widget_id uuid, session_id text, call_id text, started_at timestamptz, ended_at timestamptz,
-  outcome text, evidence text, duration_seconds numeric, old_seconds numeric, new_seconds numeric,
-  difference_seconds numeric, rule text, event_ids uuid[]
-)
+returns setof public.widget_statement_lines
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 -- Set-returning functions are estimated at many times their rows, and compiling the plan takes a second.
@@ -176,19 +151,16 @@ set jit = off
 as $$
 begin
   return query
-  select
-    c.usage_period, c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence,
-    c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
-    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, 'infinity')
+  select c.*
   from widget_internal.late_changes(
-    case when widget_pending_adjustments.period is null then 'infinity'
-      else widget_internal.to_month(widget_pending_adjustments.period) end,
-    only_widget => widget_pending_adjustments.only_widget
+    case when widget_pending_adjustments.period is not null
+      then widget_internal.to_month(widget_pending_adjustments.period) end,
+    only_widget => widget_pending_adjustments.only_widget, events_until => 'infinity'
   ) c;
 end
 $$;
 
 comment on function public.widget_pending_adjustments(uuid, text) is
   'What late arrivals have changed in closed months, and what no statement shows yet: the adjustments that the next '
-  'closed months will have. period: those that the statement of that month, still open, would have. Owners see their '
-  'widgets'', service_role all.';
+  'closed months will have, as lines of a statement. period: those that the statement of that month, still open, would '
+  'have; left out, it is not known yet, and null. Owners see their widgets'', service_role all.';

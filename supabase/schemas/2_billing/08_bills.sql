@@ -1,20 +1,6 @@
 -- What finance asks: the calls of a period, each with its bill, and their sums. Of an open month they say what the ledger
 -- says now, of a closed one what was charged for it.
 
-create function widget_internal.counted_as_of(as_of timestamptz)
-returns timestamptz
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- As of now is all that there is to see: also what this very transaction has added since it began.
-  return case when counted_as_of.as_of >= now() then 'infinity' else counted_as_of.as_of end;
-end
-$$;
-
-comment on function widget_internal.counted_as_of(timestamptz) is 'Up to which receipt a bill asked for as of a moment counts.';
-
-
 create function public.widget_billing_calls(
   period_start timestamptz, period_end timestamptz, as_of timestamptz default null, only_widget uuid default null
 )
@@ -31,34 +17,31 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.month, m.from_at, m.to_at, m.is_closed and widget_billing_calls.as_of is null as is_closed
-    from widget_internal.billing_months(widget_billing_calls.period_start, widget_billing_calls.period_end) m
+    select m.* from widget_internal.billing_months(
+      widget_billing_calls.period_start, widget_billing_calls.period_end, widget_billing_calls.as_of is null
+    ) m
   ),
   plans as (
-    select m.month, p.widget_id, p.price_per_minute, p.currency
-    from months m cross join lateral widget_internal.plans_in(m.month) p
-  ),
-  calls as (
-    select m.month, m.is_closed, r.widget_id, r.session_id, r.call_id, r.started_at, r.ended_at, r.outcome, r.evidence,
-      r.duration_seconds, r.billable_seconds, r.rule
-    from months m
-    cross join lateral widget_internal.priced_calls(
-      m.month, m.from_at, m.to_at, widget_internal.counted_as_of(widget_billing_calls.as_of),
-      widget_billing_calls.only_widget
-    ) r
-    where not m.is_closed
-    union all
-    select m.month, m.is_closed, l.widget_id, l.session_id, l.call_id, l.started_at, l.ended_at, l.outcome, l.evidence,
-      l.duration_seconds, l.new_seconds, l.rule
-    from months m
-    cross join lateral widget_internal.billed_calls(m.month, m.from_at, m.to_at, widget_billing_calls.only_widget) l
-    where m.is_closed and l.outcome is not null
+    select m.month, p.* from months m cross join lateral widget_internal.plans_in(m.month) p
   )
   select
     c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.duration_seconds,
-    c.billable_seconds, c.rule, round(c.billable_seconds * p.price_per_minute / 60, 6), p.currency, c.is_closed
-  from calls c
-  left join plans p on p.month = c.month and p.widget_id = c.widget_id;
+    c.billable_seconds, c.rule, round(c.billable_seconds * p.price_per_minute / 60, 6), p.currency, m.is_closed
+  from months m
+  cross join lateral (
+    select r.widget_id, r.session_id, r.call_id, r.started_at, r.ended_at, r.outcome, r.evidence, r.duration_seconds,
+      r.billable_seconds, r.rule
+    from widget_internal.priced_calls(
+      m.month, m.from_at, m.to_at, widget_billing_calls.as_of, widget_billing_calls.only_widget
+    ) r
+    where not m.is_closed
+    union all
+    select l.widget_id, l.session_id, l.call_id, l.started_at, l.ended_at, l.outcome, l.evidence, l.duration_seconds,
+      l.new_seconds, l.rule
+    from widget_internal.billed_calls(m.month, m.from_at, m.to_at, widget_billing_calls.only_widget) l
+    where m.is_closed and l.outcome is not null
+  ) c
+  left join plans p on p.month = m.month and p.widget_id = c.widget_id;
 end
 $$;
 

@@ -14,15 +14,14 @@ as $$
 begin
   return query
   with months as materialized (
-    select m.month, m.month_start, m.from_at, m.to_at,
-      m.is_closed and usage_parts.as_of is null and usage_parts.what_if is null as is_closed
-    from widget_internal.billing_months(usage_parts.period_start, usage_parts.period_end) m
+    select m.* from widget_internal.billing_months(
+      usage_parts.period_start, usage_parts.period_end, usage_parts.as_of is null and usage_parts.what_if is null
+    ) m
   )
   select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
   from months m
   cross join lateral widget_internal.priced_calls(
-    m.month, m.month_start, m.to_at, widget_internal.counted_as_of(usage_parts.as_of), usage_parts.only_widget, true,
-    m.from_at, usage_parts.what_if
+    m.month, m.month_start, m.to_at, usage_parts.as_of, usage_parts.only_widget, true, m.from_at, usage_parts.what_if
   ) r
   where not m.is_closed
   union all
@@ -83,9 +82,10 @@ begin
   end if;
   return query
   with months as materialized (
-    select m.month, m.month_start, m.month_end, m.from_at, m.to_at,
-      m.is_closed and widget_billing_usage.as_of is null and widget_billing_usage.what_if is null as is_closed
-    from widget_internal.billing_months(widget_billing_usage.period_start, widget_billing_usage.period_end) m
+    select m.* from widget_internal.billing_months(
+      widget_billing_usage.period_start, widget_billing_usage.period_end,
+      widget_billing_usage.as_of is null and widget_billing_usage.what_if is null
+    ) m
   ),
   parts as materialized (
     select p.* from widget_internal.usage_parts(
@@ -99,50 +99,35 @@ begin
     cross join lateral widget_internal.plans_in(m.month, widget_billing_usage.what_if) p
   ),
   to_date as (
-    select p.month, p.widget_id, sum(p.seconds) as seconds, sum(p.seconds + p.pending_seconds) as with_pending,
-      coalesce(sum(p.seconds) filter (where p.is_before), 0) as seconds_before,
-      coalesce(sum(p.seconds + p.pending_seconds) filter (where p.is_before), 0) as with_pending_before
-    from parts p
-    group by p.month, p.widget_id
-    having not bool_and(p.is_before)
-  ),
-  priced as (
+    -- At the period's end and, to be taken off, at its start: nothing at a month's first instant.
     select
-      t.*, m.is_closed, coalesce(p.included_seconds, 0) as included, p.currency,
-      case when m.from_at = m.month_start then round(p.monthly_fee, widget_internal.currency_decimals(p.currency)) else 0 end
-        as fee,
-      coalesce(b.amount, widget_internal.charge(t.seconds, p.plan)) as amount,
-      widget_internal.charge(t.with_pending, p.plan) as amount_with_pending,
-      -- Nothing is due at a month's first instant.
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.seconds_before, p.plan) end as amount_before,
-      case when m.from_at = m.month_start then 0 else widget_internal.charge(t.with_pending_before, p.plan) end
-        as amount_with_pending_before
+      m.month, p.widget_id, e.sign, m.is_closed, m.is_closed and m.to_at = m.month_end and e.sign = 1 as is_charged,
+      coalesce(sum(p.seconds) filter (where e.sign = 1 or p.is_before), 0) as seconds,
+      coalesce(sum(p.seconds + p.pending_seconds) filter (where e.sign = 1 or p.is_before), 0) as with_pending
     from months m
-    join to_date t on t.month = m.month
-    left join plans p on p.month = m.month and p.widget_id = t.widget_id
-    left join lateral (
-      select sum(s.difference_amount) as amount
-      from public.widget_statement_charges s
-      where m.is_closed and m.to_at = m.month_end and s.usage_period = m.month and s.widget_id = t.widget_id
-    ) b on true
+    join parts p on p.month = m.month
+    join (values (1), (-1)) e (sign) on e.sign = 1 or m.from_at > m.month_start
+    group by m.month, m.is_closed, m.to_at, m.month_end, p.widget_id, e.sign
+    having not bool_and(p.is_before)
   ),
   charges as (
     select
-      c.widget_id, c.charged_seconds, c.months, c.closed_months,
-      case when c.has_amount then c.amount end as amount, case when c.has_amount then c.currency end as currency,
-      case when c.has_amount then c.fees end as fees, case when c.has_amount then c.pending_amount end as pending_amount
-    from (
-      select
-        p.widget_id, min(p.currency) as currency, sum(p.fee) as fees,
-        sum(greatest(p.seconds - p.included, 0) - greatest(p.seconds_before - p.included, 0)) as charged_seconds,
-        sum(p.amount - p.amount_before) as amount,
-        sum(p.amount_with_pending - p.amount_with_pending_before - p.amount + p.amount_before) as pending_amount,
-        -- A month without a plan has no amount, and euros are not added to dollars.
-        count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
-        count(*) as months, count(*) filter (where p.is_closed) as closed_months
-      from priced p
-      group by p.widget_id
-    ) c
+      t.widget_id, min(p.currency) as currency,
+      sum(t.sign * greatest(t.seconds - coalesce(p.included_seconds, 0), 0)) as charged_seconds,
+      sum(t.sign * coalesce(b.amount, widget_internal.charge(t.seconds, p.plan))) as amount,
+      sum(t.sign * widget_internal.charge(t.with_pending, p.plan)) as amount_with_pending,
+      sum(t.sign * round(p.monthly_fee, widget_internal.currency_decimals(p.currency))) as fees,
+      -- A month without a plan has no amount, and euros are not added to dollars.
+      count(p.currency) = count(*) and min(p.currency) = max(p.currency) as has_amount,
+      count(*) filter (where t.sign = 1) as months, count(*) filter (where t.sign = 1 and t.is_closed) as closed_months
+    from to_date t
+    left join plans p on p.month = t.month and p.widget_id = t.widget_id
+    left join lateral (
+      select sum(s.difference_amount) as amount
+      from public.widget_statement_charges s
+      where t.is_charged and s.usage_period = t.month and s.widget_id = t.widget_id
+    ) b on true
+    group by t.widget_id
   )
   select
     r.widget_id, sum(r.calls)::bigint, sum(r.seconds),
@@ -158,12 +143,15 @@ begin
     coalesce(sum(r.seconds) filter (where r.evidence = 'assumed'), 0),
     coalesce(sum(r.calls) filter (where r.outcome = 'open'), 0)::bigint,
     coalesce(sum(r.calls) filter (where r.outcome = 'failed'), 0)::bigint,
-    c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months,
-    sum(r.pending_calls)::bigint, sum(r.pending_seconds), c.pending_amount, c.closed_months = c.months
+    c.charged_seconds, a.amount, a.currency, a.fees, c.months, c.closed_months,
+    sum(r.pending_calls)::bigint, sum(r.pending_seconds), a.pending_amount, c.closed_months = c.months
   from parts r
   join charges c on c.widget_id = r.widget_id
+  left join lateral (
+    select c.amount, c.currency, c.fees, c.amount_with_pending - c.amount as pending_amount where c.has_amount
+  ) a on true
   where not r.is_before
-  group by r.widget_id, c.charged_seconds, c.amount, c.currency, c.fees, c.months, c.closed_months, c.pending_amount;
+  group by r.widget_id, c.charged_seconds, a.amount, a.currency, a.fees, c.months, c.closed_months, a.pending_amount;
 end
 $$;
 

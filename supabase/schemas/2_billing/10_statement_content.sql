@@ -9,20 +9,15 @@ begin
   return query
   select statement_lines.month, r.widget_id, statement_lines.month, r.session_id, r.call_id, r.started_at, r.ended_at,
     r.outcome, r.evidence, r.duration_seconds, 0::numeric, r.billable_seconds, r.billable_seconds, r.rule, '{}'::uuid[]
-  from widget_internal.priced_calls(
-    statement_lines.month, widget_internal.month_start(statement_lines.month),
-    widget_internal.month_start((statement_lines.month + interval '1 month')::date), null, null
-  ) r
+  from widget_internal.priced_calls(statement_lines.month) r
   union all
-  select statement_lines.month, c.widget_id, c.usage_period, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome,
-    c.evidence, c.duration_seconds, c.old_seconds, c.new_seconds, c.new_seconds - c.old_seconds, c.rule,
-    widget_internal.late_events(c.widget_id, c.session_id, c.call_id, c.billed_as_of, statement_lines.as_of)
-  from widget_internal.late_changes(statement_lines.month) c;
+  select c.* from widget_internal.late_changes(statement_lines.month, events_until => statement_lines.as_of) c;
 end
 $$;
 
 comment on function widget_internal.statement_lines(date, timestamptz) is
-  'What the statement of a month would hold now: its calls, and the adjustments of earlier months.';
+  'What the statement of a month would hold now: its calls, and the adjustments of earlier months, with the events that '
+  'were received by as_of.';
 
 
 create function widget_internal.statement_charges(month date, is_written boolean)
@@ -44,7 +39,7 @@ begin
       where statement_charges.is_written and l.period = statement_charges.month
       union all
       select l.widget_id, l.usage_period, l.difference_seconds
-      from widget_internal.statement_lines(statement_charges.month, 'infinity') l
+      from widget_internal.statement_lines(statement_charges.month, null) l
       where not statement_charges.is_written
       union all
       select f.widget_id, statement_charges.month, 0
@@ -64,8 +59,7 @@ begin
     limit 1
   ) p on true
   cross join lateral (
-    select
-      case when p.currency is not null then round(b.amount, widget_internal.currency_decimals(p.currency)) end as old_amount,
+    select round(b.amount, widget_internal.currency_decimals(p.currency)) as old_amount,
       widget_internal.charge(b.seconds + n.seconds, p.plan) as new_amount
   ) a;
 end

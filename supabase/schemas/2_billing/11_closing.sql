@@ -18,10 +18,10 @@ begin
         select from public.widget_calls c where c.started_at >= m.month_start and c.started_at < m.month_end
       ) as has_calls,
       exists (select from widget_internal.plans_in(m.month) p where p.monthly_fee > 0) as has_fees,
-      m.month_end + (select s.close_months_after from widget_internal.settings s)
+      m.month_end + s.close_months_after
     from widget_internal.billing_months('-infinity', clock_timestamp()) m
-    where m.month_end <= clock_timestamp()
-      and not m.is_closed
+    cross join widget_internal.settings s
+    where m.month_end <= clock_timestamp() and not m.is_closed
   ) w
   where w.has_calls or w.has_fees
   order by w.month;
@@ -34,66 +34,27 @@ comment on function public.widget_months_to_close() is
   'closes it by itself; null: it does not, see schedule_widget_closing().';
 
 
-create function widget_internal.refuse_to_close(month date)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_end constant timestamptz := widget_internal.month_start((refuse_to_close.month + interval '1 month')::date);
-  v_earlier record;
-begin
-  select m.* into v_earlier from public.widget_months_to_close() m where m.month < refuse_to_close.month limit 1;
-  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-    raise exception 'a month is closed in a read committed transaction only' using errcode = 'feature_not_supported';
-  elsif v_end > clock_timestamp() then
-    raise exception 'period: % is not over before %', to_char(refuse_to_close.month, 'YYYY-MM'), v_end
-      using errcode = 'invalid_parameter_value', hint = 'Close it then.';
-  elsif v_earlier.month is not null then
-    raise exception 'period: % has % and is not closed',
-      to_char(v_earlier.month, 'YYYY-MM'), case when v_earlier.has_calls then 'calls' else 'fees' end
-      using errcode = 'invalid_parameter_value', hint = 'Close the earlier month first.';
-  end if;
-end
-$$;
-
-comment on function widget_internal.refuse_to_close(date) is
-  'Raises unless the month is over, and all earlier months that have calls or fees are closed.';
-
-
-create function widget_internal.hold_receipts()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set lock_timeout = '2s'
-as $$
-begin
-  perform pg_advisory_lock(widget_internal.receipts_key());
-exception when lock_not_available then
-  raise exception 'a transaction that writes events has been running for more than 2 seconds; nothing was changed'
-    using errcode = 'lock_not_available', hint = 'Try again when it is over.';
-end
-$$;
-
-comment on function widget_internal.hold_receipts() is
-  'Waits until all that was received is committed, and holds up writers until pg_advisory_unlock(receipts_key()).';
-
-
 create function widget_internal.write_lines(month date)
 returns timestamptz
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
 as $$
 declare
   v_lines refcursor;
   v_changes refcursor;
   v_part public.widget_statement_lines[];
-  v_changed widget_internal.compared_calls;
+  v_changed widget_internal.compared_calls[];
   v_as_of timestamptz;
 begin
+  begin
+    perform pg_advisory_lock(widget_internal.receipts_key());
+  exception when lock_not_available then
+    raise exception 'a transaction that writes events has been running for more than 2 seconds; nothing was changed'
+      using errcode = 'lock_not_available', hint = 'Try again when it is over.';
+  end;
   -- Cursors read what was committed when they were opened. Opened while writers are held up, for an instant, they read
   -- all that was received by then, and nothing else; writers go on while they are read.
-  perform widget_internal.hold_receipts();
   begin
     v_as_of := clock_timestamp();
     open v_lines for
@@ -104,15 +65,13 @@ begin
       ) l
       group by l.part;
     open v_changes for
-      select c.*
+      select array_agg(c)
       from (
-        select m.month, m.period_start, m.period_end from widget_internal.closed_months() m
-        where m.month < write_lines.month
+        select m.month from widget_internal.closed_months() m where m.month < write_lines.month
         union all
-        select write_lines.month, widget_internal.month_start(write_lines.month),
-          widget_internal.month_start((write_lines.month + interval '1 month')::date)
+        select write_lines.month
       ) m
-      cross join lateral widget_internal.changed_calls(m.month, m.period_start, m.period_end, null) c;
+      cross join lateral widget_internal.changed_calls(m.month) c;
     perform pg_advisory_unlock(widget_internal.receipts_key());
   exception when query_canceled or others then
     perform pg_advisory_unlock(widget_internal.receipts_key());
@@ -122,20 +81,11 @@ begin
   loop
     fetch v_lines into v_part;
     exit when not found;
-    insert into public.widget_statement_lines (
-      period, widget_id, usage_period, session_id, call_id, started_at, ended_at, outcome, evidence, duration_seconds,
-      old_seconds, new_seconds, rule, event_ids
-    )
-    select l.period, l.widget_id, l.usage_period, l.session_id, l.call_id, l.started_at, l.ended_at, l.outcome, l.evidence,
-      l.duration_seconds, l.old_seconds, l.new_seconds, l.rule, l.event_ids
-    from unnest(v_part) l;
+    insert into public.widget_statement_lines select l.* from unnest(v_part) l;
   end loop;
-  loop
-    fetch v_changes into v_changed;
-    exit when not found;
-    insert into widget_internal.compared_calls values (v_changed.*)
-    on conflict on constraint calls_are_compared_by_widget_and_month do update set fingerprint = excluded.fingerprint;
-  end loop;
+  fetch v_changes into v_changed;
+  insert into widget_internal.compared_calls select c.* from unnest(v_changed) c
+  on conflict on constraint calls_are_compared_by_widget_and_month do update set fingerprint = excluded.fingerprint;
   close v_lines;
   close v_changes;
   return v_as_of;
@@ -163,33 +113,44 @@ as $$
 declare
   v_month constant date := widget_internal.to_month(close_widget_billing_period.period);
   v_claims constant jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
-  v_as_of timestamptz;
+  v_earlier record;
+  v_charge public.widget_statement_charges;
+  v_period public.widget_billing_periods;
 begin
   perform widget_internal.refuse_visitors();
   -- Two closings at once: the second waits, and then finds the month closed.
-  perform pg_advisory_xact_lock(widget_internal.closing_key());
+  lock table public.widget_billing_periods in exclusive mode;
   if not exists (select from public.widget_billing_periods p where p.period = v_month) then
-    perform widget_internal.refuse_to_close(v_month);
+    select v_month, b.period_start, b.period_end into v_period
+    from public.widget_billing_period(close_widget_billing_period.period) b;
+    select m.* into v_earlier from public.widget_months_to_close() m where m.month < v_month limit 1;
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+      raise exception 'a month is closed in a read committed transaction only' using errcode = 'feature_not_supported';
+    elsif v_period.period_end > clock_timestamp() then
+      raise exception 'period: % is not over before %', to_char(v_month, 'YYYY-MM'), v_period.period_end
+        using errcode = 'invalid_parameter_value', hint = 'Close it then.';
+    elsif v_earlier.month is not null then
+      raise exception 'period: % has % and is not closed',
+        to_char(v_earlier.month, 'YYYY-MM'), case when v_earlier.has_calls then 'calls' else 'fees' end
+        using errcode = 'invalid_parameter_value', hint = 'Close the earlier month first.';
+    end if;
     perform widget_internal.call_hooks('before_closing');
-    v_as_of := widget_internal.write_lines(v_month);
-    insert into public.widget_statement_charges (
-      period, widget_id, usage_period, plan_valid_from, monthly_fee, included_seconds, price_per_minute, currency,
-      old_seconds, new_seconds, old_amount, new_amount, content_hash
-    )
-    select c.period, c.widget_id, c.usage_period, c.plan_valid_from, c.monthly_fee, c.included_seconds, c.price_per_minute,
-      c.currency, c.old_seconds, c.new_seconds, c.old_amount, c.new_amount,
-      widget_internal.content_hash(widget_internal.charge_content(c))
-    from widget_internal.statement_charges(v_month, true) c;
-    insert into public.widget_billing_periods (period, period_start, period_end, as_of, closed_by, content_hash)
-    select v_month, b.period_start, b.period_end, v_as_of,
-      concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub'),
-      widget_internal.content_hash(widget_internal.period_content(v_month, b.period_start, b.period_end, v_as_of))
-    from public.widget_billing_period(to_char(v_month, 'YYYY-MM')) b;
+    perform set_config('widget_internal.is_closing', 'on', true);
+    v_period.as_of := widget_internal.write_lines(v_month);
+    v_period.closed_at := clock_timestamp();
+    v_period.closed_by := concat_ws(' ', session_user, v_claims ->> 'role', v_claims ->> 'sub');
+    for v_charge in select c.* from widget_internal.statement_charges(v_month, true) c loop
+      v_charge.content_hash := widget_internal.charge_hash(v_charge);
+      insert into public.widget_statement_charges values (v_charge.*);
+    end loop;
+    v_period.content_hash := widget_internal.period_hash(v_period);
+    insert into public.widget_billing_periods values (v_period.*);
+    perform set_config('widget_internal.is_closing', '', true);
   end if;
 
   return query
   select
-    p.period, case when v_as_of is null then 'was closed already; nothing was changed' else 'closed now' end,
+    p.period, case when v_period is null then 'was closed already; nothing was changed' else 'closed now' end,
     p.as_of, p.closed_at, p.closed_by, p.content_hash,
     count(l.period) filter (where l.usage_period = l.period), count(l.period) filter (where l.usage_period < l.period)
   from public.widget_billing_periods p

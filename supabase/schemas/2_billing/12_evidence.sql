@@ -1,63 +1,6 @@
 -- What the company knows better than a browser: its server's record of a call, the call provider's, a person's decision.
 -- Each is plain events of a higher source.
 
-create function widget_internal.record_problem(
-  widget_id uuid, session_id text, call_id text, source text, record_id text, started_at timestamptz,
-  ended_at timestamptz, outcome text
-)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case
-    when coalesce(length(session_id), 0) not between 1 and 255 then 'session_id: must have 1 to 255 characters'
-    when coalesce(length(call_id), 0) not between 1 and 255 then 'call_id: must have 1 to 255 characters'
-    when source is null or source not in ('server', 'provider') then 'source: must be server or provider'
-    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
-    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
-    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
-    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
-    when ended_at < started_at then 'ended_at: must not be before started_at'
-    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
-    when (widget_internal.widget_door(widget_id)).is_active is null then 'widget_id: there is no such widget'
-  end;
-end
-$$;
-
-comment on function widget_internal.record_problem(uuid, text, text, text, text, timestamptz, timestamptz, text) is
-  'What is wrong with a record of a call: the field, a colon, what it must be; null where nothing is.';
-
-
-create function widget_internal.session_of_call(widget_id uuid, session_id text, call_id text, at timestamptz)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if exists (
-    select from widget_internal.call_states c
-    where c.widget_id = session_of_call.widget_id and c.session_id = session_of_call.session_id
-      and c.call_id = session_of_call.call_id
-  ) then
-    return session_of_call.session_id;
-  end if;
-  -- Around its time, by the index: what another session calls the same on another day is another call.
-  return (
-    select c.session_id
-    from widget_internal.call_states c
-    where c.widget_id = session_of_call.widget_id and c.call_id = session_of_call.call_id
-      and c.started_at between session_of_call.at - interval '1 day' and session_of_call.at + interval '1 day'
-    order by c.started_at
-    limit 1
-  );
-end
-$$;
-
-comment on function widget_internal.session_of_call(uuid, text, text, timestamptz) is
-  'Which session of the widget knows this call: the one named, else one whose call of that id started within a day.';
-
-
 create function widget_internal.events_of_record(
   record_id text, started_at timestamptz, ended_at timestamptz, outcome text
 )
@@ -94,30 +37,44 @@ as $$
 declare
   v_given constant integer := num_nonnulls(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at);
   v_problem text;
-  v_session text;
+  v_known widget_internal.call_states;
   v_accepted integer;
 begin
   perform widget_internal.refuse_visitors();
-  v_problem := widget_internal.record_problem(
-    record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
-    record_widget_call_evidence.source, record_widget_call_evidence.record_id, record_widget_call_evidence.started_at,
-    record_widget_call_evidence.ended_at, record_widget_call_evidence.outcome
-  );
-  v_session := widget_internal.session_of_call(
-    record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
-    coalesce(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at)
-  );
+  v_problem := case
+    when coalesce(length(session_id), 0) not between 1 and 255 then 'session_id: must have 1 to 255 characters'
+    when coalesce(length(call_id), 0) not between 1 and 255 then 'call_id: must have 1 to 255 characters'
+    when source is null or source not in ('server', 'provider') then 'source: must be server or provider'
+    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
+    when v_given = 0 then 'started_at: must be there, or ended_at'
+    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
+    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
+    when ended_at < started_at then 'ended_at: must not be before started_at'
+    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
+    when (widget_internal.widget_door(widget_id)).is_active is null then 'widget_id: there is no such widget'
+  end;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';
-  elsif v_session <> record_widget_call_evidence.session_id then
-    raise exception 'session_id: call % is known as one of session %', record_widget_call_evidence.call_id, v_session
-      using errcode = 'invalid_parameter_value', hint = 'Give that session_id: a second call would be billed as well.';
   end if;
 
   -- A name that a sender could guess must not keep a record out, so it is not the event's id that tells a repeat.
   perform pg_advisory_xact_lock(hashtextextended(
     'widget_internal: record ' || record_widget_call_evidence.widget_id || record_widget_call_evidence.record_id, 0
   ));
+  -- Around its time, by the index: what another session calls the same on another day is another call.
+  select c.* into v_known
+  from widget_internal.call_states c
+  cross join lateral (select coalesce(record_widget_call_evidence.started_at, record_widget_call_evidence.ended_at)) r (at)
+  where c.widget_id = record_widget_call_evidence.widget_id and c.call_id = record_widget_call_evidence.call_id
+    and (c.session_id = record_widget_call_evidence.session_id
+      or c.started_at between r.at - interval '1 day' and r.at + interval '1 day')
+  order by c.session_id <> record_widget_call_evidence.session_id, c.started_at
+  limit 1;
+  if v_known.session_id <> record_widget_call_evidence.session_id then
+    raise exception 'session_id: call % is known as one of session %', v_known.call_id, v_known.session_id
+      using errcode = 'invalid_parameter_value', hint = 'Give that session_id: a second call would be billed as well.';
+  end if;
+
   insert into public.widget_analytics (widget_id, session_id, call_id, source, event_type, "timestamp", properties)
   select record_widget_call_evidence.widget_id, record_widget_call_evidence.session_id, record_widget_call_evidence.call_id,
     record_widget_call_evidence.source, r.event_type, r.at, r.properties
@@ -126,14 +83,10 @@ begin
     record_widget_call_evidence.outcome
   ) r
   where not exists (
-    select
-    from widget_internal.call_states c
-    join public.widget_analytics e
-      on e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
-    where c.widget_id = record_widget_call_evidence.widget_id and c.session_id = record_widget_call_evidence.session_id
-      and c.call_id = record_widget_call_evidence.call_id
-      and e.session_id = c.session_id and e.call_id = c.call_id and e.source = record_widget_call_evidence.source
-      and e.event_type in ('call_start', 'call_end', 'call_error')
+    select from public.widget_analytics e
+    where e.widget_id = v_known.widget_id and e."timestamp" between v_known.first_event_at and v_known.last_event_at
+      and e.session_id = v_known.session_id and e.call_id = v_known.call_id
+      and e.source = record_widget_call_evidence.source and e.event_type in ('call_start', 'call_end', 'call_error')
       and (e.event_type = 'call_start') = (r.event_type = 'call_start')
       and e.properties ->> 'record_id' = record_widget_call_evidence.record_id
   );

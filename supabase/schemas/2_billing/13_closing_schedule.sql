@@ -16,9 +16,7 @@ as $$
 begin
   perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
   from public.widget_months_to_close() m
-  cross join widget_internal.settings s
-  where m.period_end + s.close_months_after <= now()
-  order by m.month;
+  where m.closes_at <= now();
 end
 $$;
 

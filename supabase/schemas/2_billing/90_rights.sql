@@ -1,21 +1,16 @@
 -- Who may do what of billing. An owner reads the bills of the own widgets, and writes none of what they rest on.
 
 insert into widget_internal.rights (object, grantee, privileges)
-select 'table ' || t.name, t.grantee, t.privileges
+select 'table ' || t.name, g.grantee, g.privileges
 from (values
-  ('public.widget_plans', 'authenticated', 'select'),
-  ('public.widget_plans', 'service_role', 'select, insert, update, delete'),
-  ('public.widget_customers', 'authenticated', 'select'),
-  ('public.widget_customers', 'service_role', 'select, insert, update, delete'),
-  ('public.widget_billing_periods', 'authenticated', 'select'),
-  ('public.widget_billing_periods', 'service_role', 'select'),
-  ('public.widget_statement_charges', 'authenticated', 'select'),
-  ('public.widget_statement_charges', 'service_role', 'select'),
-  ('public.widget_statement_lines', 'authenticated', 'select'),
-  ('public.widget_statement_lines', 'service_role', 'select'),
-  ('widget_internal.compared_calls', 'authenticated', 'select'),
-  ('widget_internal.compared_calls', 'service_role', 'select')
-) t (name, grantee, privileges);
+  ('public.widget_plans', 'select, insert, update, delete'),
+  ('public.widget_customers', 'select, insert, update, delete'),
+  ('public.widget_billing_periods', 'select'),
+  ('public.widget_statement_charges', 'select'),
+  ('public.widget_statement_lines', 'select'),
+  ('widget_internal.compared_calls', 'select')
+) t (name, of_the_company)
+cross join lateral (values ('authenticated', 'select'), ('service_role', t.of_the_company)) g (grantee, privileges);
 
 insert into widget_internal.rights (object, grantee, privileges)
 select 'function ' || f.name, g.grantee, 'execute'
@@ -30,22 +25,19 @@ from unnest(array[
   'widget_internal.owner_email(uuid)',
   'widget_internal.widget_door(uuid)',
   'widget_internal.to_month(text)',
-  'widget_internal.month_start(date)',
+  'widget_internal.month_start(timestamp without time zone)',
   'widget_internal.month_of(timestamp with time zone)',
-  'widget_internal.billing_months(timestamp with time zone, timestamp with time zone)',
+  'widget_internal.billing_months(timestamp with time zone, timestamp with time zone, boolean)',
   'widget_internal.plans_in(date, jsonb)',
   'widget_internal.currency_decimals(text)',
   'widget_internal.charge(numeric, public.widget_plans)',
-  'widget_internal.correction_note(uuid, text, text, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.priced_calls(date, timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, boolean, timestamp with time zone, jsonb)',
   'widget_internal.closed_months()',
   'widget_internal.billed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
-  'widget_internal.changed_calls(date, timestamp with time zone, timestamp with time zone, uuid)',
-  'widget_internal.late_changes(date, date, uuid)',
-  'widget_internal.late_events(uuid, text, text, timestamp with time zone, timestamp with time zone)',
+  'widget_internal.changed_calls(date, uuid)',
+  'widget_internal.late_changes(date, date, uuid, timestamp with time zone)',
   'widget_internal.statement_lines(date, timestamp with time zone)',
   'widget_internal.statement_charges(date, boolean)',
-  'widget_internal.counted_as_of(timestamp with time zone)',
   'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
@@ -67,9 +59,8 @@ from unnest(array[
   'public.record_widget_call_evidence(uuid, text, text, text, text, timestamp with time zone, timestamp with time zone, text)',
   'public.correct_widget_call(uuid, text, text, numeric, text, text)',
   'widget_internal.refuse_visitors()',
-  'widget_internal.charge_content(public.widget_statement_charges)',
-  'widget_internal.period_content(date, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
-  'widget_internal.content_hash(text)'
+  'widget_internal.charge_hash(public.widget_statement_charges)',
+  'widget_internal.period_hash(public.widget_billing_periods)'
 ]) f (name);
 
 select widget_internal.apply_rights();

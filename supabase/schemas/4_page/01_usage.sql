@@ -74,7 +74,7 @@ begin
     select m.month::date, s.at as period_start, e.at as period_end, least(s.at + v_age, e.at) as to_date_end
     from unnest(array[(v_month - interval '1 month')::date, v_month]) m (month)
     cross join lateral widget_internal.month_start(m.month) s (at)
-    cross join lateral widget_internal.month_start((m.month + interval '1 month')::date) e (at)
+    cross join lateral widget_internal.month_start(m.month + interval '1 month') e (at)
   ) b
   cross join lateral (
     select coalesce(sum(c.calls), 0)::bigint as calls, coalesce(sum(c.seconds), 0) as seconds,

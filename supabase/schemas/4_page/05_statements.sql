@@ -13,7 +13,7 @@ as $$
 declare
   v_month constant date := widget_internal.month_of(now());
   v_start constant timestamptz := widget_internal.month_start(v_month);
-  v_end constant timestamptz := widget_internal.month_start((v_month + interval '1 month')::date);
+  v_end constant timestamptz := widget_internal.month_start(v_month + interval '1 month');
   -- A month's first day says little about the others.
   v_scale constant numeric := case when now() >= v_start + interval '1 day'
     then extract(epoch from v_end - v_start) / extract(epoch from now() - v_start) end;
