@@ -912,21 +912,7 @@ create trigger look_again_on_change after insert or update on public.widget_prov
   for each row execute function widget_internal.look_again();
 
 
--- What of providers' records needs a person, for widget_alarms(), and the job, for job_alarms().
-
-create function widget_internal.provider_jobs()
-returns table (name text, schedule text, command text)
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query values
-    ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
-end
-$$;
-
-comment on function widget_internal.provider_jobs() is 'The job of providers'' records, as cron.schedule() takes it.';
-
+-- What of providers' records needs a person, for widget_alarms(), and the job.
 
 create function widget_internal.provider_alarms()
 returns table (alarm text, widget_id uuid, message text)
@@ -984,9 +970,10 @@ comment on function widget_internal.provider_alarms() is
   'records_unmatched: calls of a provider that ended more than seven days ago and are no call of a widget. '
   'records_contradictory: a provider said different times of one record, and nobody has set the call yet.';
 
-insert into widget_internal.hooks (hook, function) values
-  ('jobs', 'widget_internal.provider_jobs'),
-  ('alarms', 'widget_internal.provider_alarms');
+insert into widget_internal.hooks (hook, function) values ('alarms', 'widget_internal.provider_alarms');
+
+insert into widget_internal.scheduled_jobs (name, schedule, command)
+values ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
 
 
 -- A session that is erased is erased here too: what remains of its records are names, times and costs, which bills rest on.

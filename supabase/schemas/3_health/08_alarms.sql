@@ -7,27 +7,24 @@ comment on column widget_internal.settings.jobs_elsewhere is
   'has none.';
 
 
-create function widget_internal.scheduled_jobs()
-returns table (name text, schedule text, command text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query values
-    ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
-    ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
-    ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
-    ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
-    ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
-  return query
-  select 'widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()'
-  where exists (select from widget_internal.alert_settings);
-  return query
-  select h ->> 'name', h ->> 'schedule', h ->> 'command' from widget_internal.call_hooks('jobs') h;
-end
-$$;
+create table widget_internal.scheduled_jobs (
+  name text primary key,
+  schedule text not null,
+  command text not null
+);
 
-comment on function widget_internal.scheduled_jobs() is 'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them.';
+comment on table widget_internal.scheduled_jobs is
+  'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them; each set of '
+  'the schema adds its own rows.';
+
+alter table widget_internal.scheduled_jobs enable row level security;
+
+insert into widget_internal.scheduled_jobs (name, schedule, command) values
+  ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
+  ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
+  ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
+  ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
+  ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
 
 
 create function widget_internal.job_alarms()
@@ -57,7 +54,7 @@ begin
       j.jobid
     )
   end
-  from widget_internal.scheduled_jobs() w
+  from widget_internal.scheduled_jobs w
   cross join widget_internal.settings s
   left join cron.job j on j.jobname = w.name and j.database = current_database()
   left join lateral (
