@@ -855,36 +855,28 @@ declare
   v_recent constant timestamptz := date_trunc('hour', now(), 'UTC') - interval '1 hour';
 begin
   return query
-  select 'over_quota', r.widget_id, format(
-    'widget %s: about %s events were refused over quota since %s UTC: %s', r.widget_id, sum(r.refusals),
-    to_char(min(r.hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
-    case when bool_or(r.detail = 'widget')
+  with refused as (
+    select r.widget_id, r.reason, r.detail, sum(r.refusals) as refusals, min(r.hour) as first_hour,
+      coalesce(sum(r.refusals) filter (where r.hour >= v_recent), 0) as recent
+    from public.widget_refusals r
+    where r.hour >= refusal_alarms.since
+    group by r.widget_id, r.reason, r.detail
+  )
+  select 'over_quota', f.widget_id, format(
+    'widget %s: about %s events were refused over quota since %s UTC: %s', f.widget_id, sum(f.refusals),
+    to_char(min(f.first_hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+    case when bool_or(f.detail = 'widget')
       then format(
         'allow more with insert into widget_quotas (widget_id, events_per_day) values (%L, …), or find what sends so many',
-        r.widget_id
+        f.widget_id
       )
       else 'one network address sent too many; if that is right, raise events_per_sender_per_minute in widget_internal.settings'
     end
   )
-  from public.widget_refusals r
-  where r.hour >= refusal_alarms.since and r.reason = 'over_quota'
-  group by r.widget_id;
-
-  return query
-  with refused as (
-    select r.widget_id, r.reason, r.detail, sum(r.refusals) as refusals,
-      coalesce(sum(r.refusals) filter (where r.hour >= v_recent), 0) as recent
-    from public.widget_refusals r
-    where r.hour >= refusal_alarms.since and r.reason <> 'over_quota'
-    group by r.widget_id, r.reason, r.detail
-  ),
-  sums as (
-    select f.widget_id, sum(f.refusals) as refusals, sum(f.recent) as recent,
-      (array_agg(f.reason order by f.recent desc, f.refusals desc))[1] as reason,
-      (array_agg(f.detail order by f.recent desc, f.refusals desc))[1] as detail
-    from refused f
-    group by f.widget_id
-  )
+  from refused f
+  where f.reason = 'over_quota'
+  group by f.widget_id
+  union all
   select 'refusals_high', s.widget_id, format(
     '%s: %s events were refused and %s taken since %s UTC, mostly %s: %s',
     coalesce('widget ' || s.widget_id, 'unknown widgets'), s.refusals, t.received,
@@ -896,7 +888,14 @@ begin
       else 'correct this field in what the page sends'
     end
   )
-  from sums s
+  from (
+    select f.widget_id, sum(f.refusals) as refusals, sum(f.recent) as recent,
+      (array_agg(f.reason order by f.recent desc, f.refusals desc))[1] as reason,
+      (array_agg(f.detail order by f.recent desc, f.refusals desc))[1] as detail
+    from refused f
+    where f.reason <> 'over_quota'
+    group by f.widget_id
+  ) s
   cross join lateral (
     select coalesce(sum(h.events_received), 0) as received,
       coalesce(sum(h.events_received) filter (where h.hour >= v_recent), 0) as recent
@@ -1004,22 +1003,19 @@ begin
   end if;
 
   return query
-  with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
-  select 'delivery_low', r.widget_id, format(
-    '%s: %s %% of the events arrived, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
-    round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
+  select v.alarm, r.widget_id, format(
+    '%s: %s %% of the %s, expected at least %s %%', coalesce('widget ' || r.widget_id, 'all widgets'),
+    round(100 * v.rate, 1), v.what, round(100 * v.least, 1)
   )
-  from rates r
-  where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
-  union all
-  select 'completion_low', r.widget_id, format(
-    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%',
-    coalesce('widget ' || r.widget_id, 'all widgets'),
-    round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
-  )
-  from rates r
-  where r.calls_started - r.calls_open >= widget_alarms.min_cases
-    and r.completion_rate < widget_alarms.min_completion_rate
+  from public.widget_rates(now() - widget_alarms.period) r
+  cross join lateral (values
+    ('delivery_low', 'events arrived', r.events_expected, r.delivery_rate, widget_alarms.min_delivery_rate),
+    (
+      'completion_low', 'calls that are over ended as somebody observed', r.calls_started - r.calls_open,
+      r.completion_rate, widget_alarms.min_completion_rate
+    )
+  ) v (alarm, what, cases, rate, least)
+  where v.cases >= widget_alarms.min_cases and v.rate < v.least
   order by 1 desc, 2 nulls first;
 
   return query select a.* from widget_internal.refusal_alarms(widget_alarms.min_cases, now() - widget_alarms.period) a;
