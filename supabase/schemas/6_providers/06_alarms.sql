@@ -7,23 +7,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select 'records_unmatched', a.widget_id, case
-    when a.widget_id is null then format(
-      '%s calls of %s %s, the latest of %s UTC, are no call of a widget: insert into widget_provider_agents (provider, agent, '
-      'widget_id) values (%L, %L, …), with null where they are none of a widget''s', u.calls, u.provider,
-      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), u.provider,
-      coalesce(u.agent, '*')
-    )
-    else format(
-      '%s calls of %s %s, the latest of %s UTC, are not billed: %s', u.calls, u.provider,
-      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
-      case when u.is_whole
-        then 'the widget has other calls of the same minute that may be the same ones; let its page pass the provider''s id to '
-          'callStart()'
-        else 'their start or their end never came; widget-analytics providers pull ' || u.provider || ' asks for both'
-      end
-    )
-  end
+  select 'records_unmatched', a.widget_id, format(
+    '%s calls of %s %s, the latest of %s UTC, are %s', u.calls, u.provider, coalesce('by ' || u.agent, 'by no agent'),
+    to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), case
+      when a.widget_id is null then format(
+        'no call of a widget: insert into widget_provider_agents (provider, agent, widget_id) values (%L, %L, …), with null '
+        'where they are none of a widget''s', u.provider, coalesce(u.agent, '*')
+      )
+      when u.is_whole then 'not billed: the widget has other calls of the same minute that may be the same ones; let its page '
+        'pass the provider''s id to callStart()'
+      else 'not billed: their start or their end never came; widget-analytics providers pull ' || u.provider || ' asks for both'
+    end
+  )
   from (
     select c.provider, c.agent, num_nulls(c.started_at, c.ended_at) = 0 as is_whole, count(*) as calls,
       max(coalesce(c.ended_at, c.started_at)) as latest
