@@ -393,12 +393,11 @@ begin
     -- Only what moves the call: sent again, a record adds nothing.
     return query
     select 'provider', r.event_type, r.at, v_now, r.properties
-    from widget_internal.events_of_record(v_share.start_record, v_share.started_at, null, v_share.outcome) r
-    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > v_start is not false
-    union all
-    select 'provider', r.event_type, r.at, v_now, r.properties
-    from widget_internal.events_of_record(v_share.end_record, null, v_share.ended_at, v_share.outcome) r
-    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > v_end is not false;
+    from (values
+      (v_share.start_record, v_share.started_at, null, v_start), (v_share.end_record, null, v_share.ended_at, v_end)
+    ) k (record, started_at, ended_at, claim)
+    cross join lateral widget_internal.events_of_record(k.record, k.started_at, k.ended_at, v_share.outcome) r
+    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > k.claim is not false;
     if v_share.started_at is not null then
       v_start := greatest(v_start, widget_internal.claim('call_start', 'provider', v_now, v_share.started_at));
     end if;
@@ -517,17 +516,14 @@ begin
   update public.widget_provider_calls c
   set next_look_at = case
     when c.provider || ' ' || c.call_id = any (v_taken) then match_provider_calls.at
-    when k.due_at > match_provider_calls.at then k.due_at
+    when d.due_at > match_provider_calls.at then d.due_at
     -- Another record may still take the call that could have been this one.
-    when k.is_whole and k.due_at > match_provider_calls.at - interval '31 days'
+    when num_nulls(c.started_at, c.ended_at) = 0 and d.due_at > match_provider_calls.at - interval '31 days'
       and (widget_internal.provider_widget(c.provider, c.agent)).widget_id is not null
       then match_provider_calls.at + interval '1 day'
   end
-  from (
-    select u.provider, u.call_id, coalesce(u.ended_at, u.started_at) + interval '7 days' as due_at,
-      num_nulls(u.started_at, u.ended_at) = 0 as is_whole
-    from unnest(v_calls) u
-  ) k
+  from unnest(v_calls) k
+  cross join lateral (select coalesce(k.ended_at, k.started_at) + interval '7 days' as due_at) d
   where c.provider = k.provider and c.call_id = k.call_id and c.widget_id is null;
   return v_matched;
 end
@@ -935,19 +931,15 @@ declare
   v_session_id constant text := session ->> 'session_id';
   v_erased bigint;
 begin
-  with concerned as (
-    select c.provider, c.call_id from public.widget_provider_calls c
-    where c.widget_id = v_widget_id and c.session_id = v_session_id
-    union
-    select c.provider, c.call_id from public.widget_provider_calls c
-    where c.named_widget_id = v_widget_id and c.named_session_id = v_session_id
-  ),
-  calls as (
+  with calls as (
     update public.widget_provider_calls c
     set agent = null, named_widget_id = null, named_session_id = null, named_call_id = null, erased_at = clock_timestamp()
-    from concerned e
-    -- One that waits for its call is named by nothing else.
-    where c.provider = e.provider and c.call_id = e.call_id and c.widget_id is not null and c.erased_at is null
+    where (
+        c.widget_id = v_widget_id and c.session_id = v_session_id
+        or c.named_widget_id = v_widget_id and c.named_session_id = v_session_id
+      )
+      -- One that waits for its call is named by nothing else.
+      and c.widget_id is not null and c.erased_at is null
     returning c.provider, c.call_id
   )
   update public.widget_provider_records r
