@@ -29,7 +29,7 @@ insert into widget_internal.scheduled_jobs (name, schedule, command) values
 
 create function widget_internal.job_alarms()
 returns table (message text)
-language plpgsql volatile
+language plpgsql stable
 -- definer because pg_cron shows its jobs to the role alone that scheduled them
 security definer
 set search_path = pg_catalog, pg_temp
