@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush=True,
         )
 
+        # They were received before now, and are all still to count.
+        db.execute("update widget_internal.health_state set counted_to = default, counted_to_id = default")
         took, calls = first_count(db)
         print(f"first count of them all, 8 s a call: {calls} calls  {took:10.1f} s", flush=True)
         db.execute("vacuum analyze")

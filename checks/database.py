@@ -22,7 +22,7 @@ HARMLESS = [
 ]
 
 # What these execute is made of names in the catalog or in our own list, quoted by format().
-DYNAMIC = ("apply_rights", "call_hooks", "track_call_times")
+DYNAMIC = ("apply_rights", "call_hooks")
 
 # Supabase's advisors 0028 and 0029 see the exposed schemas alone. These run as their owner in all of ours, and visitors
 # or signed-in users may execute them:

@@ -20,7 +20,7 @@ Connection = psycopg.Connection[DictRow]
 
 # Nothing runs in the midst of these tests, and none of it is missed.
 JOBS_ELSEWHERE = (
-    "update widget_internal.settings set jobs_elsewhere = array(select j.name from widget_internal.scheduled_jobs() j)"
+    "update widget_internal.settings set jobs_elsewhere = array(select j.name from widget_internal.scheduled_jobs j)"
 )
 
 

@@ -63,7 +63,14 @@ def source(widget_id: UUID) -> Iterator[Stack]:
             " (url, min_delivery_rate, min_completion_rate, min_cases, repeat_after)"
             " values ('https://hooks.example/', 0.9, 0.8, 20, '1 day')"
         )
-        db.execute("select cron.schedule('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()')")
+        db.execute(
+            "insert into widget_internal.scheduled_jobs"
+            " values ('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()')"
+        )
+        db.execute(
+            "select cron.schedule(name, schedule, command) from widget_internal.scheduled_jobs"
+            " where name = 'widget_send_alerts'"
+        )
         for days, call in ((62, "past"), (61, None), (0.01, "recent"), (0.001, "open")):
             at = now - timedelta(days=days)
             record(db, widget_id, f"session {call}", "call_start", at, call_id=call)

@@ -105,7 +105,7 @@ def test_old_notes_of_our_jobs_go_and_other_jobs_keep_theirs(db: Connection) -> 
 def test_every_job_that_a_migration_schedules_is_known(db: Connection) -> None:
     """As it is scheduled: widget_alarms() names the statement that brings a missing one back."""
     scheduled = "select jobname, schedule, command from cron.job where jobname like 'widget\\_%' order by 1"
-    known = "select name as jobname, schedule, command from widget_internal.scheduled_jobs() order by 1"
+    known = "select name as jobname, schedule, command from widget_internal.scheduled_jobs order by 1"
 
     assert db.execute(known.encode()).fetchall() == db.execute(scheduled.encode()).fetchall()
 

@@ -60,6 +60,7 @@ create table widget_internal.health_sessions (
   widget_id uuid not null,
   session_id text collate "C" not null,
   first_at timestamptz not null,
+  first_received_at timestamptz not null,
   last_received_at timestamptz not null,
   seqs int4multirange not null,
   page_at timestamptz,
@@ -131,122 +132,157 @@ create policy "owners see their widgets' response times" on widget_internal.heal
 -- Events are counted in the order of their receipt, in parts: each event once, and each session by the difference between
 -- what it was before and what it is now. A call counts as many parts as its time allows; the next call resumes there.
 
-create function widget_internal.response_bucket(source text, properties jsonb)
-returns smallint
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_milliseconds numeric;
-begin
-  if response_bucket.source <> 'browser' or jsonb_typeof(response_bucket.properties -> 'rtt_ms') is distinct from 'number' then
-    return null;
-  end if;
-  v_milliseconds := (response_bucket.properties ->> 'rtt_ms')::numeric;
-  -- Ten minutes: no sender waits longer; a larger value is invented.
-  if v_milliseconds between 0 and 600000 then
-    return ceil(ln(greatest(v_milliseconds, 1)::float8) / ln(1.1::float8));
-  end if;
-  return null;
-end
-$$;
-
-comment on function widget_internal.response_bucket(text, jsonb) is
-  'The bucket of health_response_times in which an event counts; null where its sender names no response time.';
-
-
-create function widget_internal.health_part(
-  from_at timestamptz, from_id uuid, cut_off timestamptz, out to_at timestamptz, out to_id uuid
-)
+create function widget_internal.counted_hours(since widget_internal.health_state, until widget_internal.health_state)
+returns table (widget_id uuid, hour timestamptz, bucket smallint, events bigint, loads bigint, opens bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
-declare
-  v_most constant integer := 10000;
-  v_first_at timestamptz;
 begin
-  select min(e.received_at) into v_first_at
+  return query
+  select
+    e.widget_id, date_trunc('hour', e."timestamp", 'UTC'),
+    -- Ten minutes: no sender waits longer; a larger value is invented.
+    case when r.milliseconds between 0 and 600000
+      then ceil(ln(greatest(r.milliseconds, 1)::float8) / ln(1.1::float8))::smallint
+    end,
+    count(*), count(*) filter (where e.event_type = 'widget_load'), count(*) filter (where e.event_type = 'widget_open')
   from public.widget_analytics e
-  where e.received_at between health_part.from_at and health_part.cut_off
-    and (e.received_at, e.id) > (health_part.from_at, health_part.from_id);
-  select e.received_at, e.id into to_at, to_id
-  from public.widget_analytics e
-  where e.received_at between v_first_at and health_part.cut_off
-    and (e.received_at, e.id) > (health_part.from_at, health_part.from_id)
-  order by e.received_at, e.id
-  offset v_most - 1 limit 1;
-  -- Within seven days no session is silent for longer than that: so each part adds to one row a session.
-  if to_at is null or to_at > v_first_at + interval '7 days' then
-    to_at := least(health_part.cut_off, v_first_at + interval '7 days');
-    to_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
-  end if;
+  cross join lateral (
+    select case when e.source = 'browser' and jsonb_typeof(e.properties -> 'rtt_ms') = 'number'
+      then (e.properties ->> 'rtt_ms')::numeric end as milliseconds
+  ) r
+  where e.received_at between since.counted_to and until.counted_to
+    and (e.received_at, e.id) > (since.counted_to, since.counted_to_id)
+    and (e.received_at, e.id) <= (until.counted_to, until.counted_to_id)
+  group by 1, 2, 3;
 end
 $$;
 
-comment on function widget_internal.health_part(timestamptz, uuid, timestamptz) is
-  'The end of the next part to count: its 10,000th event; or the cut-off, or seven days after its first, if sooner.';
+comment on function widget_internal.counted_hours(widget_internal.health_state, widget_internal.health_state) is
+  'The events that are counted in one state and not yet in the other, by the hour in which they happened and the bucket of '
+  'health_response_times; null where their sender names no response time.';
 
 
-create function widget_internal.count_health_part(from_at timestamptz, from_id uuid, to_at timestamptz, to_id uuid)
+create function widget_internal.counted_sessions(
+  since widget_internal.health_state, until widget_internal.health_state, with_kept boolean default false,
+  only_widget_id uuid default null, only_session_ids text[] default null
+)
+returns setof widget_internal.health_sessions
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+begin
+  return query
+  with events as materialized (
+    -- Each as the session that it would be alone.
+    select
+      e.widget_id, e.session_id::text collate "C" as session_id, e."timestamp"::timestamptz as first_at,
+      e.received_at as first_received_at, e.received_at as last_received_at,
+      -- Above ten thousand a number is a fault or a forgery, and would drown the rate of its hour.
+      case when e.seq <= 10000 then int4multirange(int4range(e.seq, e.seq, '[]')) end as seqs,
+      case when e.page_url <> '' then e."timestamp"::timestamptz end as page_at,
+      left(e.page_url, 512) collate "C" as page_url, (e.event_type = 'widget_load')::integer::bigint as loads,
+      (e.event_type = 'widget_open')::integer::bigint as opens, (e.event_type = 'call_start')::integer::bigint as calls
+    from public.widget_analytics e
+    where e.source = 'browser' and e.received_at between since.counted_to and until.counted_to
+      and (e.received_at, e.id) > (since.counted_to, since.counted_to_id)
+      and (e.received_at, e.id) <= (until.counted_to, until.counted_to_id)
+      and (counted_sessions.only_widget_id is null or e.widget_id = counted_sessions.only_widget_id)
+      and (counted_sessions.only_session_ids is null or e.session_id = any (counted_sessions.only_session_ids))
+  ),
+  parts as (
+    select e.* from events e
+    union all
+    select s.*
+    from (select e.widget_id, e.session_id, min(e.first_received_at) as at from events e group by 1, 2) f
+    join widget_internal.health_sessions s on s.widget_id = f.widget_id and s.session_id = f.session_id
+      and s.last_received_at >= f.at - interval '7 days'
+    where counted_sessions.with_kept
+  ),
+  visits as (
+    select m.*, count(*) filter (where m.is_new) over (
+      partition by m.widget_id, m.session_id order by m.last_received_at
+    ) as visit
+    from (
+      select p.*, p.first_received_at > interval '7 days' + lag(p.last_received_at) over (
+        partition by p.widget_id, p.session_id order by p.last_received_at
+      ) as is_new
+      from parts p
+    ) m
+  )
+  select
+    v.widget_id, v.session_id, min(v.first_at), min(v.first_received_at), max(v.last_received_at),
+    coalesce(range_agg(v.seqs), '{}'), min(v.page_at),
+    coalesce((array_agg(v.page_url order by v.page_at, v.page_url) filter (where v.page_at is not null))[1], ''),
+    sum(v.loads)::bigint, sum(v.opens)::bigint, sum(v.calls)::bigint
+  from visits v
+  group by v.widget_id, v.session_id, v.visit;
+end
+$$;
+
+comment on function widget_internal.counted_sessions(
+  widget_internal.health_state, widget_internal.health_state, boolean, uuid, text[]
+) is
+  'The sessions of browsers in the events that are counted in one state and not yet in the other: of a widget, or of all. '
+  'One that was silent for over seven days is two. with_kept: together with what health_sessions holds of them.';
+
+
+create function widget_internal.count_health_part(cut_off timestamptz)
 returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
 declare
+  v_most constant integer := 10000;
+  v_since widget_internal.health_state;
+  v_until widget_internal.health_state;
+  v_first_at timestamptz;
   v_events bigint;
 begin
-  with new as materialized (
-    select e.widget_id, e.session_id::text as session_id, e.event_type, e.source, e."timestamp"::timestamptz as at,
-      e.received_at, e.seq::integer as seq, nullif(left(e.page_url, 512), '') collate "C" as page_url, e.properties
+  select s.* into v_since from widget_internal.health_state s;
+  v_until := v_since;
+  select min(p.received_at), max(p.received_at), (array_agg(p.id order by p.received_at desc, p.id desc))[1], count(*)
+  into v_first_at, v_until.counted_to, v_until.counted_to_id, v_events
+  from (
+    select e.received_at, e.id
     from public.widget_analytics e
-    where e.received_at between count_health_part.from_at and count_health_part.to_at
-      and (e.received_at, e.id) > (count_health_part.from_at, count_health_part.from_id)
-      and (e.received_at, e.id) <= (count_health_part.to_at, count_health_part.to_id)
-  ),
-  added as materialized (
-    select
-      n.widget_id, n.session_id, min(n.at) as first_at, min(n.received_at) as first_received_at,
-      max(n.received_at) as last_received_at,
-      -- Above ten thousand a number is a fault or a forgery, and would drown the rate of its hour.
-      coalesce(range_agg(int4range(n.seq, n.seq, '[]')) filter (where n.seq <= 10000), '{}') as seqs,
-      (array_agg(n.at order by n.at, n.page_url) filter (where n.page_url is not null))[1] as page_at,
-      (array_agg(n.page_url order by n.at, n.page_url) filter (where n.page_url is not null))[1] as page_url,
-      count(*) filter (where n.event_type = 'widget_load') as loads,
-      count(*) filter (where n.event_type = 'widget_open') as opens,
-      count(*) filter (where n.event_type = 'call_start') as calls
-    from new n
-    where n.source = 'browser'
-    group by n.widget_id, n.session_id
-  ),
-  before as materialized (
-    select s.*
-    from added a
-    join widget_internal.health_sessions s on s.widget_id = a.widget_id and s.session_id = a.session_id
-      and s.last_received_at >= a.first_received_at - interval '7 days'
+    where e.received_at between v_since.counted_to and count_health_part.cut_off
+      and (e.received_at, e.id) > (v_since.counted_to, v_since.counted_to_id)
+    order by e.received_at, e.id
+    limit v_most
+  ) p;
+  -- Within seven days no session is silent for longer than that: so each part adds to one row a session.
+  if v_events < v_most or v_until.counted_to > v_first_at + interval '7 days' then
+    v_until.counted_to := least(count_health_part.cut_off, v_first_at + interval '7 days');
+    v_until.counted_to_id := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  end if;
+
+  with new as materialized (
+    select h.* from widget_internal.counted_hours(v_since, v_until) h
   ),
   after as materialized (
-    select
-      a.widget_id, a.session_id, least(a.first_at, b.first_at) as first_at, a.last_received_at,
-      a.seqs + coalesce(b.seqs, '{}') as seqs,
-      case when p.is_earlier then a.page_at else b.page_at end as page_at,
-      coalesce(case when p.is_earlier then a.page_url else b.page_url end, '') as page_url,
-      a.loads + coalesce(b.loads, 0) as loads, a.opens + coalesce(b.opens, 0) as opens, a.calls + coalesce(b.calls, 0) as calls
-    from added a
-    left join before b on b.widget_id = a.widget_id and b.session_id = a.session_id
-    cross join lateral (
-      select b.page_at is null or (a.page_at, a.page_url) < (b.page_at, b.page_url) as is_earlier
-    ) p
+    select s.* from widget_internal.counted_sessions(v_since, v_until, true) s
+  ),
+  changes as materialized (
+    select 1 as sign, a.* from after a
+    union all
+    select -1, s.*
+    from after a
+    join widget_internal.health_sessions s on s.widget_id = a.widget_id and s.session_id = a.session_id
+      -- Else it was silent for over seven days, and is replaced.
+      and s.last_received_at >= a.first_received_at
   ),
   kept as (
     insert into widget_internal.health_sessions as s select a.* from after a
     on conflict (widget_id, session_id) do update set
-      first_at = excluded.first_at, last_received_at = excluded.last_received_at, seqs = excluded.seqs,
+      first_at = excluded.first_at, first_received_at = excluded.first_received_at,
+      last_received_at = excluded.last_received_at, seqs = excluded.seqs,
       page_at = excluded.page_at, page_url = excluded.page_url,
       loads = excluded.loads, opens = excluded.opens, calls = excluded.calls
   ),
-  changes as materialized (select 1 as sign, a.* from after a union all select -1, b.* from before b),
   pages as (
     insert into widget_internal.health_pages as p (widget_id, day, page_url, host, sessions, loads, opens, calls)
     select
@@ -260,11 +296,7 @@ begin
   ),
   response_times as (
     insert into widget_internal.health_response_times as r (widget_id, hour, bucket, answers)
-    select n.widget_id, date_trunc('hour', n.at, 'UTC'), b.bucket, count(*)
-    from new n
-    cross join lateral widget_internal.response_bucket(n.source, n.properties) b (bucket)
-    where b.bucket is not null
-    group by 1, 2, 3
+    select n.widget_id, n.hour, n.bucket, n.events from new n where n.bucket is not null
     on conflict (widget_id, hour, bucket) do update set answers = r.answers + excluded.answers
   ),
   hours as (
@@ -273,10 +305,7 @@ begin
     )
     select u.widget_id, u.hour, sum(u.events), sum(u.loads), sum(u.opens), sum(u.sessions), sum(u.numbered), sum(u.expected)
     from (
-      select
-        n.widget_id, date_trunc('hour', n.at, 'UTC') as hour, 1 as events, (n.event_type = 'widget_load')::integer as loads,
-        (n.event_type = 'widget_open')::integer as opens, 0 as sessions, 0 as numbered, 0 as expected
-      from new n
+      select n.widget_id, n.hour, n.events, n.loads, n.opens, 0 as sessions, 0 as numbered, 0 as expected from new n
       union all
       select
         c.widget_id, date_trunc('hour', c.first_at, 'UTC'), 0, 0, 0, c.sign,
@@ -290,13 +319,16 @@ begin
       events_numbered = h.events_numbered + excluded.events_numbered,
       events_expected = h.events_expected + excluded.events_expected
   )
-  select count(*) into v_events from new;
+  update widget_internal.health_state s
+  set counted_to = v_until.counted_to, counted_to_id = v_until.counted_to_id
+  returning (select coalesce(sum(n.events), 0) from new n) into v_events;
   return v_events;
 end
 $$;
 
-comment on function widget_internal.count_health_part(timestamptz, uuid, timestamptz, uuid) is
-  'Counts the events received after one moment and up to another (at equal moments: by id), and says how many these were.';
+comment on function widget_internal.count_health_part(timestamptz) is
+  'Counts the next 10,000 events; or those up to the cut-off, or within seven days of the first, if these are fewer. Says '
+  'how many these were.';
 
 
 -- Refreshing the counts of health, and rebuilding them.
@@ -318,10 +350,8 @@ declare
   v_until constant timestamptz := clock_timestamp()
     + least(coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '2 minutes'), '2 minutes') / 2;
   v_from widget_internal.health_state;
-  v_at timestamptz;
-  v_id uuid;
+  v_to widget_internal.health_state;
   v_cut_off timestamptz;
-  v_part record;
 begin
   perform widget_internal.refuse_visitors();
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
@@ -331,27 +361,23 @@ begin
 
   -- One refresh at a time: the next one resumes where this one ends.
   select s.* into v_from from widget_internal.health_state s for update;
-  v_at := v_from.counted_to;
-  v_id := v_from.counted_to_id;
+  v_to := v_from;
   v_cut_off := widget_internal.cut_off();
   events_counted := 0;
-  while v_at < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
-    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off) p;
-    events_counted := events_counted + widget_internal.count_health_part(v_at, v_id, v_part.to_at, v_part.to_id);
-    v_at := v_part.to_at;
-    v_id := v_part.to_id;
+  while v_to.counted_to < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
+    events_counted := events_counted + widget_internal.count_health_part(v_cut_off);
+    select s.* into v_to from widget_internal.health_state s;
   end loop;
 
-  if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
-    delete from widget_internal.health_sessions s where s.last_received_at < v_at - interval '7 days';
+  if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_to.counted_to, 'UTC') then
+    delete from widget_internal.health_sessions s where s.last_received_at < v_to.counted_to - interval '7 days';
   end if;
-  update widget_internal.health_state s set counted_to = v_at, counted_to_id = v_id;
-
-  refresh_widget_health.counted_to := v_at;
+  refresh_widget_health.counted_to := v_to.counted_to;
   select count(*) into events_left
   from (
     select from public.widget_analytics e
-    where e.received_at between v_at and v_cut_off and (e.received_at, e.id) > (v_at, v_id)
+    where e.received_at between v_to.counted_to and v_cut_off
+      and (e.received_at, e.id) > (v_to.counted_to, v_to.counted_to_id)
     limit 10000
   ) l;
 end
@@ -391,84 +417,7 @@ comment on function widget_internal.rebuild_health() is
   'own that lies in the past: those the refresh cannot notice.';
 
 
--- The counts by their definition, computed from the ledger: to check what is kept, and to follow an erasure.
-
-create function widget_internal.computed_sessions(only_widget_id uuid default null, only_session_ids text[] default null)
-returns table (
-  widget_id uuid, session_id text, first_at timestamptz, first_received_at timestamptz, last_received_at timestamptz,
-  numbered bigint, expected bigint, page_url text, loads bigint, opens bigint, calls bigint
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
-as $$
-begin
-  return query
-  select
-    e.widget_id, e.session_id, min(e.at), min(e.received_at), max(e.received_at),
-    count(distinct e.seq) filter (where e.seq <= 10000), coalesce(max(e.seq) filter (where e.seq <= 10000), 0)::bigint,
-    coalesce((array_agg(e.page_url order by e.at, e.page_url) filter (where e.page_url is not null))[1], ''),
-    count(*) filter (where e.event_type = 'widget_load'), count(*) filter (where e.event_type = 'widget_open'),
-    count(*) filter (where e.event_type = 'call_start')
-  from (
-    select b.*, count(*) filter (where b.is_new) over (
-      partition by b.widget_id, b.session_id order by b.received_at, b.id
-    ) as visit
-    from (
-      select
-        a.widget_id, a.session_id::text as session_id, a.id, a.event_type, a.seq::integer as seq, a.received_at,
-        a."timestamp"::timestamptz as at, nullif(left(a.page_url, 512), '') collate "C" as page_url,
-        a.received_at > interval '7 days' + lag(a.received_at) over (
-          partition by a.widget_id, a.session_id order by a.received_at, a.id
-        ) as is_new
-      from public.widget_analytics a
-      cross join widget_internal.health_state s
-      where a.source = 'browser' and (a.received_at, a.id) <= (s.counted_to, s.counted_to_id)
-        and (computed_sessions.only_widget_id is null or a.widget_id = computed_sessions.only_widget_id)
-        and (computed_sessions.only_session_ids is null or a.session_id = any (computed_sessions.only_session_ids))
-    ) b
-  ) e
-  group by e.widget_id, e.session_id, e.visit;
-end
-$$;
-
-comment on function widget_internal.computed_sessions(uuid, text[]) is
-  'The sessions that are counted, as the ledger has them: of a widget, or of all. One that was silent for over seven days '
-  'is two.';
-
-
-create function widget_internal.computed_health()
-returns table (counted text, widget_id uuid, at text, numbers bigint[])
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  with sessions as materialized (select * from widget_internal.computed_sessions())
-  select 'events', e.widget_id, date_trunc('hour', e."timestamp", 'UTC')::text, array[
-    count(*), count(*) filter (where e.event_type = 'widget_load'), count(*) filter (where e.event_type = 'widget_open'),
-    count(widget_internal.response_bucket(e.source, e.properties))
-  ]
-  from public.widget_analytics e
-  cross join widget_internal.health_state s
-  where (e.received_at, e.id) <= (s.counted_to, s.counted_to_id)
-  group by 2, 3
-  union all
-  select 'sessions', s.widget_id, date_trunc('hour', s.first_at, 'UTC')::text,
-    array[count(*), sum(s.numbered), sum(s.expected)]::bigint[]
-  from sessions s
-  group by 2, 3
-  union all
-  select 'pages', s.widget_id, (s.first_at at time zone 'UTC')::date || ' ' || s.page_url,
-    array[count(*), sum(s.loads), sum(s.opens), sum(s.calls)]::bigint[]
-  from sessions s
-  group by 2, 3;
-end
-$$;
-
-comment on function widget_internal.computed_health() is
-  'The counts that health_hours, health_response_times and health_pages should hold. Reads the whole ledger.';
-
+-- What is kept against the counts by their definition, computed from the whole ledger.
 
 create function widget_internal.health_differences()
 returns table (counted text, widget_id uuid, at text, kept bigint[], computed bigint[])
@@ -483,28 +432,50 @@ declare
     select coalesce(date_trunc('month', max(c.started_at)) + interval '1 month 1 day', '-infinity')
     from widget_internal.call_states c where c.archived_at is not null
   );
+  v_none constant widget_internal.health_state := (true, now(), '-infinity', null);
+  v_state constant widget_internal.health_state := (select s from widget_internal.health_state s);
 begin
   return query
-  with kept as (
-    select 'events' as counted, h.widget_id, h.hour::text as at, array[
+  with sessions as materialized (select s.* from widget_internal.counted_sessions(v_none, v_state) s),
+  counts as (
+    select 'events' as counted, h.widget_id, h.hour::text as at, true as is_kept, array[
       h.events_received, h.loads, h.opens, coalesce((
         select sum(r.answers) from widget_internal.health_response_times r where r.widget_id = h.widget_id and r.hour = h.hour
       ), 0)::bigint
     ] as numbers
     from widget_internal.health_hours h
     union all
-    select 'sessions', h.widget_id, h.hour::text, array[h.sessions, h.events_numbered, h.events_expected]
+    select 'events', e.widget_id, e.hour::text, false,
+      array[sum(e.events), sum(e.loads), sum(e.opens), coalesce(sum(e.events) filter (where e.bucket is not null), 0)]::bigint[]
+    from widget_internal.counted_hours(v_none, v_state) e
+    group by e.widget_id, e.hour
+    union all
+    select 'sessions', h.widget_id, h.hour::text, true, array[h.sessions, h.events_numbered, h.events_expected]
     from widget_internal.health_hours h
     union all
-    select 'pages', p.widget_id, p.day || ' ' || p.page_url, array[p.sessions, p.loads, p.opens, p.calls]
+    select 'sessions', s.widget_id, date_trunc('hour', s.first_at, 'UTC')::text, false, array[
+      count(*), sum((select coalesce(sum(upper(r) - lower(r)), 0) from unnest(s.seqs) r)), sum(coalesce(upper(s.seqs) - 1, 0))
+    ]::bigint[]
+    from sessions s
+    group by 2, 3
+    union all
+    select 'pages', p.widget_id, p.day || ' ' || p.page_url, true, array[p.sessions, p.loads, p.opens, p.calls]
     from widget_internal.health_pages p
+    union all
+    select 'pages', s.widget_id, (s.first_at at time zone 'UTC')::date || ' ' || s.page_url, false,
+      array[count(*), sum(s.loads), sum(s.opens), sum(s.calls)]::bigint[]
+    from sessions s
+    group by 2, 3
   )
-  select coalesce(k.counted, c.counted), coalesce(k.widget_id, c.widget_id), coalesce(k.at, c.at), k.numbers, c.numbers
-  -- Counts that fell to zero stay as such.
-  from (select * from kept where 0 < any (kept.numbers)) k
-  full join widget_internal.computed_health() c on c.counted = k.counted and c.widget_id = k.widget_id and c.at = k.at
-  where k.numbers is distinct from c.numbers
-    and left(coalesce(k.at, c.at), 10)::date >= v_since;
+  select k.* from (
+    select n.counted, n.widget_id, n.at, max(n.numbers) filter (where n.is_kept) as kept,
+      max(n.numbers) filter (where not n.is_kept) as computed
+    from counts n
+    -- Counts that fell to zero stay as such.
+    where 0 < any (n.numbers) and left(n.at, 10)::date >= v_since
+    group by n.counted, n.widget_id, n.at
+  ) k
+  where k.kept is distinct from k.computed;
 end
 $$;
 
@@ -537,15 +508,15 @@ begin
     where o.page_url <> '' and n.page_url is null and o.source = 'browser'
   ),
   sessions as materialized (
-    select s.*, (
-      select e.page_url from erased e
-      where e.widget_id = s.widget_id and e.session_id = s.session_id
-        and e.received_at between s.first_received_at and s.last_received_at
-      order by e.at, e.page_url
-      limit 1
-    ) as old_page_url
+    select distinct on (s.widget_id, s.session_id, s.first_received_at) s.*, e.page_url as old_page_url
     from (select e.widget_id, array_agg(distinct e.session_id) as session_ids from erased e group by e.widget_id) w
-    cross join lateral widget_internal.computed_sessions(w.widget_id, w.session_ids) s
+    cross join widget_internal.health_state h
+    cross join lateral widget_internal.counted_sessions(
+      (true, now(), '-infinity', null), h, false, w.widget_id, w.session_ids
+    ) s
+    join erased e on e.widget_id = s.widget_id and e.session_id = s.session_id
+      and e.received_at between s.first_received_at and s.last_received_at
+    order by s.widget_id, s.session_id, s.first_received_at, e.at, e.page_url
   ),
   in_flight as (
     update widget_internal.health_sessions h set page_at = null, page_url = ''
@@ -558,7 +529,6 @@ begin
     sum(m.sign), sum(m.sign * s.loads), sum(m.sign * s.opens), sum(m.sign * s.calls)
   from sessions s
   cross join lateral (values (1, ''), (-1, s.old_page_url)) m (sign, page_url)
-  where s.old_page_url is not null
   group by 1, 2, 3
   on conflict (widget_id, day, page_url) do update set
     sessions = p.sessions + excluded.sessions, loads = p.loads + excluded.loads,
@@ -799,48 +769,6 @@ comment on function public.widget_rates(timestamptz) is
   'browser, server, provider or operator reported. Good: delivery_rate above 0.99, completion_rate above 0.95.';
 
 
-create function widget_internal.track_call_times()
-returns table (
-  called text, calls bigint, mean_ms numeric, stddev_ms numeric, slowest_ms numeric, wal_bytes_per_call numeric
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_schema name := (
-    select n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements'
-  );
-begin
-  if v_schema is null then
-    return;
-  end if;
-  for called, calls, mean_ms, stddev_ms, slowest_ms, wal_bytes_per_call in execute format(
-    $sql$
-      select
-        t.called, sum(s.calls)::bigint, round((sum(s.total_exec_time) / sum(s.calls))::numeric, 3),
-        round(max(s.stddev_exec_time)::numeric, 3), round(max(s.max_exec_time)::numeric, 3),
-        round(sum(s.wal_bytes) / sum(s.calls))
-      from %I.pg_stat_statements s
-      cross join lateral (select substring(s.query from '\mtrack_events?\M') as called) t
-      where s.dbid = (select d.oid from pg_database d where d.datname = current_database())
-        and t.called is not null and s.query !~* '^\s*(create|comment|grant|revoke|alter|drop)\M' and s.toplevel
-      group by t.called
-      order by t.called
-    $sql$,
-    v_schema
-  ) loop
-    return next;
-  end loop;
-exception when object_not_in_prerequisite_state then
-  raise warning 'pg_stat_statements is not among shared_preload_libraries: the database keeps no times of statements';
-end
-$$;
-
-comment on function widget_internal.track_call_times() is
-  'What the statements that call track_event() or track_events() took in the database, since its statistics were last '
-  'reset (pg_stat_statements). Good: a mean below 5 ms. No rows: nobody called, or the extension is not there.';
-
-
 -- One definition of "something is wrong" for the terminal, monitors and alerts alike; each message says what to do.
 
 alter table widget_internal.settings add column jobs_elsewhere text[] not null default '{}';
@@ -850,32 +778,29 @@ comment on column widget_internal.settings.jobs_elsewhere is
   'has none.';
 
 
-create function widget_internal.scheduled_jobs()
-returns table (name text, schedule text, command text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query values
-    ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
-    ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
-    ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
-    ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
-    ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
-  return query
-  select 'widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()'
-  where exists (select from widget_internal.alert_settings);
-  return query
-  select h ->> 'name', h ->> 'schedule', h ->> 'command' from widget_internal.call_hooks('jobs') h;
-end
-$$;
+create table widget_internal.scheduled_jobs (
+  name text primary key,
+  schedule text not null,
+  command text not null
+);
 
-comment on function widget_internal.scheduled_jobs() is 'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them.';
+comment on table widget_internal.scheduled_jobs is
+  'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them; each set of '
+  'the schema adds its own rows.';
+
+alter table widget_internal.scheduled_jobs enable row level security;
+
+insert into widget_internal.scheduled_jobs (name, schedule, command) values
+  ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
+  ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
+  ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
+  ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
+  ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
 
 
 create function widget_internal.job_alarms()
 returns table (message text)
-language plpgsql volatile
+language plpgsql stable
 -- definer because pg_cron shows its jobs to the role alone that scheduled them
 security definer
 set search_path = pg_catalog, pg_temp
@@ -900,7 +825,7 @@ begin
       j.jobid
     )
   end
-  from widget_internal.scheduled_jobs() w
+  from widget_internal.scheduled_jobs w
   cross join widget_internal.settings s
   left join cron.job j on j.jobname = w.name and j.database = current_database()
   left join lateral (
@@ -957,36 +882,28 @@ declare
   v_recent constant timestamptz := date_trunc('hour', now(), 'UTC') - interval '1 hour';
 begin
   return query
-  select 'over_quota', r.widget_id, format(
-    'widget %s: about %s events were refused over quota since %s UTC: %s', r.widget_id, sum(r.refusals),
-    to_char(min(r.hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
-    case when bool_or(r.detail = 'widget')
+  with refused as (
+    select r.widget_id, r.reason, r.detail, sum(r.refusals) as refusals, min(r.hour) as first_hour,
+      coalesce(sum(r.refusals) filter (where r.hour >= v_recent), 0) as recent
+    from public.widget_refusals r
+    where r.hour >= refusal_alarms.since
+    group by r.widget_id, r.reason, r.detail
+  )
+  select 'over_quota', f.widget_id, format(
+    'widget %s: about %s events were refused over quota since %s UTC: %s', f.widget_id, sum(f.refusals),
+    to_char(min(f.first_hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+    case when bool_or(f.detail = 'widget')
       then format(
         'allow more with insert into widget_quotas (widget_id, events_per_day) values (%L, …), or find what sends so many',
-        r.widget_id
+        f.widget_id
       )
       else 'one network address sent too many; if that is right, raise events_per_sender_per_minute in widget_internal.settings'
     end
   )
-  from public.widget_refusals r
-  where r.hour >= refusal_alarms.since and r.reason = 'over_quota'
-  group by r.widget_id;
-
-  return query
-  with refused as (
-    select r.widget_id, r.reason, r.detail, sum(r.refusals) as refusals,
-      coalesce(sum(r.refusals) filter (where r.hour >= v_recent), 0) as recent
-    from public.widget_refusals r
-    where r.hour >= refusal_alarms.since and r.reason <> 'over_quota'
-    group by r.widget_id, r.reason, r.detail
-  ),
-  sums as (
-    select f.widget_id, sum(f.refusals) as refusals, sum(f.recent) as recent,
-      (array_agg(f.reason order by f.recent desc, f.refusals desc))[1] as reason,
-      (array_agg(f.detail order by f.recent desc, f.refusals desc))[1] as detail
-    from refused f
-    group by f.widget_id
-  )
+  from refused f
+  where f.reason = 'over_quota'
+  group by f.widget_id
+  union all
   select 'refusals_high', s.widget_id, format(
     '%s: %s events were refused and %s taken since %s UTC, mostly %s: %s',
     coalesce('widget ' || s.widget_id, 'unknown widgets'), s.refusals, t.received,
@@ -1003,7 +920,14 @@ begin
       else 'correct this field in what the page sends'
     end
   )
-  from sums s
+  from (
+    select f.widget_id, sum(f.refusals) as refusals, sum(f.recent) as recent,
+      (array_agg(f.reason order by f.recent desc, f.refusals desc))[1] as reason,
+      (array_agg(f.detail order by f.recent desc, f.refusals desc))[1] as detail
+    from refused f
+    where f.reason <> 'over_quota'
+    group by f.widget_id
+  ) s
   cross join lateral (
     select coalesce(sum(h.events_received), 0) as received,
       coalesce(sum(h.events_received) filter (where h.hour >= v_recent), 0) as recent
@@ -1114,23 +1038,22 @@ begin
   end if;
 
   return query
-  with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
-  select 'delivery_low', r.widget_id, format(
-    '%s: %s %% of the events arrived, expected at least %s %%: look at widget_delivery_rate.sql', coalesce('widget ' || r.widget_id, 'all widgets'),
-    round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
+  select v.alarm, r.widget_id, format(
+    '%s: %s %% of the %s, expected at least %s %%: look at %s.sql', coalesce('widget ' || r.widget_id, 'all widgets'),
+    round(100 * v.rate, 1), v.what, round(100 * v.least, 1), v.snippet
   )
-  from rates r
-  where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
-  union all
-  select 'completion_low', r.widget_id, format(
-    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%: look at '
-    'widget_completion_rate.sql',
-    coalesce('widget ' || r.widget_id, 'all widgets'),
-    round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
-  )
-  from rates r
-  where r.calls_started - r.calls_open >= widget_alarms.min_cases
-    and r.completion_rate < widget_alarms.min_completion_rate
+  from public.widget_rates(now() - widget_alarms.period) r
+  cross join lateral (values
+    (
+      'delivery_low', 'events arrived', 'widget_delivery_rate', r.events_expected, r.delivery_rate,
+      widget_alarms.min_delivery_rate
+    ),
+    (
+      'completion_low', 'calls that are over ended as somebody observed', 'widget_completion_rate',
+      r.calls_started - r.calls_open, r.completion_rate, widget_alarms.min_completion_rate
+    )
+  ) v (alarm, what, snippet, cases, rate, least)
+  where v.cases >= widget_alarms.min_cases and v.rate < v.least
   order by 1 desc, 2 nulls first;
 
   return query select a.* from widget_internal.refusal_alarms(widget_alarms.min_cases, now() - widget_alarms.period) a;
@@ -1179,7 +1102,6 @@ create table widget_internal.alert_settings (
   request_id bigint,
   posted_at timestamptz,
   constraint alert_settings_are_one_row check (only_row),
-  constraint alert_url_is_http check (url ~ '^https?://[^[:space:]]+$'),
   constraint alert_rates_are_shares check (min_delivery_rate between 0 and 1 and min_completion_rate between 0 and 1),
   constraint alert_min_cases_is_positive check (min_cases > 0),
   constraint alert_repeat_after_is_positive check (repeat_after > interval '0')
@@ -1189,36 +1111,10 @@ comment on table widget_internal.alert_settings is 'Where alerts go, and when; n
 comment on column widget_internal.alert_settings.told is
   'The alarms that the webhook knows of: [{"alarm", "widget_id", "message", "told_at"}].';
 comment on column widget_internal.alert_settings.telling is
-  'What it will know of once it has taken the last post; null where it has.';
+  'What it will know of once it has taken the last post; null where nothing was to be posted.';
 comment on column widget_internal.alert_settings.request_id is 'The last post, as pg_net numbers it.';
 
 alter table widget_internal.alert_settings enable row level security;
-
-
-create function widget_internal.alert_body(alarms jsonb, cleared jsonb)
-returns jsonb
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select jsonb_build_object(
-      'text', string_agg(l.line, E'\n'),
-      'alarms', coalesce(alert_body.alarms, '[]'), 'cleared', coalesce(alert_body.cleared, '[]')
-    )
-    from (
-      (select 'Widget analytics: ' || (a.value ->> 'message') as line
-        from jsonb_array_elements(alert_body.alarms) a limit 20)
-      union all
-      (select 'Widget analytics: well again: ' || (c.value ->> 'message')
-        from jsonb_array_elements(alert_body.cleared) c limit 20)
-    ) l
-  );
-end
-$$;
-
-comment on function widget_internal.alert_body(jsonb, jsonb) is
-  'The body that is posted: text, as Slack and similar services show it, and the same for programs.';
 
 
 create function widget_internal.send_alerts()
@@ -1233,72 +1129,62 @@ declare
   v_status integer;
   v_new jsonb;
   v_cleared jsonb;
-  v_body jsonb;
+  v_text text;
 begin
   -- One at a time: the lock is held until the end.
   select s.* into v_settings from widget_internal.alert_settings s for update;
   if not found then
     return;
   end if;
-  if v_settings.telling is not null then
-    execute format('select r.status_code from %I._http_response r where r.id = $1', v_schema)
-    into v_status using v_settings.request_id;
-    if v_status between 200 and 299 then
-      v_settings.told := v_settings.telling;
-    elsif v_status is null and v_settings.posted_at > clock_timestamp() - interval '1 minute' then
-      return;  -- on its way
-    end if;
-    -- What it did not take is still not told, and is posted again.
-    update widget_internal.alert_settings s set told = v_settings.told, telling = null;
+  execute format('select r.status_code from %I._http_response r where r.id = $1', v_schema)
+  into v_status using v_settings.request_id;
+  if v_status between 200 and 299 then
+    v_settings.told := coalesce(v_settings.telling, v_settings.told);
+  elsif v_status is null and v_settings.posted_at > clock_timestamp() - interval '1 minute' then
+    return;  -- on its way
   end if;
 
-  with alarms as materialized (
-    select a.alarm, a.widget_id, a.message from public.widget_alarms(
-      v_settings.min_delivery_rate, v_settings.min_completion_rate, v_settings.min_cases
-    ) a
-  ),
-  told as materialized (
-    select t.*
-    from jsonb_to_recordset(v_settings.told) t (alarm text, widget_id uuid, message text, told_at timestamptz)
-  ),
-  standing as materialized (
-    select a.*, t.told_at > clock_timestamp() - v_settings.repeat_after is not true as is_due, t.message as told_message,
-      t.told_at
-    from alarms a
-    left join told t on t.alarm = a.alarm and t.widget_id is not distinct from a.widget_id
+  -- What it did not take is still not told, and is posted again.
+  with known as (
+    select to_jsonb(a) as alarm, t.told,
+      (t.told ->> 'told_at')::timestamptz > clock_timestamp() - v_settings.repeat_after is not true as is_due
+    from public.widget_alarms(v_settings.min_delivery_rate, v_settings.min_completion_rate, v_settings.min_cases) a
+    full join jsonb_array_elements(v_settings.told) t (told)
+      on concat_ws(' ', t.told ->> 'alarm', t.told ->> 'widget_id') = concat_ws(' ', a.alarm, a.widget_id)
   )
   select
-    jsonb_agg(jsonb_build_object('alarm', s.alarm, 'widget_id', s.widget_id, 'message', s.message)
-      order by s.alarm, s.widget_id) filter (where s.is_due),
-    (
-      select jsonb_agg(to_jsonb(t) - 'told_at' order by t.alarm, t.widget_id)
-      from told t
-      where not exists (
-        select from alarms a where a.alarm = t.alarm and a.widget_id is not distinct from t.widget_id
-      )
-    ),
-    coalesce(jsonb_agg(jsonb_build_object(
-      'alarm', s.alarm, 'widget_id', s.widget_id,
-      'message', case when s.is_due then s.message else s.told_message end,
-      'told_at', case when s.is_due then clock_timestamp() else s.told_at end
-    )), '[]')
+    jsonb_agg(k.alarm order by k.alarm) filter (where k.alarm is not null and k.is_due),
+    jsonb_agg(k.told - 'told_at' order by k.told) filter (where k.alarm is null),
+    coalesce(jsonb_agg(
+      case when k.is_due then k.alarm || jsonb_build_object('told_at', clock_timestamp()) else k.told end
+    ) filter (where k.alarm is not null), '[]')
   into v_new, v_cleared, v_settings.telling
-  from standing s;
-  if v_new is null and v_cleared is null then
-    return;
-  end if;
+  from known k;
 
-  v_body := widget_internal.alert_body(v_new, v_cleared);
-  execute format('select %I.http_post(url := $1, body := $2, timeout_milliseconds := 5000)', v_schema)
-  into v_settings.request_id using v_settings.url, v_body;
+  if v_new is null and v_cleared is null then
+    v_settings.telling := null;
+  else
+    select string_agg('Widget analytics: ' || l.line, E'\n') into v_text
+    from (
+      select a ->> 'message' as line from jsonb_path_query(v_new, '$[0 to 19]') a
+      union all
+      select 'well again: ' || (c ->> 'message') from jsonb_path_query(v_cleared, '$[0 to 19]') c
+    ) l;
+    execute format('select %I.http_post(url := $1, body := $2, timeout_milliseconds := 5000)', v_schema)
+    into v_settings.request_id using v_settings.url, jsonb_build_object(
+      'text', v_text, 'alarms', coalesce(v_new, '[]'), 'cleared', coalesce(v_cleared, '[]')
+    );
+    v_settings.posted_at := clock_timestamp();
+  end if;
   update widget_internal.alert_settings s
-  set telling = v_settings.telling, request_id = v_settings.request_id, posted_at = clock_timestamp();
+  set told = v_settings.told, telling = v_settings.telling, request_id = v_settings.request_id,
+    posted_at = v_settings.posted_at;
 end
 $$;
 
 comment on function widget_internal.send_alerts() is
   'Posts new alarms, repeats them after repeat_after, and posts once that they are over; nothing where nothing changed. What the '
-  'webhook did not take is posted again for as long as it holds.';
+  'webhook did not take is posted again for as long as it holds. The body''s text is what Slack and similar services show.';
 
 
 create function public.enable_widget_alerts(
@@ -1329,7 +1215,11 @@ begin
     url = excluded.url, min_delivery_rate = excluded.min_delivery_rate,
     min_completion_rate = excluded.min_completion_rate, min_cases = excluded.min_cases,
     repeat_after = excluded.repeat_after;
-  perform cron.schedule('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()');
+  insert into widget_internal.scheduled_jobs (name, schedule, command)
+  values ('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()')
+  on conflict do nothing;
+  perform cron.schedule(j.name, j.schedule, j.command)
+  from widget_internal.scheduled_jobs j where j.name = 'widget_send_alerts';
 end
 $$;
 
@@ -1346,6 +1236,7 @@ as $$
 begin
   perform widget_internal.refuse_visitors();
   delete from widget_internal.alert_settings;
+  delete from widget_internal.scheduled_jobs j where j.name = 'widget_send_alerts';
   perform cron.unschedule(j.jobid) from cron.job j where j.jobname = 'widget_send_alerts';
 end
 $$;

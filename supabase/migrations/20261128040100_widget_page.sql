@@ -20,32 +20,24 @@ declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
 begin
   return query
-  with parts as (
-    select
-      (c.started_at at time zone v_zone)::date as day, c.outcome, c.evidence,
-      count(*) as calls, sum(c.billable_seconds) as seconds
-    from public.widget_billing_calls(
-      widget_daily_usage.period_start, widget_daily_usage.period_end, only_widget => widget_daily_usage.only_widget
-    ) c
-    group by 1, 2, 3
-  )
   select
-    p.day, sum(p.calls)::bigint, sum(p.seconds),
-    coalesce(sum(p.calls) filter (where p.evidence = 'observed'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'observed'), 0),
-    coalesce(sum(p.calls) filter (where p.evidence = 'provider'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'provider'), 0),
-    coalesce(sum(p.calls) filter (where p.evidence = 'operator'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'operator'), 0),
-    coalesce(sum(p.calls) filter (where p.evidence = 'heartbeat'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'heartbeat'), 0),
-    coalesce(sum(p.calls) filter (where p.evidence = 'assumed'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'assumed'), 0),
-    coalesce(sum(p.calls) filter (where p.outcome = 'open'), 0)::bigint,
-    coalesce(sum(p.calls) filter (where p.outcome = 'failed'), 0)::bigint
-  from parts p
-  group by p.day
-  order by p.day;
+    (c.started_at at time zone v_zone)::date, count(*), sum(c.billable_seconds),
+    count(*) filter (where c.evidence = 'observed'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'observed'), 0),
+    count(*) filter (where c.evidence = 'provider'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'provider'), 0),
+    count(*) filter (where c.evidence = 'operator'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'operator'), 0),
+    count(*) filter (where c.evidence = 'heartbeat'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'heartbeat'), 0),
+    count(*) filter (where c.evidence = 'assumed'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'assumed'), 0),
+    count(*) filter (where c.outcome = 'open'), count(*) filter (where c.outcome = 'failed')
+  from public.widget_billing_calls(
+    widget_daily_usage.period_start, widget_daily_usage.period_end, only_widget => widget_daily_usage.only_widget
+  ) c
+  group by 1
+  order by 1;
 end
 $$;
 
@@ -221,38 +213,11 @@ comment on function public.widget_call_list(timestamptz, timestamptz, uuid, text
 
 -- The owners' page shows of each call how its bill came about.
 
-create function widget_internal.story_events(call widget_internal.call_states)
-returns setof public.widget_analytics
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
-as $$
-begin
-  return query
-  select e.*
-  from public.widget_analytics e
-  where e.widget_id = (story_events.call).widget_id
-    and e."timestamp" between (story_events.call).started_at - interval '2 hours' and (story_events.call).last_event_at
-    and e.session_id = (story_events.call).session_id
-    and case
-      when e.event_type in ('widget_load', 'widget_open') then e."timestamp" <= (story_events.call).started_at
-      else e."timestamp" >= (story_events.call).first_event_at and (
-        e.call_id = (story_events.call).call_id
-        or e.call_id is null and (story_events.call).matched_start_claim is not null
-      )
-    end
-  order by e."timestamp", e.seq, e.id;
-end
-$$;
-
-comment on function widget_internal.story_events(widget_internal.call_states) is
-  'A call''s events, and what its session loaded and opened in the two hours before.';
-
-
 create function public.widget_call_story(widget_id uuid, session_id text, call_id text)
 returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
 -- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
 set jit = off
 as $$
@@ -308,7 +273,15 @@ begin
         else v.event_type in ('call_end', 'call_error')
           and widget_internal.claim(v.event_type, v.source, v.received_at, v."timestamp") = v_end_claim
       end as believed
-      from widget_internal.story_events(v_call) v
+      from public.widget_analytics v
+      where v.widget_id = v_call.widget_id
+        and v."timestamp" between v_call.started_at - interval '2 hours' and v_call.last_event_at
+        and v.session_id = v_call.session_id
+        and case
+          when v.event_type in ('widget_load', 'widget_open') then v."timestamp" <= v_call.started_at
+          else v."timestamp" >= v_call.first_event_at
+            and (v.call_id = v_call.call_id or v.call_id is null and v_call.matched_start_claim is not null)
+        end
     ) e
   );
 end
@@ -532,8 +505,7 @@ from unnest(array[
   'public.widget_refusal_totals(timestamp with time zone, timestamp with time zone, uuid, integer)',
   'public.widget_plan_usage(uuid)',
   'public.widget_statement_totals(uuid, text)',
-  'widget_internal.listed_calls(timestamp with time zone, timestamp with time zone, uuid, text, jsonb, integer)',
-  'widget_internal.story_events(widget_internal.call_states)'
+  'widget_internal.listed_calls(timestamp with time zone, timestamp with time zone, uuid, text, jsonb, integer)'
 ]) f (name);
 
 select widget_internal.apply_rights();

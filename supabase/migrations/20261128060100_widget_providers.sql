@@ -393,12 +393,11 @@ begin
     -- Only what moves the call: sent again, a record adds nothing.
     return query
     select 'provider', r.event_type, r.at, v_now, r.properties
-    from widget_internal.events_of_record(v_share.start_record, v_share.started_at, null, v_share.outcome) r
-    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > v_start is not false
-    union all
-    select 'provider', r.event_type, r.at, v_now, r.properties
-    from widget_internal.events_of_record(v_share.end_record, null, v_share.ended_at, v_share.outcome) r
-    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > v_end is not false;
+    from (values
+      (v_share.start_record, v_share.started_at, null, v_start), (v_share.end_record, null, v_share.ended_at, v_end)
+    ) k (record, started_at, ended_at, claim)
+    cross join lateral widget_internal.events_of_record(k.record, k.started_at, k.ended_at, v_share.outcome) r
+    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > k.claim is not false;
     if v_share.started_at is not null then
       v_start := greatest(v_start, widget_internal.claim('call_start', 'provider', v_now, v_share.started_at));
     end if;
@@ -517,17 +516,14 @@ begin
   update public.widget_provider_calls c
   set next_look_at = case
     when c.provider || ' ' || c.call_id = any (v_taken) then match_provider_calls.at
-    when k.due_at > match_provider_calls.at then k.due_at
+    when d.due_at > match_provider_calls.at then d.due_at
     -- Another record may still take the call that could have been this one.
-    when k.is_whole and k.due_at > match_provider_calls.at - interval '31 days'
+    when num_nulls(c.started_at, c.ended_at) = 0 and d.due_at > match_provider_calls.at - interval '31 days'
       and (widget_internal.provider_widget(c.provider, c.agent)).widget_id is not null
       then match_provider_calls.at + interval '1 day'
   end
-  from (
-    select u.provider, u.call_id, coalesce(u.ended_at, u.started_at) + interval '7 days' as due_at,
-      num_nulls(u.started_at, u.ended_at) = 0 as is_whole
-    from unnest(v_calls) u
-  ) k
+  from unnest(v_calls) k
+  cross join lateral (select coalesce(k.ended_at, k.started_at) + interval '7 days' as due_at) d
   where c.provider = k.provider and c.call_id = k.call_id and c.widget_id is null;
   return v_matched;
 end
@@ -539,35 +535,6 @@ comment on function widget_internal.match_provider_calls(text[], text[], timesta
 
 
 -- How a provider's record comes in, once its signature is verified: from the Edge Function, and from a repair pull.
-
-create function widget_internal.provider_call_problem(
-  provider text, record_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text, cost numeric,
-  cost_currency text
-)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case
-    when coalesce(provider, '') !~ '^[a-z][a-z0-9_-]{0,49}$' then 'provider: must be a short lower-case name, such as vapi'
-    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
-    when length(call_id) not between 1 and 255 then 'call_id: must have 1 to 255 characters, or be null'
-    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
-    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
-    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
-    when ended_at < started_at then 'ended_at: must not be before started_at'
-    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
-    when cost in ('NaN', 'Infinity', '-Infinity') then 'cost: must be a number'
-    when cost is not null and coalesce(cost_currency, '') !~ '^[A-Za-z]{1,20}$'
-      then 'cost_currency: must say what the cost is in, such as USD or credits'
-  end;
-end
-$$;
-
-comment on function widget_internal.provider_call_problem(text, text, text, timestamptz, timestamptz, text, numeric, text) is
-  'What is wrong with a provider''s record: the field, a colon, what it must be; null where nothing is.';
-
 
 create function widget_internal.store_provider_record(record public.widget_provider_records)
 returns text
@@ -604,27 +571,13 @@ begin
     cost = coalesce(r.cost, excluded.cost),
     cost_currency = coalesce(r.cost_currency, excluded.cost_currency)
   returning r.* into v_new;
-  if v_old.record_id is null then
-    return 'stored';
-  elsif v_old is not distinct from v_new then
+  if v_old is not distinct from v_new then
     return 'duplicate';
+  elsif v_old.record_id is not null then
+    update public.widget_provider_records r set changed_at = clock_timestamp()
+    where r.provider = record.provider and r.record_id = record.record_id;
   end if;
-  update public.widget_provider_records r set changed_at = clock_timestamp()
-  where r.provider = record.provider and r.record_id = record.record_id;
-  return 'changed';
-end
-$$;
 
-comment on function widget_internal.store_provider_record(public.widget_provider_records) is
-  'Keeps a record, or adds to the one of its name what that did not know yet. Answers stored, changed or duplicate.';
-
-
-create function widget_internal.add_up_provider_call(provider text, call_id text)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
   update public.widget_provider_calls c
   set started_at = s.started_at, ended_at = s.ended_at, outcome = s.outcome, agent = s.agent,
     named_widget_id = n.widget_id, named_session_id = n.said_session_id, named_call_id = n.said_call_id
@@ -633,7 +586,7 @@ begin
     select min(r.started_at) as started_at, min(r.outcome) as outcome, min(r.agent) as agent,
       coalesce(max(r.ended_at) filter (where r.outcome = 'completed'), max(r.ended_at)) as ended_at
     from public.widget_provider_records r
-    where r.provider = add_up_provider_call.provider and r.call_id = add_up_provider_call.call_id
+    where r.provider = record.provider and r.call_id = record.call_id
   ) s
   left join (
     select w.id as widget_id, r.said_session_id, r.said_call_id
@@ -641,16 +594,19 @@ begin
     cross join lateral (
       select case when r.said_widget_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then r.said_widget_id::uuid end
     ) w (id)
-    where r.provider = add_up_provider_call.provider and r.call_id = add_up_provider_call.call_id
+    where r.provider = record.provider and r.call_id = record.call_id
       and w.id is not null and r.said_session_id is not null
     order by r.said_call_id nulls last, r.record_id
     limit 1
   ) n on true
-  where c.provider = add_up_provider_call.provider and c.call_id = add_up_provider_call.call_id;
+  where c.provider = record.provider and c.call_id = record.call_id;
+  return case when v_old.record_id is null then 'stored' else 'changed' end;
 end
 $$;
 
-comment on function widget_internal.add_up_provider_call(text, text) is 'Brings a provider''s call in line with its records.';
+comment on function widget_internal.store_provider_record(public.widget_provider_records) is
+  'Keeps a record, or adds to the one of its name what that did not know yet, and brings its call in line with its records. '
+  'Answers stored, changed or duplicate.';
 
 
 create function public.record_widget_provider_call(
@@ -668,17 +624,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_problem text;
+  v_problem constant text := case
+    when coalesce(provider, '') !~ '^[a-z][a-z0-9_-]{0,49}$' then 'provider: must be a short lower-case name, such as vapi'
+    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
+    when length(call_id) not between 1 and 255 then 'call_id: must have 1 to 255 characters, or be null'
+    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
+    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
+    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
+    when ended_at < started_at then 'ended_at: must not be before started_at'
+    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
+    when cost in ('NaN', 'Infinity', '-Infinity') then 'cost: must be a number'
+    when cost is not null and coalesce(cost_currency, '') !~ '^[A-Za-z]{1,20}$'
+      then 'cost_currency: must say what the cost is in, such as USD or credits'
+  end;
   v_record public.widget_provider_records;
   v_call public.widget_provider_calls;
   v_answer text;
 begin
   perform widget_internal.refuse_visitors();
-  v_problem := widget_internal.provider_call_problem(
-    record_widget_provider_call.provider, record_widget_provider_call.record_id, record_widget_provider_call.call_id,
-    record_widget_provider_call.started_at, record_widget_provider_call.ended_at, record_widget_provider_call.outcome,
-    record_widget_provider_call.cost, record_widget_provider_call.cost_currency
-  );
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';
   end if;
@@ -712,9 +675,6 @@ begin
     v_record.said_call_id := nullif(left(record_widget_provider_call.widget_call_id, 255), '');
   end if;
   v_answer := widget_internal.store_provider_record(v_record);
-  if v_answer <> 'duplicate' then
-    perform widget_internal.add_up_provider_call(v_record.provider, v_record.call_id);
-  end if;
 
   begin
     perform widget_internal.match_provider_calls(array[v_record.provider], array[v_record.call_id::text]);
@@ -798,7 +758,7 @@ comment on function widget_internal.queue_provider_calls(timestamptz, timestampt
 
 
 create function widget_internal.match_due_provider_calls(
-  until timestamptz, at timestamptz default clock_timestamp(),
+  until timestamptz default 'infinity', at timestamptz default clock_timestamp(),
   out calls_looked_at integer, out calls_matched integer, out calls_left bigint
 )
 language plpgsql volatile
@@ -874,20 +834,8 @@ comment on function public.match_widget_provider_records() is
   'how many are the next call''s.';
 
 
-create function widget_internal.match_before_closing()
-returns integer
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (widget_internal.match_due_provider_calls('infinity')).calls_matched;
-end
-$$;
-
-comment on function widget_internal.match_before_closing() is
-  'Before a month''s statement is written: matches what waits, however much, and says how many calls these were.';
-
-insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_before_closing');
+-- Before a month's statement is written: what waits is matched, however much it is.
+insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_due_provider_calls');
 
 
 create function widget_internal.look_again()
@@ -912,21 +860,7 @@ create trigger look_again_on_change after insert or update on public.widget_prov
   for each row execute function widget_internal.look_again();
 
 
--- What of providers' records needs a person, for widget_alarms(), and the job, for job_alarms().
-
-create function widget_internal.provider_jobs()
-returns table (name text, schedule text, command text)
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query values
-    ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
-end
-$$;
-
-comment on function widget_internal.provider_jobs() is 'The job of providers'' records, as cron.schedule() takes it.';
-
+-- What of providers' records needs a person, for widget_alarms(), and the job.
 
 create function widget_internal.provider_alarms()
 returns table (alarm text, widget_id uuid, message text)
@@ -935,23 +869,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select 'records_unmatched', a.widget_id, case
-    when a.widget_id is null then format(
-      '%s calls of %s %s, the latest of %s UTC, are no call of a widget: insert into widget_provider_agents (provider, agent, '
-      'widget_id) values (%L, %L, …), with null where they are none of a widget''s', u.calls, u.provider,
-      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), u.provider,
-      coalesce(u.agent, '*')
-    )
-    else format(
-      '%s calls of %s %s, the latest of %s UTC, are not billed: %s', u.calls, u.provider,
-      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
-      case when u.is_whole
-        then 'the widget has other calls of the same minute that may be the same ones; let its page pass the provider''s id to '
-          'callStart()'
-        else 'their start or their end never came; widget-analytics providers pull ' || u.provider || ' asks for both'
-      end
-    )
-  end
+  select 'records_unmatched', a.widget_id, format(
+    '%s calls of %s %s, the latest of %s UTC, are %s', u.calls, u.provider, coalesce('by ' || u.agent, 'by no agent'),
+    to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), case
+      when a.widget_id is null then format(
+        'no call of a widget: insert into widget_provider_agents (provider, agent, widget_id) values (%L, %L, …), with null '
+        'where they are none of a widget''s', u.provider, coalesce(u.agent, '*')
+      )
+      when u.is_whole then 'not billed: the widget has other calls of the same minute that may be the same ones; let its page '
+        'pass the provider''s id to callStart()'
+      else 'not billed: their start or their end never came; widget-analytics providers pull ' || u.provider || ' asks for both'
+    end
+  )
   from (
     select c.provider, c.agent, num_nulls(c.started_at, c.ended_at) = 0 as is_whole, count(*) as calls,
       max(coalesce(c.ended_at, c.started_at)) as latest
@@ -984,9 +913,10 @@ comment on function widget_internal.provider_alarms() is
   'records_unmatched: calls of a provider that ended more than seven days ago and are no call of a widget. '
   'records_contradictory: a provider said different times of one record, and nobody has set the call yet.';
 
-insert into widget_internal.hooks (hook, function) values
-  ('jobs', 'widget_internal.provider_jobs'),
-  ('alarms', 'widget_internal.provider_alarms');
+insert into widget_internal.hooks (hook, function) values ('alarms', 'widget_internal.provider_alarms');
+
+insert into widget_internal.scheduled_jobs (name, schedule, command)
+values ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
 
 
 -- A session that is erased is erased here too: what remains of its records are names, times and costs, which bills rest on.
@@ -1001,19 +931,15 @@ declare
   v_session_id constant text := session ->> 'session_id';
   v_erased bigint;
 begin
-  with concerned as (
-    select c.provider, c.call_id from public.widget_provider_calls c
-    where c.widget_id = v_widget_id and c.session_id = v_session_id
-    union
-    select c.provider, c.call_id from public.widget_provider_calls c
-    where c.named_widget_id = v_widget_id and c.named_session_id = v_session_id
-  ),
-  calls as (
+  with calls as (
     update public.widget_provider_calls c
     set agent = null, named_widget_id = null, named_session_id = null, named_call_id = null, erased_at = clock_timestamp()
-    from concerned e
-    -- One that waits for its call is named by nothing else.
-    where c.provider = e.provider and c.call_id = e.call_id and c.widget_id is not null and c.erased_at is null
+    where (
+        c.widget_id = v_widget_id and c.session_id = v_session_id
+        or c.named_widget_id = v_widget_id and c.named_session_id = v_session_id
+      )
+      -- One that waits for its call is named by nothing else.
+      and c.widget_id is not null and c.erased_at is null
     returning c.provider, c.call_id
   )
   update public.widget_provider_records r

@@ -11,8 +11,7 @@ comment on table widget_internal.hooks is
   'own rows.';
 comment on column widget_internal.hooks.hook is
   'erase_session: after a session''s events were erased (jsonb: {"widget_id", "session_id"}); answers how many rows lost '
-  'something. before_closing: before the statement of a month is written. alarms: answers rows (alarm, widget_id, message). jobs: '
-  'answers rows (name, schedule, command), as cron.schedule() takes them.';
+  'something. before_closing: before the statement of a month is written. alarms: answers rows (alarm, widget_id, message).';
 
 alter table widget_internal.hooks enable row level security;
 

@@ -58,6 +58,7 @@ create table widget_internal.health_sessions (
   widget_id uuid not null,
   session_id text collate "C" not null,
   first_at timestamptz not null,
+  first_received_at timestamptz not null,
   last_received_at timestamptz not null,
   seqs int4multirange not null,
   page_at timestamptz,

@@ -17,10 +17,8 @@ declare
   v_until constant timestamptz := clock_timestamp()
     + least(coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '2 minutes'), '2 minutes') / 2;
   v_from widget_internal.health_state;
-  v_at timestamptz;
-  v_id uuid;
+  v_to widget_internal.health_state;
   v_cut_off timestamptz;
-  v_part record;
 begin
   perform widget_internal.refuse_visitors();
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
@@ -30,27 +28,23 @@ begin
 
   -- One refresh at a time: the next one resumes where this one ends.
   select s.* into v_from from widget_internal.health_state s for update;
-  v_at := v_from.counted_to;
-  v_id := v_from.counted_to_id;
+  v_to := v_from;
   v_cut_off := widget_internal.cut_off();
   events_counted := 0;
-  while v_at < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
-    select p.* into v_part from widget_internal.health_part(v_at, v_id, v_cut_off) p;
-    events_counted := events_counted + widget_internal.count_health_part(v_at, v_id, v_part.to_at, v_part.to_id);
-    v_at := v_part.to_at;
-    v_id := v_part.to_id;
+  while v_to.counted_to < v_cut_off and (events_counted = 0 or clock_timestamp() < v_until) loop
+    events_counted := events_counted + widget_internal.count_health_part(v_cut_off);
+    select s.* into v_to from widget_internal.health_state s;
   end loop;
 
-  if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_at, 'UTC') then
-    delete from widget_internal.health_sessions s where s.last_received_at < v_at - interval '7 days';
+  if date_trunc('hour', v_from.counted_to, 'UTC') < date_trunc('hour', v_to.counted_to, 'UTC') then
+    delete from widget_internal.health_sessions s where s.last_received_at < v_to.counted_to - interval '7 days';
   end if;
-  update widget_internal.health_state s set counted_to = v_at, counted_to_id = v_id;
-
-  refresh_widget_health.counted_to := v_at;
+  refresh_widget_health.counted_to := v_to.counted_to;
   select count(*) into events_left
   from (
     select from public.widget_analytics e
-    where e.received_at between v_at and v_cut_off and (e.received_at, e.id) > (v_at, v_id)
+    where e.received_at between v_to.counted_to and v_cut_off
+      and (e.received_at, e.id) > (v_to.counted_to, v_to.counted_to_id)
     limit 10000
   ) l;
 end

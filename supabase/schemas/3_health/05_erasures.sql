@@ -21,15 +21,15 @@ begin
     where o.page_url <> '' and n.page_url is null and o.source = 'browser'
   ),
   sessions as materialized (
-    select s.*, (
-      select e.page_url from erased e
-      where e.widget_id = s.widget_id and e.session_id = s.session_id
-        and e.received_at between s.first_received_at and s.last_received_at
-      order by e.at, e.page_url
-      limit 1
-    ) as old_page_url
+    select distinct on (s.widget_id, s.session_id, s.first_received_at) s.*, e.page_url as old_page_url
     from (select e.widget_id, array_agg(distinct e.session_id) as session_ids from erased e group by e.widget_id) w
-    cross join lateral widget_internal.computed_sessions(w.widget_id, w.session_ids) s
+    cross join widget_internal.health_state h
+    cross join lateral widget_internal.counted_sessions(
+      (true, now(), '-infinity', null), h, false, w.widget_id, w.session_ids
+    ) s
+    join erased e on e.widget_id = s.widget_id and e.session_id = s.session_id
+      and e.received_at between s.first_received_at and s.last_received_at
+    order by s.widget_id, s.session_id, s.first_received_at, e.at, e.page_url
   ),
   in_flight as (
     update widget_internal.health_sessions h set page_at = null, page_url = ''
@@ -42,7 +42,6 @@ begin
     sum(m.sign), sum(m.sign * s.loads), sum(m.sign * s.opens), sum(m.sign * s.calls)
   from sessions s
   cross join lateral (values (1, ''), (-1, s.old_page_url)) m (sign, page_url)
-  where s.old_page_url is not null
   group by 1, 2, 3
   on conflict (widget_id, day, page_url) do update set
     sessions = p.sessions + excluded.sessions, loads = p.loads + excluded.loads,

@@ -7,32 +7,29 @@ comment on column widget_internal.settings.jobs_elsewhere is
   'has none.';
 
 
-create function widget_internal.scheduled_jobs()
-returns table (name text, schedule text, command text)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query values
-    ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
-    ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
-    ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
-    ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
-    ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
-  return query
-  select 'widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()'
-  where exists (select from widget_internal.alert_settings);
-  return query
-  select h ->> 'name', h ->> 'schedule', h ->> 'command' from widget_internal.call_hooks('jobs') h;
-end
-$$;
+create table widget_internal.scheduled_jobs (
+  name text primary key,
+  schedule text not null,
+  command text not null
+);
 
-comment on function widget_internal.scheduled_jobs() is 'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them.';
+comment on table widget_internal.scheduled_jobs is
+  'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them; each set of '
+  'the schema adds its own rows.';
+
+alter table widget_internal.scheduled_jobs enable row level security;
+
+insert into widget_internal.scheduled_jobs (name, schedule, command) values
+  ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
+  ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
+  ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
+  ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
+  ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
 
 
 create function widget_internal.job_alarms()
 returns table (message text)
-language plpgsql volatile
+language plpgsql stable
 -- definer because pg_cron shows its jobs to the role alone that scheduled them
 security definer
 set search_path = pg_catalog, pg_temp
@@ -57,7 +54,7 @@ begin
       j.jobid
     )
   end
-  from widget_internal.scheduled_jobs() w
+  from widget_internal.scheduled_jobs w
   cross join widget_internal.settings s
   left join cron.job j on j.jobname = w.name and j.database = current_database()
   left join lateral (
@@ -114,36 +111,28 @@ declare
   v_recent constant timestamptz := date_trunc('hour', now(), 'UTC') - interval '1 hour';
 begin
   return query
-  select 'over_quota', r.widget_id, format(
-    'widget %s: about %s events were refused over quota since %s UTC: %s', r.widget_id, sum(r.refusals),
-    to_char(min(r.hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
-    case when bool_or(r.detail = 'widget')
+  with refused as (
+    select r.widget_id, r.reason, r.detail, sum(r.refusals) as refusals, min(r.hour) as first_hour,
+      coalesce(sum(r.refusals) filter (where r.hour >= v_recent), 0) as recent
+    from public.widget_refusals r
+    where r.hour >= refusal_alarms.since
+    group by r.widget_id, r.reason, r.detail
+  )
+  select 'over_quota', f.widget_id, format(
+    'widget %s: about %s events were refused over quota since %s UTC: %s', f.widget_id, sum(f.refusals),
+    to_char(min(f.first_hour) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+    case when bool_or(f.detail = 'widget')
       then format(
         'allow more with insert into widget_quotas (widget_id, events_per_day) values (%L, …), or find what sends so many',
-        r.widget_id
+        f.widget_id
       )
       else 'one network address sent too many; if that is right, raise events_per_sender_per_minute in widget_internal.settings'
     end
   )
-  from public.widget_refusals r
-  where r.hour >= refusal_alarms.since and r.reason = 'over_quota'
-  group by r.widget_id;
-
-  return query
-  with refused as (
-    select r.widget_id, r.reason, r.detail, sum(r.refusals) as refusals,
-      coalesce(sum(r.refusals) filter (where r.hour >= v_recent), 0) as recent
-    from public.widget_refusals r
-    where r.hour >= refusal_alarms.since and r.reason <> 'over_quota'
-    group by r.widget_id, r.reason, r.detail
-  ),
-  sums as (
-    select f.widget_id, sum(f.refusals) as refusals, sum(f.recent) as recent,
-      (array_agg(f.reason order by f.recent desc, f.refusals desc))[1] as reason,
-      (array_agg(f.detail order by f.recent desc, f.refusals desc))[1] as detail
-    from refused f
-    group by f.widget_id
-  )
+  from refused f
+  where f.reason = 'over_quota'
+  group by f.widget_id
+  union all
   select 'refusals_high', s.widget_id, format(
     '%s: %s events were refused and %s taken since %s UTC, mostly %s: %s',
     coalesce('widget ' || s.widget_id, 'unknown widgets'), s.refusals, t.received,
@@ -160,7 +149,14 @@ begin
       else 'correct this field in what the page sends'
     end
   )
-  from sums s
+  from (
+    select f.widget_id, sum(f.refusals) as refusals, sum(f.recent) as recent,
+      (array_agg(f.reason order by f.recent desc, f.refusals desc))[1] as reason,
+      (array_agg(f.detail order by f.recent desc, f.refusals desc))[1] as detail
+    from refused f
+    where f.reason <> 'over_quota'
+    group by f.widget_id
+  ) s
   cross join lateral (
     select coalesce(sum(h.events_received), 0) as received,
       coalesce(sum(h.events_received) filter (where h.hour >= v_recent), 0) as recent

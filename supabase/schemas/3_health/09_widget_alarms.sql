@@ -39,23 +39,22 @@ begin
   end if;
 
   return query
-  with rates as materialized (select r.* from public.widget_rates(now() - widget_alarms.period) r)
-  select 'delivery_low', r.widget_id, format(
-    '%s: %s %% of the events arrived, expected at least %s %%: look at widget_delivery_rate.sql', coalesce('widget ' || r.widget_id, 'all widgets'),
-    round(100 * r.delivery_rate, 1), round(100 * widget_alarms.min_delivery_rate, 1)
+  select v.alarm, r.widget_id, format(
+    '%s: %s %% of the %s, expected at least %s %%: look at %s.sql', coalesce('widget ' || r.widget_id, 'all widgets'),
+    round(100 * v.rate, 1), v.what, round(100 * v.least, 1), v.snippet
   )
-  from rates r
-  where r.events_expected >= widget_alarms.min_cases and r.delivery_rate < widget_alarms.min_delivery_rate
-  union all
-  select 'completion_low', r.widget_id, format(
-    '%s: %s %% of the calls that are over ended as somebody observed, expected at least %s %%: look at '
-    'widget_completion_rate.sql',
-    coalesce('widget ' || r.widget_id, 'all widgets'),
-    round(100 * r.completion_rate, 1), round(100 * widget_alarms.min_completion_rate, 1)
-  )
-  from rates r
-  where r.calls_started - r.calls_open >= widget_alarms.min_cases
-    and r.completion_rate < widget_alarms.min_completion_rate
+  from public.widget_rates(now() - widget_alarms.period) r
+  cross join lateral (values
+    (
+      'delivery_low', 'events arrived', 'widget_delivery_rate', r.events_expected, r.delivery_rate,
+      widget_alarms.min_delivery_rate
+    ),
+    (
+      'completion_low', 'calls that are over ended as somebody observed', 'widget_completion_rate',
+      r.calls_started - r.calls_open, r.completion_rate, widget_alarms.min_completion_rate
+    )
+  ) v (alarm, what, snippet, cases, rate, least)
+  where v.cases >= widget_alarms.min_cases and v.rate < v.least
   order by 1 desc, 2 nulls first;
 
   return query select a.* from widget_internal.refusal_alarms(widget_alarms.min_cases, now() - widget_alarms.period) a;

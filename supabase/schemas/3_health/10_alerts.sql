@@ -12,7 +12,6 @@ create table widget_internal.alert_settings (
   request_id bigint,
   posted_at timestamptz,
   constraint alert_settings_are_one_row check (only_row),
-  constraint alert_url_is_http check (url ~ '^https?://[^[:space:]]+$'),
   constraint alert_rates_are_shares check (min_delivery_rate between 0 and 1 and min_completion_rate between 0 and 1),
   constraint alert_min_cases_is_positive check (min_cases > 0),
   constraint alert_repeat_after_is_positive check (repeat_after > interval '0')
@@ -22,36 +21,10 @@ comment on table widget_internal.alert_settings is 'Where alerts go, and when; n
 comment on column widget_internal.alert_settings.told is
   'The alarms that the webhook knows of: [{"alarm", "widget_id", "message", "told_at"}].';
 comment on column widget_internal.alert_settings.telling is
-  'What it will know of once it has taken the last post; null where it has.';
+  'What it will know of once it has taken the last post; null where nothing was to be posted.';
 comment on column widget_internal.alert_settings.request_id is 'The last post, as pg_net numbers it.';
 
 alter table widget_internal.alert_settings enable row level security;
-
-
-create function widget_internal.alert_body(alarms jsonb, cleared jsonb)
-returns jsonb
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select jsonb_build_object(
-      'text', string_agg(l.line, E'\n'),
-      'alarms', coalesce(alert_body.alarms, '[]'), 'cleared', coalesce(alert_body.cleared, '[]')
-    )
-    from (
-      (select 'Widget analytics: ' || (a.value ->> 'message') as line
-        from jsonb_array_elements(alert_body.alarms) a limit 20)
-      union all
-      (select 'Widget analytics: well again: ' || (c.value ->> 'message')
-        from jsonb_array_elements(alert_body.cleared) c limit 20)
-    ) l
-  );
-end
-$$;
-
-comment on function widget_internal.alert_body(jsonb, jsonb) is
-  'The body that is posted: text, as Slack and similar services show it, and the same for programs.';
 
 
 create function widget_internal.send_alerts()
@@ -66,72 +39,62 @@ declare
   v_status integer;
   v_new jsonb;
   v_cleared jsonb;
-  v_body jsonb;
+  v_text text;
 begin
   -- One at a time: the lock is held until the end.
   select s.* into v_settings from widget_internal.alert_settings s for update;
   if not found then
     return;
   end if;
-  if v_settings.telling is not null then
-    execute format('select r.status_code from %I._http_response r where r.id = $1', v_schema)
-    into v_status using v_settings.request_id;
-    if v_status between 200 and 299 then
-      v_settings.told := v_settings.telling;
-    elsif v_status is null and v_settings.posted_at > clock_timestamp() - interval '1 minute' then
-      return;  -- on its way
-    end if;
-    -- What it did not take is still not told, and is posted again.
-    update widget_internal.alert_settings s set told = v_settings.told, telling = null;
+  execute format('select r.status_code from %I._http_response r where r.id = $1', v_schema)
+  into v_status using v_settings.request_id;
+  if v_status between 200 and 299 then
+    v_settings.told := coalesce(v_settings.telling, v_settings.told);
+  elsif v_status is null and v_settings.posted_at > clock_timestamp() - interval '1 minute' then
+    return;  -- on its way
   end if;
 
-  with alarms as materialized (
-    select a.alarm, a.widget_id, a.message from public.widget_alarms(
-      v_settings.min_delivery_rate, v_settings.min_completion_rate, v_settings.min_cases
-    ) a
-  ),
-  told as materialized (
-    select t.*
-    from jsonb_to_recordset(v_settings.told) t (alarm text, widget_id uuid, message text, told_at timestamptz)
-  ),
-  standing as materialized (
-    select a.*, t.told_at > clock_timestamp() - v_settings.repeat_after is not true as is_due, t.message as told_message,
-      t.told_at
-    from alarms a
-    left join told t on t.alarm = a.alarm and t.widget_id is not distinct from a.widget_id
+  -- What it did not take is still not told, and is posted again.
+  with known as (
+    select to_jsonb(a) as alarm, t.told,
+      (t.told ->> 'told_at')::timestamptz > clock_timestamp() - v_settings.repeat_after is not true as is_due
+    from public.widget_alarms(v_settings.min_delivery_rate, v_settings.min_completion_rate, v_settings.min_cases) a
+    full join jsonb_array_elements(v_settings.told) t (told)
+      on concat_ws(' ', t.told ->> 'alarm', t.told ->> 'widget_id') = concat_ws(' ', a.alarm, a.widget_id)
   )
   select
-    jsonb_agg(jsonb_build_object('alarm', s.alarm, 'widget_id', s.widget_id, 'message', s.message)
-      order by s.alarm, s.widget_id) filter (where s.is_due),
-    (
-      select jsonb_agg(to_jsonb(t) - 'told_at' order by t.alarm, t.widget_id)
-      from told t
-      where not exists (
-        select from alarms a where a.alarm = t.alarm and a.widget_id is not distinct from t.widget_id
-      )
-    ),
-    coalesce(jsonb_agg(jsonb_build_object(
-      'alarm', s.alarm, 'widget_id', s.widget_id,
-      'message', case when s.is_due then s.message else s.told_message end,
-      'told_at', case when s.is_due then clock_timestamp() else s.told_at end
-    )), '[]')
+    jsonb_agg(k.alarm order by k.alarm) filter (where k.alarm is not null and k.is_due),
+    jsonb_agg(k.told - 'told_at' order by k.told) filter (where k.alarm is null),
+    coalesce(jsonb_agg(
+      case when k.is_due then k.alarm || jsonb_build_object('told_at', clock_timestamp()) else k.told end
+    ) filter (where k.alarm is not null), '[]')
   into v_new, v_cleared, v_settings.telling
-  from standing s;
-  if v_new is null and v_cleared is null then
-    return;
-  end if;
+  from known k;
 
-  v_body := widget_internal.alert_body(v_new, v_cleared);
-  execute format('select %I.http_post(url := $1, body := $2, timeout_milliseconds := 5000)', v_schema)
-  into v_settings.request_id using v_settings.url, v_body;
+  if v_new is null and v_cleared is null then
+    v_settings.telling := null;
+  else
+    select string_agg('Widget analytics: ' || l.line, E'\n') into v_text
+    from (
+      select a ->> 'message' as line from jsonb_path_query(v_new, '$[0 to 19]') a
+      union all
+      select 'well again: ' || (c ->> 'message') from jsonb_path_query(v_cleared, '$[0 to 19]') c
+    ) l;
+    execute format('select %I.http_post(url := $1, body := $2, timeout_milliseconds := 5000)', v_schema)
+    into v_settings.request_id using v_settings.url, jsonb_build_object(
+      'text', v_text, 'alarms', coalesce(v_new, '[]'), 'cleared', coalesce(v_cleared, '[]')
+    );
+    v_settings.posted_at := clock_timestamp();
+  end if;
   update widget_internal.alert_settings s
-  set telling = v_settings.telling, request_id = v_settings.request_id, posted_at = clock_timestamp();
+  set told = v_settings.told, telling = v_settings.telling, request_id = v_settings.request_id,
+    posted_at = v_settings.posted_at;
 end
 $$;
 
 comment on function widget_internal.send_alerts() is
   'Posts new alarms, repeats them after repeat_after, and posts once that they are over; nothing where nothing changed. What the '
-  'webhook did not take is posted again for as long as it holds.';
+  'webhook did not take is posted again for as long as it holds. The body''s text is what Slack and similar services show.';
 
 
 create function public.enable_widget_alerts(
@@ -162,7 +125,11 @@ begin
     url = excluded.url, min_delivery_rate = excluded.min_delivery_rate,
     min_completion_rate = excluded.min_completion_rate, min_cases = excluded.min_cases,
     repeat_after = excluded.repeat_after;
-  perform cron.schedule('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()');
+  insert into widget_internal.scheduled_jobs (name, schedule, command)
+  values ('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()')
+  on conflict do nothing;
+  perform cron.schedule(j.name, j.schedule, j.command)
+  from widget_internal.scheduled_jobs j where j.name = 'widget_send_alerts';
 end
 $$;
 
@@ -179,6 +146,7 @@ as $$
 begin
   perform widget_internal.refuse_visitors();
   delete from widget_internal.alert_settings;
+  delete from widget_internal.scheduled_jobs j where j.name = 'widget_send_alerts';
   perform cron.unschedule(j.jobid) from cron.job j where j.jobname = 'widget_send_alerts';
 end
 $$;

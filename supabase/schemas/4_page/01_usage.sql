@@ -18,32 +18,24 @@ declare
   v_zone constant text := (select s.billing_time_zone from widget_internal.settings s);
 begin
   return query
-  with parts as (
-    select
-      (c.started_at at time zone v_zone)::date as day, c.outcome, c.evidence,
-      count(*) as calls, sum(c.billable_seconds) as seconds
-    from public.widget_billing_calls(
-      widget_daily_usage.period_start, widget_daily_usage.period_end, only_widget => widget_daily_usage.only_widget
-    ) c
-    group by 1, 2, 3
-  )
   select
-    p.day, sum(p.calls)::bigint, sum(p.seconds),
-    coalesce(sum(p.calls) filter (where p.evidence = 'observed'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'observed'), 0),
-    coalesce(sum(p.calls) filter (where p.evidence = 'provider'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'provider'), 0),
-    coalesce(sum(p.calls) filter (where p.evidence = 'operator'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'operator'), 0),
-    coalesce(sum(p.calls) filter (where p.evidence = 'heartbeat'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'heartbeat'), 0),
-    coalesce(sum(p.calls) filter (where p.evidence = 'assumed'), 0)::bigint,
-    coalesce(sum(p.seconds) filter (where p.evidence = 'assumed'), 0),
-    coalesce(sum(p.calls) filter (where p.outcome = 'open'), 0)::bigint,
-    coalesce(sum(p.calls) filter (where p.outcome = 'failed'), 0)::bigint
-  from parts p
-  group by p.day
-  order by p.day;
+    (c.started_at at time zone v_zone)::date, count(*), sum(c.billable_seconds),
+    count(*) filter (where c.evidence = 'observed'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'observed'), 0),
+    count(*) filter (where c.evidence = 'provider'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'provider'), 0),
+    count(*) filter (where c.evidence = 'operator'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'operator'), 0),
+    count(*) filter (where c.evidence = 'heartbeat'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'heartbeat'), 0),
+    count(*) filter (where c.evidence = 'assumed'),
+    coalesce(sum(c.billable_seconds) filter (where c.evidence = 'assumed'), 0),
+    count(*) filter (where c.outcome = 'open'), count(*) filter (where c.outcome = 'failed')
+  from public.widget_billing_calls(
+    widget_daily_usage.period_start, widget_daily_usage.period_end, only_widget => widget_daily_usage.only_widget
+  ) c
+  group by 1
+  order by 1;
 end
 $$;
 

@@ -1,37 +1,10 @@
 -- The owners' page shows of each call how its bill came about.
 
-create function widget_internal.story_events(call widget_internal.call_states)
-returns setof public.widget_analytics
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_custom_plan
-as $$
-begin
-  return query
-  select e.*
-  from public.widget_analytics e
-  where e.widget_id = (story_events.call).widget_id
-    and e."timestamp" between (story_events.call).started_at - interval '2 hours' and (story_events.call).last_event_at
-    and e.session_id = (story_events.call).session_id
-    and case
-      when e.event_type in ('widget_load', 'widget_open') then e."timestamp" <= (story_events.call).started_at
-      else e."timestamp" >= (story_events.call).first_event_at and (
-        e.call_id = (story_events.call).call_id
-        or e.call_id is null and (story_events.call).matched_start_claim is not null
-      )
-    end
-  order by e."timestamp", e.seq, e.id;
-end
-$$;
-
-comment on function widget_internal.story_events(widget_internal.call_states) is
-  'A call''s events, and what its session loaded and opened in the two hours before.';
-
-
 create function public.widget_call_story(widget_id uuid, session_id text, call_id text)
 returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
 -- What a bill is made of is estimated at many times its rows, and compiling it takes a second.
 set jit = off
 as $$
@@ -87,7 +60,15 @@ begin
         else v.event_type in ('call_end', 'call_error')
           and widget_internal.claim(v.event_type, v.source, v.received_at, v."timestamp") = v_end_claim
       end as believed
-      from widget_internal.story_events(v_call) v
+      from public.widget_analytics v
+      where v.widget_id = v_call.widget_id
+        and v."timestamp" between v_call.started_at - interval '2 hours' and v_call.last_event_at
+        and v.session_id = v_call.session_id
+        and case
+          when v.event_type in ('widget_load', 'widget_open') then v."timestamp" <= v_call.started_at
+          else v."timestamp" >= v_call.first_event_at
+            and (v.call_id = v_call.call_id or v.call_id is null and v_call.matched_start_claim is not null)
+        end
     ) e
   );
 end

@@ -12,8 +12,7 @@ from unnest(array[
   'public.widget_refusal_totals(timestamp with time zone, timestamp with time zone, uuid, integer)',
   'public.widget_plan_usage(uuid)',
   'public.widget_statement_totals(uuid, text)',
-  'widget_internal.listed_calls(timestamp with time zone, timestamp with time zone, uuid, text, jsonb, integer)',
-  'widget_internal.story_events(widget_internal.call_states)'
+  'widget_internal.listed_calls(timestamp with time zone, timestamp with time zone, uuid, text, jsonb, integer)'
 ]) f (name);
 
 select widget_internal.apply_rights();

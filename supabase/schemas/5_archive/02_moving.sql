@@ -38,17 +38,11 @@ begin
   return query
   select e.*
   from widget_internal.archive_stretch(archived_events.month, archived_events.part) e
-  where e.event_type not like 'call\_%' or case
-    when e.call_id is not null then not exists (
-      select from widget_internal.call_states c
-      where c.widget_id = e.widget_id and c.session_id = e.session_id and c.call_id = e.call_id and c.archived_at is null
-    )
-    else not exists (
-      select from widget_internal.call_states c
-      where c.widget_id = e.widget_id and c.session_id = e.session_id and c.matched_start_claim is not null
-        and c.archived_at is null
-    )
-  end;
+  where e.event_type not like 'call\_%' or not exists (
+    select from widget_internal.call_states c
+    where c.widget_id = e.widget_id and c.session_id = e.session_id and c.archived_at is null
+      and case when e.call_id is not null then c.call_id = e.call_id else c.matched_start_claim is not null end
+  );
 end
 $$;
 

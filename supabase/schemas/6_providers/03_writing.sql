@@ -29,12 +29,11 @@ begin
     -- Only what moves the call: sent again, a record adds nothing.
     return query
     select 'provider', r.event_type, r.at, v_now, r.properties
-    from widget_internal.events_of_record(v_share.start_record, v_share.started_at, null, v_share.outcome) r
-    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > v_start is not false
-    union all
-    select 'provider', r.event_type, r.at, v_now, r.properties
-    from widget_internal.events_of_record(v_share.end_record, null, v_share.ended_at, v_share.outcome) r
-    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > v_end is not false;
+    from (values
+      (v_share.start_record, v_share.started_at, null, v_start), (v_share.end_record, null, v_share.ended_at, v_end)
+    ) k (record, started_at, ended_at, claim)
+    cross join lateral widget_internal.events_of_record(k.record, k.started_at, k.ended_at, v_share.outcome) r
+    where widget_internal.claim(r.event_type, 'provider', v_now, r.at) > k.claim is not false;
     if v_share.started_at is not null then
       v_start := greatest(v_start, widget_internal.claim('call_start', 'provider', v_now, v_share.started_at));
     end if;
@@ -153,17 +152,14 @@ begin
   update public.widget_provider_calls c
   set next_look_at = case
     when c.provider || ' ' || c.call_id = any (v_taken) then match_provider_calls.at
-    when k.due_at > match_provider_calls.at then k.due_at
+    when d.due_at > match_provider_calls.at then d.due_at
     -- Another record may still take the call that could have been this one.
-    when k.is_whole and k.due_at > match_provider_calls.at - interval '31 days'
+    when num_nulls(c.started_at, c.ended_at) = 0 and d.due_at > match_provider_calls.at - interval '31 days'
       and (widget_internal.provider_widget(c.provider, c.agent)).widget_id is not null
       then match_provider_calls.at + interval '1 day'
   end
-  from (
-    select u.provider, u.call_id, coalesce(u.ended_at, u.started_at) + interval '7 days' as due_at,
-      num_nulls(u.started_at, u.ended_at) = 0 as is_whole
-    from unnest(v_calls) u
-  ) k
+  from unnest(v_calls) k
+  cross join lateral (select coalesce(k.ended_at, k.started_at) + interval '7 days' as due_at) d
   where c.provider = k.provider and c.call_id = k.call_id and c.widget_id is null;
   return v_matched;
 end

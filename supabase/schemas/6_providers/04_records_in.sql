@@ -1,34 +1,5 @@
 -- How a provider's record comes in, once its signature is verified: from the Edge Function, and from a repair pull.
 
-create function widget_internal.provider_call_problem(
-  provider text, record_id text, call_id text, started_at timestamptz, ended_at timestamptz, outcome text, cost numeric,
-  cost_currency text
-)
-returns text
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case
-    when coalesce(provider, '') !~ '^[a-z][a-z0-9_-]{0,49}$' then 'provider: must be a short lower-case name, such as vapi'
-    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
-    when length(call_id) not between 1 and 255 then 'call_id: must have 1 to 255 characters, or be null'
-    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
-    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
-    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
-    when ended_at < started_at then 'ended_at: must not be before started_at'
-    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
-    when cost in ('NaN', 'Infinity', '-Infinity') then 'cost: must be a number'
-    when cost is not null and coalesce(cost_currency, '') !~ '^[A-Za-z]{1,20}$'
-      then 'cost_currency: must say what the cost is in, such as USD or credits'
-  end;
-end
-$$;
-
-comment on function widget_internal.provider_call_problem(text, text, text, timestamptz, timestamptz, text, numeric, text) is
-  'What is wrong with a provider''s record: the field, a colon, what it must be; null where nothing is.';
-
-
 create function widget_internal.store_provider_record(record public.widget_provider_records)
 returns text
 language plpgsql volatile
@@ -64,27 +35,13 @@ begin
     cost = coalesce(r.cost, excluded.cost),
     cost_currency = coalesce(r.cost_currency, excluded.cost_currency)
   returning r.* into v_new;
-  if v_old.record_id is null then
-    return 'stored';
-  elsif v_old is not distinct from v_new then
+  if v_old is not distinct from v_new then
     return 'duplicate';
+  elsif v_old.record_id is not null then
+    update public.widget_provider_records r set changed_at = clock_timestamp()
+    where r.provider = record.provider and r.record_id = record.record_id;
   end if;
-  update public.widget_provider_records r set changed_at = clock_timestamp()
-  where r.provider = record.provider and r.record_id = record.record_id;
-  return 'changed';
-end
-$$;
 
-comment on function widget_internal.store_provider_record(public.widget_provider_records) is
-  'Keeps a record, or adds to the one of its name what that did not know yet. Answers stored, changed or duplicate.';
-
-
-create function widget_internal.add_up_provider_call(provider text, call_id text)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
   update public.widget_provider_calls c
   set started_at = s.started_at, ended_at = s.ended_at, outcome = s.outcome, agent = s.agent,
     named_widget_id = n.widget_id, named_session_id = n.said_session_id, named_call_id = n.said_call_id
@@ -93,7 +50,7 @@ begin
     select min(r.started_at) as started_at, min(r.outcome) as outcome, min(r.agent) as agent,
       coalesce(max(r.ended_at) filter (where r.outcome = 'completed'), max(r.ended_at)) as ended_at
     from public.widget_provider_records r
-    where r.provider = add_up_provider_call.provider and r.call_id = add_up_provider_call.call_id
+    where r.provider = record.provider and r.call_id = record.call_id
   ) s
   left join (
     select w.id as widget_id, r.said_session_id, r.said_call_id
@@ -101,16 +58,19 @@ begin
     cross join lateral (
       select case when r.said_widget_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then r.said_widget_id::uuid end
     ) w (id)
-    where r.provider = add_up_provider_call.provider and r.call_id = add_up_provider_call.call_id
+    where r.provider = record.provider and r.call_id = record.call_id
       and w.id is not null and r.said_session_id is not null
     order by r.said_call_id nulls last, r.record_id
     limit 1
   ) n on true
-  where c.provider = add_up_provider_call.provider and c.call_id = add_up_provider_call.call_id;
+  where c.provider = record.provider and c.call_id = record.call_id;
+  return case when v_old.record_id is null then 'stored' else 'changed' end;
 end
 $$;
 
-comment on function widget_internal.add_up_provider_call(text, text) is 'Brings a provider''s call in line with its records.';
+comment on function widget_internal.store_provider_record(public.widget_provider_records) is
+  'Keeps a record, or adds to the one of its name what that did not know yet, and brings its call in line with its records. '
+  'Answers stored, changed or duplicate.';
 
 
 create function public.record_widget_provider_call(
@@ -128,17 +88,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_problem text;
+  v_problem constant text := case
+    when coalesce(provider, '') !~ '^[a-z][a-z0-9_-]{0,49}$' then 'provider: must be a short lower-case name, such as vapi'
+    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
+    when length(call_id) not between 1 and 255 then 'call_id: must have 1 to 255 characters, or be null'
+    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
+    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
+    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
+    when ended_at < started_at then 'ended_at: must not be before started_at'
+    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
+    when cost in ('NaN', 'Infinity', '-Infinity') then 'cost: must be a number'
+    when cost is not null and coalesce(cost_currency, '') !~ '^[A-Za-z]{1,20}$'
+      then 'cost_currency: must say what the cost is in, such as USD or credits'
+  end;
   v_record public.widget_provider_records;
   v_call public.widget_provider_calls;
   v_answer text;
 begin
   perform widget_internal.refuse_visitors();
-  v_problem := widget_internal.provider_call_problem(
-    record_widget_provider_call.provider, record_widget_provider_call.record_id, record_widget_provider_call.call_id,
-    record_widget_provider_call.started_at, record_widget_provider_call.ended_at, record_widget_provider_call.outcome,
-    record_widget_provider_call.cost, record_widget_provider_call.cost_currency
-  );
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';
   end if;
@@ -172,9 +139,6 @@ begin
     v_record.said_call_id := nullif(left(record_widget_provider_call.widget_call_id, 255), '');
   end if;
   v_answer := widget_internal.store_provider_record(v_record);
-  if v_answer <> 'duplicate' then
-    perform widget_internal.add_up_provider_call(v_record.provider, v_record.call_id);
-  end if;
 
   begin
     perform widget_internal.match_provider_calls(array[v_record.provider], array[v_record.call_id::text]);

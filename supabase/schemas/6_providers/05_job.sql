@@ -50,7 +50,7 @@ comment on function widget_internal.queue_provider_calls(timestamptz, timestampt
 
 
 create function widget_internal.match_due_provider_calls(
-  until timestamptz, at timestamptz default clock_timestamp(),
+  until timestamptz default 'infinity', at timestamptz default clock_timestamp(),
   out calls_looked_at integer, out calls_matched integer, out calls_left bigint
 )
 language plpgsql volatile
@@ -126,20 +126,8 @@ comment on function public.match_widget_provider_records() is
   'how many are the next call''s.';
 
 
-create function widget_internal.match_before_closing()
-returns integer
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (widget_internal.match_due_provider_calls('infinity')).calls_matched;
-end
-$$;
-
-comment on function widget_internal.match_before_closing() is
-  'Before a month''s statement is written: matches what waits, however much, and says how many calls these were.';
-
-insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_before_closing');
+-- Before a month's statement is written: what waits is matched, however much it is.
+insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_due_provider_calls');
 
 
 create function widget_internal.look_again()

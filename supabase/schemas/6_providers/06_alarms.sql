@@ -1,18 +1,4 @@
--- What of providers' records needs a person, for widget_alarms(), and the job, for job_alarms().
-
-create function widget_internal.provider_jobs()
-returns table (name text, schedule text, command text)
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query values
-    ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
-end
-$$;
-
-comment on function widget_internal.provider_jobs() is 'The job of providers'' records, as cron.schedule() takes it.';
-
+-- What of providers' records needs a person, for widget_alarms(), and the job.
 
 create function widget_internal.provider_alarms()
 returns table (alarm text, widget_id uuid, message text)
@@ -21,23 +7,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select 'records_unmatched', a.widget_id, case
-    when a.widget_id is null then format(
-      '%s calls of %s %s, the latest of %s UTC, are no call of a widget: insert into widget_provider_agents (provider, agent, '
-      'widget_id) values (%L, %L, …), with null where they are none of a widget''s', u.calls, u.provider,
-      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), u.provider,
-      coalesce(u.agent, '*')
-    )
-    else format(
-      '%s calls of %s %s, the latest of %s UTC, are not billed: %s', u.calls, u.provider,
-      coalesce('by ' || u.agent, 'by no agent'), to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
-      case when u.is_whole
-        then 'the widget has other calls of the same minute that may be the same ones; let its page pass the provider''s id to '
-          'callStart()'
-        else 'their start or their end never came; widget-analytics providers pull ' || u.provider || ' asks for both'
-      end
-    )
-  end
+  select 'records_unmatched', a.widget_id, format(
+    '%s calls of %s %s, the latest of %s UTC, are %s', u.calls, u.provider, coalesce('by ' || u.agent, 'by no agent'),
+    to_char(u.latest at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), case
+      when a.widget_id is null then format(
+        'no call of a widget: insert into widget_provider_agents (provider, agent, widget_id) values (%L, %L, …), with null '
+        'where they are none of a widget''s', u.provider, coalesce(u.agent, '*')
+      )
+      when u.is_whole then 'not billed: the widget has other calls of the same minute that may be the same ones; let its page '
+        'pass the provider''s id to callStart()'
+      else 'not billed: their start or their end never came; widget-analytics providers pull ' || u.provider || ' asks for both'
+    end
+  )
   from (
     select c.provider, c.agent, num_nulls(c.started_at, c.ended_at) = 0 as is_whole, count(*) as calls,
       max(coalesce(c.ended_at, c.started_at)) as latest
@@ -70,6 +51,7 @@ comment on function widget_internal.provider_alarms() is
   'records_unmatched: calls of a provider that ended more than seven days ago and are no call of a widget. '
   'records_contradictory: a provider said different times of one record, and nobody has set the call yet.';
 
-insert into widget_internal.hooks (hook, function) values
-  ('jobs', 'widget_internal.provider_jobs'),
-  ('alarms', 'widget_internal.provider_alarms');
+insert into widget_internal.hooks (hook, function) values ('alarms', 'widget_internal.provider_alarms');
+
+insert into widget_internal.scheduled_jobs (name, schedule, command)
+values ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');

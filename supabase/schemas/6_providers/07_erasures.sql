@@ -10,19 +10,15 @@ declare
   v_session_id constant text := session ->> 'session_id';
   v_erased bigint;
 begin
-  with concerned as (
-    select c.provider, c.call_id from public.widget_provider_calls c
-    where c.widget_id = v_widget_id and c.session_id = v_session_id
-    union
-    select c.provider, c.call_id from public.widget_provider_calls c
-    where c.named_widget_id = v_widget_id and c.named_session_id = v_session_id
-  ),
-  calls as (
+  with calls as (
     update public.widget_provider_calls c
     set agent = null, named_widget_id = null, named_session_id = null, named_call_id = null, erased_at = clock_timestamp()
-    from concerned e
-    -- One that waits for its call is named by nothing else.
-    where c.provider = e.provider and c.call_id = e.call_id and c.widget_id is not null and c.erased_at is null
+    where (
+        c.widget_id = v_widget_id and c.session_id = v_session_id
+        or c.named_widget_id = v_widget_id and c.named_session_id = v_session_id
+      )
+      -- One that waits for its call is named by nothing else.
+      and c.widget_id is not null and c.erased_at is null
     returning c.provider, c.call_id
   )
   update public.widget_provider_records r
