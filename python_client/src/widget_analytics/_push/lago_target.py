@@ -12,7 +12,7 @@ from lago_python_client.exceptions import LagoApiError, LagoRateLimitError
 from lago_python_client.models import BatchEvent, Event
 
 from widget_analytics._push.charges import ChargeToPush, in_credit
-from widget_analytics._push.target import Passing, Planned, Push, Settled
+from widget_analytics._push.target import Passing, Planned, Push, Settled, account_at
 from widget_analytics.errors import ConfigError
 
 _KNOWN = "value_already_exist"
@@ -23,11 +23,13 @@ class LagoTarget:
     """A customer's id here is the external id of its subscription."""
 
     name = "lago"
-    # On Lago's PostgreSQL store a transaction id is known for ever; its ClickHouse store replaces the event by itself.
+    # On Lago's PostgreSQL store a transaction id is known for ever; in its ClickHouse store an event of the same id and
+    # time replaces itself.
     window: timedelta | None = None
     batch = 100
 
-    def __init__(self, api_key: str, *, code: str, url: str | None = None) -> None:
+    def __init__(self, api_key: str, *, code: str, account: str | None = None, url: str | None = None) -> None:
+        self.account = account or account_at(url)
         self._code = code
         self._client = Client(api_key=api_key, api_url=url or "", max_retries=0, retry_on_rate_limit=False)
 
@@ -55,16 +57,19 @@ class LagoTarget:
         }
 
     def send(self, pushes: Sequence[Push]) -> list[Settled]:
-        """A batch with one event that Lago knows or refuses is refused whole: without that one it goes again."""
+        """A batch goes in. Whether it is stored shows later: Lago's ClickHouse store takes it from a queue.
+
+        A batch with one event that Lago knows or refuses is refused whole: without that one it goes again.
+        """
         waiting = list(pushes)
         settled: list[Settled] = []
         while waiting:
             errors = self._create(waiting)
             if errors is None:
-                return settled + [Settled(push, "confirmed", push.event_id) for push in waiting]
+                return settled + [Settled(push, "accepted", push.event_id) for push in waiting]
             for index, reasons in errors.items():
                 is_known = _KNOWN in str(reasons)
-                state, answer = ("confirmed", waiting[index].event_id) if is_known else ("refused", str(reasons))
+                state, answer = ("accepted", waiting[index].event_id) if is_known else ("refused", str(reasons))
                 settled.append(Settled(waiting[index], state, answer))
             waiting = [push for index, push in enumerate(waiting) if index not in errors]
         return settled
