@@ -28,7 +28,7 @@ from widget_analytics._push.target import Passing, Target
 from widget_analytics.client import WidgetAnalytics
 
 FIRST, SECOND = date(2026, 8, 1), date(2026, 9, 1)
-CUSTOMERS = {"K-1": 2, "K-2": 3}
+CUSTOMERS = {"K-1": 1, "K-2": 2}
 _HOLD = timedelta(seconds=0.1)
 _LAG = timedelta(seconds=0.1)
 _SHOWS_WITHIN = 2 * _LAG
@@ -40,6 +40,7 @@ class Books:
 
     stack: Stack
     db: Connection
+    client: WidgetAnalytics
     systems: Systems
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -72,6 +73,7 @@ def closed_books() -> Iterator[Books]:
     with (
         Stack(durable=False, jobs=False) as stack,
         billing_systems() as systems,
+        WidgetAnalytics(url=stack.api_url, secret_key=stack.secret_key) as client,
         psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as db,
     ):
         widgets = _sell(db)
@@ -85,7 +87,7 @@ def closed_books() -> Iterator[Books]:
                 [widget_id, f"{FIRST:%Y-%m}-1"],
             )
         _close(db, SECOND)
-        yield Books(stack, db, systems)
+        yield Books(stack, db, client, systems)
 
 
 def _sell(db: Connection) -> list[UUID]:
@@ -178,11 +180,10 @@ def push_once(
 ) -> Outbox:
     """One run of a push, as the command makes it."""
     target = target_of(kind, books.systems, account)
-    with WidgetAnalytics(url=books.stack.api_url, secret_key=books.stack.secret_key) as client:
-        outbox = Outbox(client._transport, target.name, target.account, month, hold=_HOLD)
-        planned = target.plan(with_customers(outbox.charges(), None))
-        pusher = Pusher(wrap(outbox), wrap(target), attempts=3, wait=lambda _: 0.01, shows_within=_SHOWS_WITHIN)
-        pusher.push(planned)
+    outbox = Outbox(books.client._transport, target.name, target.account, month, hold=_HOLD)
+    planned = target.plan(with_customers(outbox.charges(), None))
+    pusher = Pusher(wrap(outbox), wrap(target), attempts=3, wait=lambda _: 0.01, shows_within=_SHOWS_WITHIN)
+    pusher.push(planned)
     return outbox
 
 

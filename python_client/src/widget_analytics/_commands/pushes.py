@@ -35,7 +35,7 @@ _MEANINGS = {
     "accepted": "taken, but not seen there yet: run it again after some minutes",
     "sending": "sent without an answer: run it again",
     "planned": "not sent yet: run it again",
-    "unclear": "refused, but an earlier try may have arrived: run it again after a quarter of an hour, it looks",
+    "unclear": "not known to be there or not, and not sent again: run it again after a quarter of an hour, it looks",
     "refused": "refused, and not there: mend the cause and run it again",
 }
 
@@ -115,6 +115,8 @@ def push(
 
 def _print(planned: list[Planned], frozen: Mapping[str, PushRow]) -> None:
     """Print what the next run would send: what is frozen goes as it is, and what was taken goes no more."""
+    taken = sum(row.state not in ("planned", "sending") for row in frozen.values())
+    typer.echo(f"{len(planned) - taken:,} to be sent, {taken:,} sent already", err=True)
     for each in planned:
         row = frozen.get(each.charge.event_id)
         if row is None:

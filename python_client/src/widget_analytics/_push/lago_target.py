@@ -69,7 +69,7 @@ class LagoTarget:
                 return settled + [Settled(push, "accepted", push.event_id) for push in waiting]
             for index, reasons in errors.items():
                 is_known = _KNOWN in str(reasons)
-                state, answer = ("accepted", waiting[index].event_id) if is_known else ("refused", str(reasons))
+                state, answer = ("accepted", waiting[index].event_id) if is_known else ("refused", _words(reasons))
                 settled.append(Settled(waiting[index], state, answer))
             waiting = [push for index, push in enumerate(waiting) if index not in errors]
         return settled
@@ -101,6 +101,15 @@ class LagoTarget:
         except httpx.TransportError as error:
             raise Passing(f"Lago did not answer ({type(error).__name__})") from None
         return str(event.transaction_id)
+
+
+def _words(reasons: object) -> str:
+    """Give Lago's reasons, {field: [code]}, as a line."""
+    if not isinstance(reasons, Mapping):
+        return str(reasons)
+    return "; ".join(
+        f"{name}: {', '.join(map(str, codes)) if isinstance(codes, list) else codes}" for name, codes in reasons.items()
+    )
 
 
 def _error(error: LagoApiError) -> Passing | ConfigError:

@@ -57,7 +57,7 @@ class Pusher:
             Passing: the system does not answer. What waits can be sent by another run.
             UsageError: the account is not the one that the outbox has sent to.
         """
-        self._recognize()
+        self._recognize(planned)
         self._outbox.plan(planned)
         sent = 0
         while True:
@@ -69,8 +69,10 @@ class Pusher:
                 break
         self.confirm()
 
-    def _recognize(self) -> None:
-        """See that the account has what it confirmed: another key may have led to another account."""
+    def _recognize(self, planned: Sequence[Planned]) -> None:
+        """See, before anything is written down, that the key is good, and that its account has what was confirmed."""
+        for first in islice((each for each in planned if each.refusal is None), 1):
+            self._find(first.as_push())
         samples = [row.as_push() for row in islice(self._outbox.rows("confirmed"), _SAMPLES)]
         if samples and not any(isinstance(self._find(push), str | Unclear) for push in samples):
             raise UsageError(

@@ -55,6 +55,13 @@ class Planned:
     payload: Mapping[str, Any]
     refusal: str | None = None
 
+    def as_push(self) -> Push:
+        """Give what would be sent."""
+        charge = self.charge
+        return Push(
+            charge.widget_id, charge.usage_period, charge.event_id, self.customer, self.payload, 0, "planned", None
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
