@@ -16,6 +16,7 @@ from widget_analytics._push.target import Passing, Planned, Push, Settled, accou
 from widget_analytics.errors import ConfigError
 
 _KNOWN = "value_already_exist"
+_REFUSALS = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
 _LOST = "Lago bills a negative total as nothing, so this credit would be lost: give the customer a credit note for it"
 
 
@@ -67,6 +68,9 @@ class LagoTarget:
             errors = self._create(waiting)
             if errors is None:
                 return settled + [Settled(push, "accepted", push.event_id) for push in waiting]
+            if not errors:
+                # No place is named: each goes alone, to tell which.
+                return settled + [each for push in waiting for each in self.send([push])]
             for index, reasons in errors.items():
                 is_known = _KNOWN in str(reasons)
                 state, answer = ("accepted", waiting[index].event_id) if is_known else ("refused", _words(reasons))
@@ -75,18 +79,20 @@ class LagoTarget:
         return settled
 
     def _create(self, pushes: Sequence[Push]) -> dict[int, object] | None:
-        """Give the errors by place in the batch, or None where it was taken."""
+        """Give the errors by place in the batch, none where it was refused without one, or None where it was taken."""
         try:
             self._client.events.batch_create(BatchEvent(events=[Event(**push.payload) for push in pushes]))
         except LagoRateLimitError as error:
             raise Passing("Lago asks to wait (429)", error.reset) from None
         except LagoApiError as error:
             details = error.response.get("error_details") if isinstance(error.response, Mapping) else None
-            if error.status_code == httpx.codes.UNPROCESSABLE_ENTITY and isinstance(details, Mapping):
-                by_place = {int(place): reasons for place, reasons in details.items() if str(place).isdecimal()}
-                # Of a batch of one Lago names no place.
-                return by_place or dict.fromkeys(range(len(pushes)), details)
-            raise _error(error) from None
+            if error.status_code not in _REFUSALS:
+                raise _error(error) from None
+            places = details if isinstance(details, Mapping) else {}
+            by_place = {int(place): reasons for place, reasons in places.items() if str(place).isdecimal()}
+            if by_place or len(pushes) > 1:
+                return by_place
+            return {0: details or error.detail}
         except httpx.TransportError as error:
             raise Passing(f"Lago did not answer ({type(error).__name__})") from None
         return None

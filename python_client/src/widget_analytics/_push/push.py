@@ -106,12 +106,13 @@ class Pusher:
         )
 
     def _look(self, claimed: Sequence[Claimed]) -> tuple[list[Settled], list[Push]]:
-        """Of what the system may have and no longer know by its name: what it has, and what is to be sent."""
+        """Of what the system may have and not know by its name, or has refused: what it has, and what is to be sent."""
         known, unknown = [], []
         for each in claimed:
             window = self._target.window
             is_forgotten = window is not None and each.sent_before is not None and each.sent_before > window
-            match self._find(each.push) if is_forgotten or each.may_be_known else None:
+            is_new = not (is_forgotten or each.may_be_known or each.push.refusals)
+            match None if is_new else self._find(each.push):
                 case None:
                     unknown.append(each.push)
                 case Unclear() as error:
