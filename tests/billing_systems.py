@@ -264,6 +264,8 @@ def _app(systems: Systems) -> Flask:
             errors = systems.add_lago_batch(events)
         systems.trouble("after")
         if errors:
+            # Of a batch of one it names no place.
+            errors = errors["0"] if len(events) == 1 else errors
             return _json({"status": 422, "error": "Unprocessable Entity", "error_details": errors}, 422)
         return _json({"events": events})
 

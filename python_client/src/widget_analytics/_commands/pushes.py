@@ -24,12 +24,6 @@ from widget_analytics._settings import variable
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import ConfigError, MissingExtra, UsageError
 
-
-def register(app: typer.Typer) -> None:
-    """Add this verb."""
-    app.command()(push)
-
-
 _MEANINGS = {
     "confirmed": "confirmed",
     "accepted": "taken, but not seen there yet: run it again after some minutes",
@@ -38,6 +32,11 @@ _MEANINGS = {
     "unclear": "not known to be there or not, and not sent again: run it again after a quarter of an hour, it looks",
     "refused": "refused, and not there: mend the cause and run it again",
 }
+
+
+def register(app: typer.Typer) -> None:
+    """Add this verb."""
+    app.command()(push)
 
 
 class System(StrEnum):

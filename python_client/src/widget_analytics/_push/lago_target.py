@@ -16,7 +16,7 @@ from widget_analytics._push.target import Passing, Planned, Push, Settled, accou
 from widget_analytics.errors import ConfigError
 
 _KNOWN = "value_already_exist"
-_REFUSALS = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
+_REFUSALS = (httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY)
 _LOST = "Lago bills a negative total as nothing, so this credit would be lost: give the customer a credit note for it"
 
 
