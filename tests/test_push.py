@@ -28,9 +28,10 @@ from tests.push_support import (
     push_until_confirmed,
     target_of,
 )
-from widget_analytics._push.charges import ChargeToPush
+from widget_analytics._push.charges import ChargeToPush, with_customers
+from widget_analytics._push.outbox import Outbox
 from widget_analytics._push.stripe_target import minor_units
-from widget_analytics._push.target import Passing
+from widget_analytics._push.target import Passing, Settled
 from widget_analytics.errors import UsageError
 
 KINDS = ["items", "meter", "lago", "lago-clickhouse", "openmeter"]
@@ -165,6 +166,24 @@ def test_what_a_system_holds_is_never_refused(books: Books, kind: str) -> None:
     assert taken
     assert taken.isdisjoint(row["event_id"] for row in refused)
     assert systems.of_customers(kind) == expected(books, kind, SECOND)
+
+
+def test_a_stalled_push_does_not_undo_what_another_learnt(books: Books) -> None:
+    """It was refused, after its hold had ended and another push had sent the charge; or it had arrived after all."""
+    target = target_of("lago", books.systems)
+    outbox = Outbox(books.client._transport, "lago", target.account, SECOND, hold=timedelta(0))
+    outbox.plan(target.plan(with_customers(outbox.charges(), None)))
+    stalled = [each.push for each in outbox.claim(100)]
+    others = [each.push for each in outbox.claim(100)]
+
+    outbox.settle([Settled(push, "refused", "by the stalled one") for push in stalled])
+    after_refusal = {row.state for row in outbox.rows()}
+    outbox.settle([Settled(push, "refused", "by the other") for push in others])
+    outbox.plan(target.plan(with_customers(outbox.charges(), None)))
+    outbox.settle([Settled(push, "accepted", "by the stalled one") for push in stalled])
+
+    assert after_refusal == {"sending"}
+    assert {row.state for row in outbox.rows()} == {"accepted"}
 
 
 def test_a_refusal_is_not_remembered(books: Books) -> None:

@@ -44,8 +44,8 @@ create table public.widget_pushes (
 );
 
 comment on table public.widget_pushes is
-  'The outbox of `widget-analytics push`: one row for each charge and account at a billing system. payload, event_id and customer are '
-  'written before anything is sent, and stay, unless the system has refused them.';
+  'The outbox of `widget-analytics push`: one row for each charge and account at a billing system. '
+  'payload, event_id and customer are written before anything is sent, and stay, unless the system has refused them.';
 comment on column public.widget_pushes.target is 'The billing system: stripe, lago or openmeter.';
 comment on column public.widget_pushes.account is
   'The account there: test or live at Stripe, the server''s name at the others, or the name that was given (--account).';

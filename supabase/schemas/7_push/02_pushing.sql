@@ -13,8 +13,9 @@ begin
   perform widget_internal.refuse_visitors();
   insert into public.widget_pushes as o
     (target, account, period, widget_id, usage_period, event_id, customer, payload, state, answer)
-  select plan_widget_pushes.target, plan_widget_pushes.account, widget_internal.to_month(plan_widget_pushes.period), p.widget_id,
-    p.usage_period, p.event_id, p.customer, p.payload::text, case when p.refusal is null then 'planned' else 'refused' end, p.refusal
+  select plan_widget_pushes.target, plan_widget_pushes.account, widget_internal.to_month(plan_widget_pushes.period),
+    p.widget_id, p.usage_period, p.event_id, p.customer, p.payload::text,
+    case when p.refusal is null then 'planned' else 'refused' end, p.refusal
   from jsonb_to_recordset(plan_widget_pushes.pushes)
     p (widget_id uuid, usage_period date, event_id text, customer text, payload jsonb, refusal text)
   order by p.widget_id, p.usage_period
@@ -29,8 +30,8 @@ $$;
 
 comment on function public.plan_widget_pushes(text, text, text, jsonb) is
   'Writes down what is to be sent to an account at a billing system for a closed month: [{"widget_id", "usage_period", '
-  '"event_id", "customer", "payload", "refusal"}], the last where the system would not take it right. What is planned already stays as '
-  'it is; what was refused is planned anew. Answers how many were planned.';
+  '"event_id", "customer", "payload", "refusal"}], the last where the system would not take it right. What is '
+  'planned already stays as it is; what was refused is planned anew. Answers how many were planned.';
 
 
 create function public.claim_widget_pushes(
@@ -95,7 +96,11 @@ begin
   update public.widget_pushes p
   set state = r.state, answer = coalesce(left(r.answer, 500), p.answer), held_until = null,
     confirmed_at = case when r.state = 'confirmed' then clock_timestamp() end,
-    sent_at = case when p.state = 'sending' and r.state in ('accepted', 'unclear') then clock_timestamp() else p.sent_at end
+    first_sent_at = coalesce(p.first_sent_at, r.sent_at),
+    sent_at = case
+      when r.state in ('accepted', 'unclear') and p.state not in ('accepted', 'unclear') then clock_timestamp()
+      else p.sent_at
+    end
   from jsonb_to_recordset(settle_widget_pushes.results)
     r (widget_id uuid, usage_period date, sent_at timestamptz, was text, state text, answer text)
   where p.target = settle_widget_pushes.target and p.account = settle_widget_pushes.account
