@@ -126,6 +126,7 @@ class Systems:
         item = {
             "id": f"ii_{len(self.items) + 1}",
             "object": "invoiceitem",
+            "created": int(self.now().timestamp()),
             "customer": form["customer"],
             "amount": form["amount"],
             "currency": form["currency"],
@@ -220,7 +221,10 @@ def _app(systems: Systems) -> Flask:
     def _items() -> Response:
         if request.args["customer"] in systems.unknown_customers:
             return _no_such_customer(request.args["customer"])
-        found = [item for item in systems.items if item["customer"] == request.args["customer"]]
+        since = int(request.args["created[gte]"])
+        found = [
+            item for item in systems.items if item["customer"] == request.args["customer"] and item["created"] >= since
+        ]
         after = request.args.get("starting_after")
         if after:
             found = found[[item["id"] for item in found].index(after) + 1 :]

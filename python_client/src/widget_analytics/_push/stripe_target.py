@@ -142,7 +142,9 @@ class StripeTarget:
             raise Unclear(f"Stripe does not say whether it has it: {error.user_message or error.code}") from None
 
     def _find_item(self, push: Push) -> str | None:
-        items = self._client.v1.invoice_items.list({"customer": push.customer, "limit": 100})
+        # A month is pushed after its end, so that none of the years before is read.
+        ended = push.payload["item"]["period"]["end"]
+        items = self._client.v1.invoice_items.list({"customer": push.customer, "created": {"gte": ended}, "limit": 100})
         for item in items.auto_paging_iter():
             metadata: Mapping[str, str] = item.metadata.to_dict() if item.metadata else {}
             if metadata.get(_KEY) == push.event_id:
