@@ -20,8 +20,11 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import make_server
 
 KEY = "test_key_that_nobody_may_see"
+TEST_MODE_KEY = "sk_test_that_nobody_may_see"
 METER_ID = "mtr_1"
 _DAY = timedelta(days=1)
+_BEGINS = datetime(2026, 10, 2, tzinfo=UTC)
+_METER_LOOKS_BACK = timedelta(days=35)
 _OPENMETER_REMEMBERS = timedelta(days=32)
 _BATCH = 100
 
@@ -31,30 +34,39 @@ class Systems:
     """What the three have been told, and what they would bill."""
 
     url: str = ""
+    key: str = KEY
     trouble: Callable[[str], None] = lambda moment: None
     # How long after an event was taken a look does not see it yet.
     lag: timedelta = timedelta(0)
     unknown_customers: set[str] = field(default_factory=set)
+    # Known customers for whom nothing new is taken just now.
+    blocked_customers: set[str] = field(default_factory=set)
+    # Lago's other store: an event of the same name and time replaces the one before, and shows late.
+    lago_on_clickhouse: bool = False
     items: list[dict[str, Any]] = field(default_factory=list)
     meter_events: list[dict[str, Any]] = field(default_factory=list)
-    lago_events: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    lago_events: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
     openmeter_events: list[dict[str, Any]] = field(default_factory=list)
     requests: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
+    _started: datetime = field(default_factory=lambda: datetime.now(UTC))
     _later: timedelta = timedelta(0)
-    _answers: dict[str, tuple[datetime, str, dict[str, Any]]] = field(default_factory=dict)
+    _answers: dict[str, tuple[datetime, str, Response]] = field(default_factory=dict)
     _identifiers: dict[str, datetime] = field(default_factory=dict)
     _names: dict[tuple[str, str], datetime] = field(default_factory=dict)
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self._later
+        return _BEGINS + (datetime.now(UTC) - self._started) + self._later
 
     def pass_time(self, time: timedelta) -> None:
         self._later += time
 
     def forget(self) -> None:
         self.trouble = lambda moment: None
-        self.unknown_customers.clear()
+        self._later = self.lag = timedelta(0)
+        self.lago_on_clickhouse = False
+        for customers in (self.unknown_customers, self.blocked_customers):
+            customers.clear()
         for taken in (self.items, self.meter_events, self.openmeter_events):
             taken.clear()
         for known in (self.lago_events, self._answers, self._identifiers, self._names):
@@ -70,7 +82,7 @@ class Systems:
             case "meter":
                 for event in self.meter_events:
                     sums[event["customer"]] += event["value"]
-            case "lago":
+            case "lago" | "lago-clickhouse":
                 for event in self.lago_events.values():
                     sums[event["external_subscription_id"]] += Decimal(event["properties"]["seconds"])
             case "openmeter":
@@ -78,26 +90,43 @@ class Systems:
                     sums[event["subject"]] += Decimal(event["data"]["seconds"])
         return dict(sums)
 
+    def names(self, kind: str) -> set[str]:
+        """What it holds, by the charges' names."""
+        match kind:
+            case "items":
+                return {item["metadata"]["widget_charge"] for item in self.items}
+            case "meter":
+                return set(self._identifiers)
+            case "openmeter":
+                return {event["id"] for event in self.openmeter_events}
+            case _:
+                return {event["transaction_id"] for event in self.lago_events.values()}
+
     # Stripe
 
-    def once(self, key: str, body: str, make: Callable[[], dict[str, Any]]) -> Response:
-        """An idempotency key of the last 24 hours gives the answer that it gave."""
+    def once(self, key: str, body: str, make: Callable[[], Response]) -> Response:
+        """An idempotency key of the last 24 hours gives the answer that it gave, a refusal too."""
         known = self._answers.get(key)
         if known is not None and self.now() - known[0] < _DAY:
             if known[1] != body:
                 return _stripe_error(
                     400, "idempotency_error", "Keys for idempotent requests can only be used with the same parameters"
                 )
-            return _json(known[2])
+            return known[2]
         made = make()
         self._answers[key] = (self.now(), body, made)
-        return _json(made)
+        return made
 
-    def add_item(self) -> dict[str, Any]:
+    def add_item(self) -> Response:
         form = request.form
+        if form["customer"] in self.unknown_customers:
+            return _no_such_customer(form["customer"])
+        if form["customer"] in self.blocked_customers:
+            return _stripe_error(400, "invalid_request_error", "This customer takes no invoice items")
         item = {
             "id": f"ii_{len(self.items) + 1}",
             "object": "invoiceitem",
+            "created": int(self.now().timestamp()),
             "customer": form["customer"],
             "amount": form["amount"],
             "currency": form["currency"],
@@ -106,18 +135,22 @@ class Systems:
             "metadata": {"widget_charge": form["metadata[widget_charge]"]},
         }
         self.items.append(item)
-        return item
+        return _json(item)
 
     def add_meter_event(self) -> Response | None:
         form = request.form
         identifier, at = form["identifier"], datetime.fromtimestamp(int(form["timestamp"]), UTC)
+        customer = form["payload[stripe_customer_id]"]
+        if customer in self.blocked_customers:
+            return _stripe_error(400, "invalid_request_error", "The meter is archived")
+        if at < self.now() - _METER_LOOKS_BACK:
+            return _stripe_error(400, "invalid_request_error", "The timestamp is more than 35 days in the past")
         known = self._identifiers.get(identifier)
         if known is not None and self.now() - known < _DAY:
             return _stripe_error(400, "invalid_request_error", f"An event already exists with identifier {identifier}.")
         if not form["payload[value]"].lstrip("-").isdecimal():
             return _stripe_error(400, "invalid_request_error", "value must be a whole number")
         self._identifiers[identifier] = self.now()
-        customer = form["payload[stripe_customer_id]"]
         # Checked later: a customer that it does not know is counted nowhere, and the answer is 200 all the same.
         if customer not in self.unknown_customers:
             self.meter_events.append(
@@ -129,14 +162,16 @@ class Systems:
 
     def add_lago_batch(self, events: list[dict[str, Any]]) -> dict[str, Any]:
         errors: dict[str, Any] = {}
-        for place, event in enumerate(events):
-            if (event["external_subscription_id"], event["transaction_id"]) in self.lago_events:
-                errors[str(place)] = {"transaction_id": ["value_already_exist"]}
-            elif event["external_subscription_id"] in self.unknown_customers:
+        names = [(event["external_subscription_id"], event["transaction_id"]) for event in events]
+        for place, (subscription, _) in enumerate(names):
+            if subscription in self.unknown_customers | self.blocked_customers:
                 errors[str(place)] = {"external_subscription_id": ["subscription_not_found"]}
+            elif names[place] in self.lago_events:
+                errors[str(place)] = {"transaction_id": ["value_already_exist"]}
         if not errors:
-            for event in events:
-                self.lago_events[event["external_subscription_id"], event["transaction_id"]] = event
+            for name, event in zip(names, events, strict=True):
+                at = (str(event["timestamp"]),) if self.lago_on_clickhouse else ()
+                self.lago_events[(*name, *at)] = event | {"taken": self.now()}
         return errors
 
     def add_openmeter(self, events: list[dict[str, Any]]) -> None:
@@ -156,6 +191,11 @@ def _stripe_error(status: int, kind: str, message: str) -> Response:
     return _json({"error": {"type": kind, "message": message}}, status)
 
 
+def _no_such_customer(customer: str) -> Response:
+    error = {"type": "invalid_request_error", "code": "resource_missing", "message": f"No such customer: '{customer}'"}
+    return _json({"error": error}, 400)
+
+
 def _app(systems: Systems) -> Flask:
     app = Flask(__name__)
 
@@ -163,14 +203,14 @@ def _app(systems: Systems) -> Flask:
     def _check_key() -> Response | None:
         systems.requests += 1
         sent = request.headers.get("Authorization", "")
-        return None if sent.removeprefix("Bearer ") == KEY else _json({"error": {"message": "no such key"}}, 401)
+        return (
+            None if sent.removeprefix("Bearer ") == systems.key else _json({"error": {"message": "no such key"}}, 401)
+        )
 
     @app.post("/v1/invoiceitems")
     def _item() -> Response:
         systems.trouble("before")
         with systems.lock:
-            if request.form["customer"] in systems.unknown_customers:
-                return _stripe_error(400, "invalid_request_error", f"No such customer: '{request.form['customer']}'")
             answer = systems.once(
                 request.headers["Idempotency-Key"], str(sorted(request.form.items())), systems.add_item
             )
@@ -179,7 +219,12 @@ def _app(systems: Systems) -> Flask:
 
     @app.get("/v1/invoiceitems")
     def _items() -> Response:
-        found = [item for item in systems.items if item["customer"] == request.args["customer"]]
+        if request.args["customer"] in systems.unknown_customers:
+            return _no_such_customer(request.args["customer"])
+        since = int(request.args["created[gte]"])
+        found = [
+            item for item in systems.items if item["customer"] == request.args["customer"] and item["created"] >= since
+        ]
         after = request.args.get("starting_after")
         if after:
             found = found[[item["id"] for item in found].index(after) + 1 :]
@@ -223,12 +268,19 @@ def _app(systems: Systems) -> Flask:
             errors = systems.add_lago_batch(events)
         systems.trouble("after")
         if errors:
+            # Of a batch of one it names no place.
+            errors = errors["0"] if len(events) == 1 else errors
             return _json({"status": 422, "error": "Unprocessable Entity", "error_details": errors}, 422)
         return _json({"events": events})
 
     @app.get("/api/v1/events/<name>")
     def _lago_event(name: str) -> Response:
-        found = [event for (_, transaction), event in systems.lago_events.items() if transaction == name]
+        found = [
+            {key: value for key, value in event.items() if key != "taken"}
+            for event in systems.lago_events.values()
+            if event["transaction_id"] == name
+            and (not systems.lago_on_clickhouse or systems.now() - event["taken"] >= systems.lag)
+        ]
         return _json({"event": found[0]}) if found else _json({"status": 404, "error": "Not Found"}, 404)
 
     @app.post("/api/v1/events")
@@ -236,7 +288,7 @@ def _app(systems: Systems) -> Flask:
         events = json.loads(request.data)
         systems.trouble("before")
         with systems.lock:
-            if any(event["subject"] in systems.unknown_customers for event in events):
+            if any(event["subject"] in systems.unknown_customers | systems.blocked_customers for event in events):
                 return _json({"type": "about:blank", "title": "Bad Request", "status": 400}, 400)
             systems.add_openmeter(events)
         systems.trouble("after")
@@ -276,9 +328,10 @@ def asks_to_wait() -> HTTPException:
 
 
 @contextmanager
-def billing_systems() -> Iterator[Systems]:
+def billing_systems(key: str = KEY) -> Iterator[Systems]:
+    """Serve an account at each of the three, which one key opens."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
-    systems = Systems()
+    systems = Systems(key=key)
     server = make_server("127.0.0.1", 0, _app(systems), threaded=True)
     systems.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

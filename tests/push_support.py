@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ from widget_analytics._push.target import Passing, Target
 from widget_analytics.client import WidgetAnalytics
 
 FIRST, SECOND = date(2026, 8, 1), date(2026, 9, 1)
-CUSTOMERS = {"K-1": 2, "K-2": 3}
+CUSTOMERS = {"K-1": 1, "K-2": 2}
 _HOLD = timedelta(seconds=0.1)
+_LAG = timedelta(seconds=0.1)
+_SHOWS_WITHIN = 2 * _LAG
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Books:
 
     stack: Stack
     db: Connection
+    client: WidgetAnalytics
     systems: Systems
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -69,6 +73,7 @@ def closed_books() -> Iterator[Books]:
     with (
         Stack(durable=False, jobs=False) as stack,
         billing_systems() as systems,
+        WidgetAnalytics(url=stack.api_url, secret_key=stack.secret_key) as client,
         psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as db,
     ):
         widgets = _sell(db)
@@ -82,7 +87,7 @@ def closed_books() -> Iterator[Books]:
                 [widget_id, f"{FIRST:%Y-%m}-1"],
             )
         _close(db, SECOND)
-        yield Books(stack, db, systems)
+        yield Books(stack, db, client, systems)
 
 
 def _sell(db: Connection) -> list[UUID]:
@@ -118,15 +123,17 @@ def _close(db: Connection, month: date) -> None:
     db.execute("select public.close_widget_billing_period(%s)", [f"{month:%Y-%m}"])
 
 
-def target_of(kind: str, systems: Systems) -> Target:
-    """`kind`: items or meter of Stripe, lago, openmeter."""
+def target_of(kind: str, systems: Systems, account: str | None = None) -> Target:
+    """`kind`: items or meter of Stripe, lago, lago-clickhouse, openmeter."""
+    systems.lago_on_clickhouse = kind == "lago-clickhouse"
     match kind:
         case "items" | "meter":
-            return StripeTarget(KEY, meter="widget_seconds" if kind == "meter" else None, url=systems.url, timeout=5)
-        case "lago":
-            return LagoTarget(KEY, code="widget_calls", url=systems.url)
+            meter = "widget_seconds" if kind == "meter" else None
+            return StripeTarget(systems.key, meter=meter, account=account, url=systems.url, timeout=5)
+        case "lago" | "lago-clickhouse":
+            return LagoTarget(systems.key, code="widget_calls", account=account, url=systems.url)
         case _:
-            return OpenMeterTarget(KEY, event_type="widget_calls", url=systems.url, timeout=5)
+            return OpenMeterTarget(systems.key, event_type="widget_calls", account=account, url=systems.url, timeout=5)
 
 
 class Killed(BaseException):
@@ -168,15 +175,26 @@ def trouble_of(chance: random.Random, share: float) -> Callable[[str], None]:
     return trouble
 
 
-def push_once(books: Books, kind: str, month: date, wrap: Callable[[Any], Any] = lambda of: of) -> Outbox:
+def push_once(
+    books: Books, kind: str, month: date, wrap: Callable[[Any], Any] = lambda of: of, account: str | None = None
+) -> Outbox:
     """One run of a push, as the command makes it."""
-    target = target_of(kind, books.systems)
-    with WidgetAnalytics(url=books.stack.api_url, secret_key=books.stack.secret_key) as client:
-        outbox = Outbox(client._transport, target.name, month, hold=_HOLD)
-        planned = target.plan(with_customers(outbox.charges(), None))
-        pusher = Pusher(wrap(outbox), wrap(target), attempts=3, wait=lambda _: 0.01)
-        pusher.push(planned)
+    target = target_of(kind, books.systems, account)
+    outbox = Outbox(books.client._transport, target.name, target.account, month, hold=_HOLD)
+    planned = target.plan(with_customers(outbox.charges(), None))
+    pusher = Pusher(wrap(outbox), wrap(target), attempts=3, wait=lambda _: 0.01, shows_within=_SHOWS_WITHIN)
+    pusher.push(planned)
     return outbox
+
+
+def push_until_confirmed(books: Books, kind: str, month: date, account: str | None = None) -> None:
+    """Runs until the system shows everything."""
+    for _ in range(50):
+        push_once(books, kind, month, account=account)
+        if not books.db.execute("select from public.widget_pushes where state <> 'confirmed'").fetchall():
+            return
+        time.sleep(0.02)
+    raise AssertionError(books.db.execute("select * from public.widget_pushes where state <> 'confirmed'").fetchall())
 
 
 def push_to_the_end(books: Books, kind: str, month: date, seed: int) -> int:
@@ -184,13 +202,15 @@ def push_to_the_end(books: Books, kind: str, month: date, seed: int) -> int:
     chance = random.Random(seed)  # noqa: S311 (the same runs from the same seed)
     books.forget_pushes()
     books.systems.trouble = trouble_of(chance, 0.1)
-    books.systems.lag = timedelta(seconds=0.1)
+    books.systems.lag = _LAG
     runs = 0
     while runs < 100:
         runs += 1
         share = 0.05 if runs < 8 else 0.0
+        books.systems.blocked_customers = {customer for customer in CUSTOMERS if chance.random() < 0.2}
         if runs >= 12:
             books.systems.trouble = lambda _: None
+            books.systems.blocked_customers = set()
         seeds = [chance.random() for _ in range(2 if chance.random() < 0.3 else 1)]
         threads = [threading.Thread(target=_run, args=(books, kind, month, each, share)) for each in seeds]
         for thread in threads:
@@ -201,7 +221,7 @@ def push_to_the_end(books: Books, kind: str, month: date, seed: int) -> int:
         if {row["state"] for row in states} == {"confirmed"}:
             return runs
         if chance.random() < 0.3:
-            _pass_a_day(books)
+            pass_a_day(books)
     raise AssertionError(f"not done after {runs} runs: {states}")
 
 
@@ -211,7 +231,7 @@ def _run(books: Books, kind: str, month: date, seed: float, share: float) -> Non
         push_once(books, kind, month, lambda of: Fragile(of, chance, share))
 
 
-def _pass_a_day(books: Books) -> None:
+def pass_a_day(books: Books) -> None:
     """The systems forget what they remember for a day; the outbox knows how long ago it sent."""
     books.systems.pass_time(timedelta(hours=25))
     books.db.execute(

@@ -5,11 +5,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.progress import track
-
 from tests.push_support import SECOND, closed_books, expected, push_to_the_end
 
-KINDS = ("items", "meter", "lago", "openmeter")
+KINDS = ("items", "meter", "lago", "lago-clickhouse", "openmeter")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     runs: Counter[str] = Counter()
     with closed_books() as books:
-        for number in track(range(options.count), description="months pushed"):
+        for number in range(options.count):
+            if number % 50 == 0:
+                print(f"{number} months pushed", file=sys.stderr, flush=True)
             kind, seed = KINDS[number % len(KINDS)], options.seed + number
             runs[kind] += push_to_the_end(books, kind, SECOND, seed)
             if books.systems.of_customers(kind) != expected(books, kind, SECOND):

@@ -51,7 +51,7 @@ def make_world(db: Connection) -> World:
         _provider(db, owner)
     db.execute(
         """
-        select public.plan_widget_pushes('stripe', %s, jsonb_agg(jsonb_build_object(
+        select public.plan_widget_pushes('stripe', 'test', %s, jsonb_agg(jsonb_build_object(
           'widget_id', c.widget_id, 'usage_period', c.usage_period, 'event_id', c.widget_id || ' ' || c.usage_period,
           'customer', c.customer, 'payload', jsonb_build_object('customer', c.customer)
         )))

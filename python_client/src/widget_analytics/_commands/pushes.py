@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from enum import StrEnum
@@ -17,12 +17,21 @@ from rich.console import Console
 from widget_analytics._exit import INCOMPLETE, one_line_errors
 from widget_analytics._options import period_of
 from widget_analytics._push.charges import customers_of, with_customers
-from widget_analytics._push.outbox import Outbox
+from widget_analytics._push.outbox import Outbox, PushRow
 from widget_analytics._push.push import Pusher
 from widget_analytics._push.target import Planned, Target
 from widget_analytics._settings import variable
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import ConfigError, MissingExtra, UsageError
+
+_MEANINGS = {
+    "confirmed": "confirmed",
+    "accepted": "taken, but not seen there yet: run it again after some minutes",
+    "sending": "sent without an answer: run it again",
+    "planned": "not sent yet: run it again",
+    "unclear": "not known to be there or not, and not sent again: run it again after a quarter of an hour, it looks",
+    "refused": "refused, and not there: mend the cause and run it again",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -55,8 +64,15 @@ def push(
     code: Annotated[
         str, typer.Option(metavar="CODE", help="Lago: the billable metric's code; OpenMeter: the events' type.")
     ] = "widget_calls",
+    account: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Your name for the account, where there are several. Else test or live at Stripe, or the server.",
+        ),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be sent, one JSON object a line.")
+        bool, typer.Option("--dry-run", help="Print what would still be sent, one JSON object a line.")
     ] = False,
     status: Annotated[
         bool, typer.Option("--status", help="Print what was sent, waits or was refused, and why.")
@@ -77,17 +93,17 @@ def push(
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         with WidgetAnalytics() as client:
             first = date.fromisoformat(f"{month}-01")
-            outbox = Outbox(client._transport, system, first)
             if status:
-                complete = _report(outbox, typer.echo)
+                complete = _report(Outbox(client._transport, system, account, first), typer.echo)
             elif client.statement(first) is None:
                 raise UsageError(f"--month: {month} is not closed; only a closed month's charges are final")
             else:
-                charges = with_customers(outbox.charges(), None if customers is None else customers_of(customers))
-                target = _target(system, meter=meter, code=code, needs_key=not dry_run)
-                planned = target.plan(charges)
+                known = None if customers is None else customers_of(customers)
+                target = _target(system, meter=meter, code=code, account=account, needs_key=not dry_run)
+                outbox = Outbox(client._transport, system, target.account, first)
+                planned = target.plan(with_customers(outbox.charges(), known))
                 if dry_run:
-                    _print(planned)
+                    _print(planned, {row.event_id: row for row in outbox.rows() if row.state != "refused"})
                     return
                 with console.status("", spinner="line") as line:
                     Pusher(outbox, target, say=line.update).push(planned)
@@ -96,38 +112,40 @@ def push(
             raise typer.Exit(INCOMPLETE)
 
 
-def _print(planned: list[Planned]) -> None:
+def _print(planned: list[Planned], frozen: Mapping[str, PushRow]) -> None:
+    """Print what the next run would send: what is frozen goes as it is, and what was taken goes no more."""
+    taken = sum(row.state not in ("planned", "sending") for row in frozen.values())
+    typer.echo(f"{len(planned) - taken:,} to be sent, {taken:,} sent already", err=True)
     for each in planned:
-        refused = {"refused": each.refusal} if each.refusal else {}
-        typer.echo(json.dumps({"event_id": each.charge.event_id, **refused, "payload": each.payload}))
+        row = frozen.get(each.charge.event_id)
+        if row is None:
+            refused = {"refused": each.refusal} if each.refusal else {}
+            typer.echo(json.dumps({"event_id": each.charge.event_id, **refused, "payload": each.payload}))
+        elif row.state in ("planned", "sending"):
+            typer.echo(json.dumps({"event_id": row.event_id, "payload": row.as_push().payload}))
 
 
 def _report(outbox: Outbox, say: Callable[[str], object]) -> bool:
-    """Say how far it is, and whether that is all the way."""
-    states: Counter[str] = Counter()
-    refused = []
+    """Say how far it is, account by account, and whether that is all the way."""
+    states: dict[str, Counter[str]] = defaultdict(Counter)
+    reasons: dict[str, list[str]] = defaultdict(list)
     for row in outbox.rows():
-        states[row.state] += 1
-        if row.state == "refused":
-            refused.append(f"  {row.event_id} ({row.customer}): {row.answer}")
-    words = {
-        "confirmed": "confirmed",
-        "accepted": "taken, but not seen there yet: look again with --status after some minutes, or run it again",
-        "sending": "sent without an answer: run it again",
-        "planned": "not sent yet: run it again",
-        "refused": "refused",
-    }
-    for state, meaning in words.items():
-        if states[state]:
-            say(f"{states[state]:,} {meaning}")
+        states[row.account][row.state] += 1
+        if row.state in ("refused", "unclear"):
+            reasons[row.account].append(f"    {row.event_id} ({row.customer}), {row.state}: {row.answer}")
+    for account, counts in states.items():
+        say(f"account {account}:")
+        for state, meaning in _MEANINGS.items():
+            if counts[state]:
+                say(f"  {counts[state]:,} {meaning}")
+        for line in reasons[account]:
+            say(line)
     if not states:
         say("nothing was planned")
-    for line in refused:
-        say(line)
-    return not states or set(states) == {"confirmed"}
+    return all(set(counts) == {"confirmed"} for counts in states.values())
 
 
-def _target(system: System, *, meter: str | None, code: str, needs_key: bool) -> Target:
+def _target(system: System, *, meter: str | None, code: str, account: str | None, needs_key: bool) -> Target:
     def key(name: str) -> str:
         value = variable(name)
         if needs_key and not value:
@@ -138,14 +156,17 @@ def _target(system: System, *, meter: str | None, code: str, needs_key: bool) ->
         if system is System.STRIPE:
             from widget_analytics._push.stripe_target import StripeTarget  # noqa: PLC0415 (an extra)
 
-            return StripeTarget(key("STRIPE_API_KEY"), meter=meter, url=variable("STRIPE_API_URL") or None)
+            return StripeTarget(
+                key("STRIPE_API_KEY"), meter=meter, account=account, url=variable("STRIPE_API_URL") or None
+            )
         if system is System.LAGO:
             from widget_analytics._push.lago_target import LagoTarget  # noqa: PLC0415 (an extra)
 
-            return LagoTarget(key("LAGO_API_KEY"), code=code, url=variable("LAGO_API_URL") or None)
+            return LagoTarget(key("LAGO_API_KEY"), code=code, account=account, url=variable("LAGO_API_URL") or None)
         from widget_analytics._push.openmeter_target import OpenMeterTarget  # noqa: PLC0415 (an extra)
 
-        return OpenMeterTarget(key("OPENMETER_API_KEY"), event_type=code, url=variable("OPENMETER_URL") or None)
+        url = variable("OPENMETER_URL") or None
+        return OpenMeterTarget(key("OPENMETER_API_KEY"), event_type=code, account=account, url=url)
 
 
 @contextmanager

@@ -92,12 +92,16 @@ def customers_of(file: Path) -> dict[str, str]:
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
-        return {row["reference"]: row["id"] for row in rows if row["id"]}
+            rows = [(row["reference"].strip(), (row["id"] or "").strip()) for row in csv.DictReader(lines)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: {error}") from None
     except KeyError as error:
-        raise InputError(f"{file}: the first line must name the columns reference and id; {error} is missing") from None
+        raise InputError(f"{file}: the first line must be reference,id with a comma; {error} is missing") from None
+    customers = {reference: customer for reference, customer in rows if customer}
+    for reference, customer in rows:
+        if customer and customers[reference] != customer:
+            raise InputError(f"{file}: {reference} has two ids, {customer} and {customers[reference]}")
+    return customers
 
 
 def with_customers(
@@ -121,6 +125,7 @@ def with_customers(
         listed = list(missing)
         more = f"; and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
         raise UsageError(
-            f"nothing was sent: {'; '.join(listed[:_SHOWN])}{more}. A reference is a row of widget_customers."
+            f"nothing was sent: {'; '.join(listed[:_SHOWN])}{more}. "
+            "A widget's reference is set by: widget-analytics widget set NAME --customer REFERENCE"
         )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,8 +16,11 @@ from corehttp.exceptions import (
 from openmeter import Client
 
 from widget_analytics._push.charges import ChargeToPush, in_credit
-from widget_analytics._push.target import Passing, Planned, Push, Settled
+from widget_analytics._push.target import Passing, Planned, Push, Settled, Unclear, account_at
 from widget_analytics.errors import ConfigError, UsageError
+
+# It logs a traceback for each error answer that is not JSON.
+logging.getLogger("openmeter").setLevel(logging.ERROR)
 
 SOURCE = "widget-analytics"
 _LOST = "it is not known that OpenMeter bills a negative total as a credit: give the customer one by hand"
@@ -28,11 +32,20 @@ class OpenMeterTarget:
     """A customer's id here is the events' subject."""
 
     name = "openmeter"
-    # It drops an event that it knows, by source and id, for 32 days unless set otherwise.
-    window: timedelta | None = timedelta(days=31)
+    # It drops an event that it knows, by source and id, for 32 days unless set otherwise; a look costs little.
+    window: timedelta | None = timedelta(hours=1)
     batch = 100
 
-    def __init__(self, api_key: str | None, *, event_type: str, url: str | None = None, timeout: float = 30) -> None:
+    def __init__(
+        self,
+        api_key: str | None,
+        *,
+        event_type: str,
+        account: str | None = None,
+        url: str | None = None,
+        timeout: float = 30,
+    ) -> None:
+        self.account = account or account_at(url)
         self._type = event_type
         options = {"endpoint": url} if url else {}
         self._client = Client(token=api_key, retry_total=0, connection_timeout=timeout, read_timeout=timeout, **options)
@@ -81,8 +94,12 @@ class OpenMeterTarget:
         with _translated():
             # It looks for a part of an id, and by default in the last 72 hours alone.
             found = self._client.events.list(id=push.event_id, from_parameter=at, limit=100)
-        ids = [each.event["id"] for each in found]
-        return push.event_id if push.event_id in ids else None
+        for each in found:
+            if (each.event["id"], each.event["source"]) == (push.event_id, SOURCE):
+                if each.validation_error:
+                    raise Unclear(f"OpenMeter has it, and does not count it: {each.validation_error}")
+                return push.event_id
+        return None
 
 
 @contextmanager

@@ -29,37 +29,58 @@ class PushRow(_Row):
     event_id: str
     customer: str
     payload: str
+    account: str
     state: str
+    refusals: int
     sent_at: Instant | None
     held_until: Instant | None
     answer: str | None
 
     def as_push(self) -> Push:
         """Give what is sent."""
-        return Push(self.widget_id, self.usage_period, self.event_id, self.customer, json.loads(self.payload))
+        return Push(
+            self.widget_id,
+            self.usage_period,
+            self.event_id,
+            self.customer,
+            json.loads(self.payload),
+            self.refusals,
+            self.state,
+            self.sent_at,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A row that this push holds; ``sent_before``: since when the system may have it, None: it never was sent."""
+    """A row that this push holds.
+
+    Attributes:
+        push: what is to be sent.
+        sent_before: since when the system may have it, None: it never was sent.
+        may_be_known: it was sent under another account's name too, which may be the same account.
+    """
 
     push: Push
     sent_before: timedelta | None
+    may_be_known: bool
 
 
 class Outbox:
-    """One month at one billing system.
+    """One month at one account of a billing system.
 
     Args:
         transport: the way to the database.
         target: the billing system's name.
+        account: the account there; None to read the rows of all.
         month: the closed month's first day.
         hold: for how long a claimed row is this push's own. Longer than sending a batch takes.
     """
 
-    def __init__(self, transport: RestTransport, target: str, month: date, *, hold: timedelta = HOLD) -> None:
+    def __init__(
+        self, transport: RestTransport, target: str, account: str | None, month: date, *, hold: timedelta = HOLD
+    ) -> None:
         self._transport = transport
-        self._target, self._month, self._hold = target, month, hold
+        self._target, self._account, self._month, self._hold = target, account, month, hold
 
     def charges(self) -> Iterator[ChargeToPush]:
         """Yield what the month charges."""
@@ -94,14 +115,18 @@ class Outbox:
                     row["event_id"],
                     row["customer"],
                     json.loads(row["payload"]),
+                    int(row["refusals"]),
+                    "sending",
+                    datetime.fromisoformat(row["sent_at"]),
                 ),
                 None if row["sent_before_seconds"] is None else timedelta(seconds=float(row["sent_before_seconds"])),
+                row["may_be_known"],
             )
             for row in rows
         ]
 
     def settle(self, results: Sequence[Settled]) -> None:
-        """Write down what became of claimed rows."""
+        """Write down what became of rows."""
         if results:
             self._call(
                 "settle_widget_pushes",
@@ -109,6 +134,8 @@ class Outbox:
                     {
                         "widget_id": str(each.push.widget_id),
                         "usage_period": each.push.usage_period.isoformat(),
+                        "sent_at": each.push.sent_at.isoformat() if each.push.sent_at else None,
+                        "was": each.push.state,
                         "state": each.state,
                         "answer": each.answer or None,
                     }
@@ -119,13 +146,15 @@ class Outbox:
     def rows(self, state: str | None = None) -> Iterator[PushRow]:
         """Yield the outbox's rows, or those of a state."""
         where = [("target", "eq", self._target), ("period", "eq", self._month.isoformat())]
+        if self._account is not None:
+            where.append(("account", "eq", self._account))
         if state is not None:
             where.append(("state", "eq", state))
         query = Query(
             model=PushRow,
             relation="widget_pushes",
             where=tuple(where),
-            key=("widget_id", "usage_period"),
+            key=("account", "widget_id", "usage_period"),
             paging=Paging.KEY,
         )
         return query.model.read(self._transport.rows(query))
@@ -135,5 +164,5 @@ class Outbox:
         return max((row.held_until for row in self.rows("sending") if row.held_until), default=None)
 
     def _call(self, function: str, **arguments: Any) -> Any:
-        given = {"target": self._target, "period": f"{self._month:%Y-%m}", **arguments}
+        given = {"target": self._target, "account": self._account, "period": f"{self._month:%Y-%m}", **arguments}
         return self._transport.call(function, lambda: given)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,13 +13,14 @@ from typing import Any
 import stripe
 
 from widget_analytics._push.charges import ChargeToPush, in_credit, rounded
-from widget_analytics._push.target import Passing, Planned, Push, Settled
+from widget_analytics._push.target import Passing, Planned, Push, Settled, Unclear
 from widget_analytics.errors import ConfigError, UsageError
 
 # https://docs.stripe.com/currencies: what Stripe counts unlike ISO 4217.
 _DECIMALS = {"ISK": 2, "UGX": 2}
 _LAST_DIGIT_ZERO = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 _KEY = "widget_charge"
+_MINUTES = 28 * 24 * 60
 
 
 def minor_units(amount: Decimal, currency: str, decimals: int) -> int:
@@ -37,7 +37,17 @@ class StripeTarget:
     window: timedelta | None = timedelta(hours=23)
     batch = 20
 
-    def __init__(self, api_key: str, *, meter: str | None, url: str | None = None, timeout: float = 30) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        meter: str | None,
+        account: str | None = None,
+        url: str | None = None,
+        timeout: float = 30,
+    ) -> None:
+        # A restricted key may not be allowed to ask for its account; the mode shows in the key.
+        self.account = account or ("test" if "_test_" in api_key else "live")
         self._meter = meter
         self._meter_ids: dict[str, str] = {}
         self._client = stripe.StripeClient(
@@ -51,13 +61,16 @@ class StripeTarget:
         if self._meter is None:
             return [Planned(charge, customer, self._item(charge, customer)) for charge, customer in charges]
         creditors = in_credit(charges, lambda charge: charge.whole_seconds)
-        minutes: dict[str, int] = defaultdict(int)
+        if len(charges) > _MINUTES:
+            raise UsageError(
+                f"nothing was sent: a meter has minutes for {_MINUTES:,} charges a month. Leave out --meter"
+            )
         planned = []
-        for charge, customer in charges:
-            minutes[customer] += 1
+        # A charge's minute depends on no customer: one that was refused may be planned anew for another.
+        for minute, (charge, customer) in enumerate(charges, start=1):
             # A meter floors a customer's negative total at nothing, so that a credit would be lost.
             payload = (
-                self._meter_event(charge, customer, minutes[customer])
+                self._meter_event(charge, customer, minute)
                 if customer not in creditors
                 else self._item(charge, customer, because="a meter would lose a credit larger than the month's usage")
             )
@@ -85,7 +98,7 @@ class StripeTarget:
         return {"item": item} | ({"because": because} if because else {})
 
     def _meter_event(self, charge: ChargeToPush, customer: str, minute: int) -> dict[str, Any]:
-        # Each charge of a customer has a minute of its own, counted back from the month's end, where it is found again.
+        # Each charge has a minute of its own, counted back from the month's end, where it is found again.
         at = charge.period_end - timedelta(minutes=minute)
         event = {
             "event_name": self._meter,
@@ -99,10 +112,10 @@ class StripeTarget:
         return [self._send(push) for push in pushes]
 
     def _send(self, push: Push) -> Settled:
-        # The same key for the same payload: a request that was heard and lost is answered as it was then. One that was
-        # refused, and corrected, has another.
+        # The same key for the same payload: one that was heard, and its answer lost, is answered as it was then.
+        # So is one that was refused; planned anew, it has another key.
         digest = hashlib.sha256(json.dumps(push.payload, sort_keys=True).encode()).hexdigest()[:12]
-        options: Any = {"idempotency_key": f"{push.event_id}-{digest}"}
+        options: Any = {"idempotency_key": f"{push.event_id}-{digest}-{push.refusals}"}
         try:
             with _translated():
                 if "item" in push.payload:
@@ -110,18 +123,28 @@ class StripeTarget:
                     return Settled(push, "confirmed", self._client.v1.invoice_items.create(item, options).id)
                 event: Any = push.payload["meter_event"]
                 self._client.v1.billing.meter_events.create(event, options)
-        except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
+        except stripe.IdempotencyError as error:
+            # Something was sent under this key that is not in the outbox, as one restored from a backup may have it.
+            return Settled(push, "unclear", error.user_message or str(error.code))
+        except stripe.InvalidRequestError as error:
             if "already exists with identifier" not in str(error):
                 return Settled(push, "refused", error.user_message or str(error.code))
         # Checked later: a customer that it does not know shows only in its meter.
         return Settled(push, "accepted", push.event_id)
 
     def find(self, push: Push) -> str | None:
-        with _translated():
-            return self._find_item(push) if "item" in push.payload else self._find_meter_event(push)
+        try:
+            with _translated():
+                return self._find_item(push) if "item" in push.payload else self._find_meter_event(push)
+        except stripe.InvalidRequestError as error:
+            if error.code == "resource_missing":  # the customer
+                return None
+            raise Unclear(f"Stripe does not say whether it has it: {error.user_message or error.code}") from None
 
     def _find_item(self, push: Push) -> str | None:
-        items = self._client.v1.invoice_items.list({"customer": push.customer, "limit": 100})
+        # A month is pushed after its end, so that none of the years before is read.
+        ended = push.payload["item"]["period"]["end"]
+        items = self._client.v1.invoice_items.list({"customer": push.customer, "created": {"gte": ended}, "limit": 100})
         for item in items.auto_paging_iter():
             metadata: Mapping[str, str] = item.metadata.to_dict() if item.metadata else {}
             if metadata.get(_KEY) == push.event_id:
@@ -136,7 +159,12 @@ class StripeTarget:
             {"customer": push.customer, "start_time": start, "end_time": start + 60},
         )
         counted = sum(Decimal(str(summary.aggregated_value)) for summary in summaries.auto_paging_iter())
-        return push.event_id if counted == Decimal(event["payload"]["value"]) else None
+        if counted not in (0, Decimal(event["payload"]["value"])):
+            raise Unclear(
+                f"the meter counts {counted} s in the minute of this charge of {event['payload']['value']} s: "
+                "does something else send to it?"
+            )
+        return push.event_id if counted or not Decimal(event["payload"]["value"]) else None
 
     def _meter_id(self, event_name: str) -> str:
         if event_name not in self._meter_ids:
@@ -156,7 +184,9 @@ def _translated() -> Iterator[None]:
         raise Passing("Stripe asks to wait (429)", _retry_after(error)) from None
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
         raise ConfigError(f"STRIPE_API_KEY: Stripe refuses the key ({error.http_status})") from None
-    except (stripe.APIConnectionError, stripe.APIError) as error:
+    except (stripe.InvalidRequestError, stripe.IdempotencyError):
+        raise
+    except stripe.StripeError as error:
         raise Passing(f"Stripe did not answer well ({error.http_status or type(error).__name__})") from None
 
 

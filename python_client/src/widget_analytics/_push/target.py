@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from widget_analytics._push.charges import ChargeToPush
@@ -27,15 +28,22 @@ class Passing(WidgetAnalyticsError):
         self.retry_after = retry_after
 
 
+class Unclear(WidgetAnalyticsError):
+    """Whether the system has an event cannot be told: a person has to look."""
+
+
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A row of the outbox that is to be sent, as it was frozen."""
+    """A row of the outbox that is to be sent, as it was frozen, and as it stood when it was read."""
 
     widget_id: UUID
     usage_period: date
     event_id: str
     customer: str
     payload: Mapping[str, Any]
+    refusals: int
+    state: str
+    sent_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +55,27 @@ class Planned:
     payload: Mapping[str, Any]
     refusal: str | None = None
 
+    def as_push(self) -> Push:
+        """Give what would be sent."""
+        charge = self.charge
+        return Push(
+            charge.widget_id, charge.usage_period, charge.event_id, self.customer, self.payload, 0, "planned", None
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a row: ``accepted``, ``confirmed`` or ``refused``, and the system's id or its reason."""
+    """What became of a row: a state of the outbox, and the system's id or its reason."""
 
     push: Push
     state: str
     answer: str
+
+
+def account_at(url: str | None) -> str:
+    """Name the account of a system whose keys do not tell it: the server."""
+    parts = urlsplit(url or "")
+    return f"{parts.hostname or 'cloud'}{f':{parts.port}' if parts.port else ''}"
 
 
 class Target(Protocol):
@@ -62,11 +83,13 @@ class Target(Protocol):
 
     Attributes:
         name: as the outbox knows it.
+        account: tells apart the accounts there that the outbox has sent to.
         window: how long it is sure to know an event's name again; None for ever.
         batch: how many events it takes at once.
     """
 
     name: str
+    account: str
     window: timedelta | None
     batch: int
 
@@ -81,4 +104,8 @@ class Target(Protocol):
         """
 
     def find(self, push: Push) -> str | None:
-        """Look whether one has arrived: its id there, or None."""
+        """Look whether one has arrived: its id there, or None.
+
+        Raises:
+            Unclear: something has, of which it cannot be told.
+        """
