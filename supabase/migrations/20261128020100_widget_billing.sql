@@ -307,19 +307,17 @@ declare
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with calls as not materialized (
-    select c.* from widget_internal.call_states c
+  with kept as not materialized (
+    select c.*, c.ended_at - c.started_at as length, coalesce(c.started_at < priced_calls.split_at, false) as is_before
+    from widget_internal.call_states c
     where v_as_of is null and c.started_at >= v_from and c.started_at < v_to
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
-    union all
-    select s.* from widget_internal.states_as_of(priced_calls.only_widget, v_from, v_to, v_as_of) s
-    where v_as_of is not null
   ),
   parts as (
     select
-      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, false as is_before,
-      c.ended_at - c.started_at as length, 1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' then (
+      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
+      1::bigint as calls, 1::bigint as times,
+      case when c.evidence = 'operator' and not priced_calls.in_sums then (
         select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
         from public.widget_analytics e
         where e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
@@ -328,22 +326,25 @@ begin
         order by e.received_at desc
         limit 1
       ) end as note
-    from calls c
-    where not priced_calls.in_sums
-    union all
-    -- Where a plan rounds, only calls of equal length cost the same. Other calls of one outcome and evidence are all billed
-    -- to the exact second or not at all, so their sum is priced as one.
-    select
-      k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, coalesce(k.alike, sum(k.length)),
-      count(*), case when k.alike is null then 1 else count(*) end, null
     from (
-      select c.widget_id, c.outcome, c.evidence, coalesce(c.started_at < priced_calls.split_at, false) as is_before,
-        c.ended_at - c.started_at as length,
-        case when c.widget_id = any (v_rounding) then c.ended_at - c.started_at end as alike
-      from calls c
-      where priced_calls.in_sums
-    ) k
-    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.alike
+      select k.* from kept k where not priced_calls.in_sums
+      union all
+      select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
+      from widget_internal.states_as_of(priced_calls.only_widget, v_from, v_to, v_as_of) s
+      where v_as_of is not null
+    ) c
+    union all
+    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
+    from kept k
+    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before
+    union all
+    -- Where a plan rounds, only calls of equal length cost the same.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
+    from kept k
+    where priced_calls.in_sums and k.widget_id = any (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
   ),
   planned as (
     select
@@ -382,9 +383,10 @@ end
 $$;
 
 comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz, jsonb) is
-  'The calls of one month, or those that started in [from_at, to_at) of it, kept or as of a moment, with what the plan of that month makes '
-  'of each, and why: its rule, to which is added who decided last how long a call was, where the ledger says. in_sums: '
-  'instead, one row for those that are priced alike, with the seconds of all of them. is_before: they started before split_at.';
+  'The calls of one month, or those that started in [from_at, to_at) of it, kept or as of a moment, with what the plan of '
+  'that month makes of each, and why: its rule, with who decided last how long a call was, where the ledger says. '
+  'in_sums: instead, one row for those that are priced alike, with the seconds of all of them. is_before: they started '
+  'before split_at.';
 
 
 -- A closed month is a statement that nothing changes: what comes later is a line of a later statement.
@@ -763,18 +765,21 @@ declare
   v_end constant timestamptz := widget_internal.month_start(changed_calls.month + interval '1 month');
 begin
   return query
-  select x.widget_id, changed_calls.month, sum(x.now)
+  select widget_id, changed_calls.month, coalesce(k.fingerprint, 0)
   from (
     -- Without ids, so that the index alone is read.
-    select c.widget_id, hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0), 0
+    select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint
     from widget_internal.call_states c
     where c.started_at >= v_start and c.started_at < v_end
-    union all
-    select d.widget_id, 0, d.fingerprint from widget_internal.compared_calls d where d.month = changed_calls.month
-  ) x (widget_id, now, compared)
-  where changed_calls.only_widget is null or x.widget_id = changed_calls.only_widget
-  group by x.widget_id
-  having sum(x.now) <> sum(x.compared);
+      and (changed_calls.only_widget is null or c.widget_id = changed_calls.only_widget)
+    group by c.widget_id
+  ) k
+  full join (
+    select d.widget_id, d.fingerprint from widget_internal.compared_calls d
+    where d.month = changed_calls.month
+      and (changed_calls.only_widget is null or d.widget_id = changed_calls.only_widget)
+  ) f using (widget_id)
+  where coalesce(k.fingerprint, 0) <> coalesce(f.fingerprint, 0);
 end
 $$;
 
@@ -1292,7 +1297,8 @@ begin
   -- Two closings at once: the second waits, and then finds the month closed.
   lock table public.widget_billing_periods in exclusive mode;
   if not exists (select from public.widget_billing_periods p where p.period = v_month) then
-    select v_month, b.period_start, b.period_end into v_period
+    v_period.period := v_month;
+    select b.period_start, b.period_end into v_period.period_start, v_period.period_end
     from public.widget_billing_period(close_widget_billing_period.period) b;
     select m.* into v_earlier from public.widget_months_to_close() m where m.month < v_month limit 1;
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then

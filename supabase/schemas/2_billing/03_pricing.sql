@@ -26,19 +26,17 @@ declare
 begin
   -- One statement for calls and sums, kept and as of: what a call costs is said once. Whatever is not asked for is not run.
   return query
-  with calls as not materialized (
-    select c.* from widget_internal.call_states c
+  with kept as not materialized (
+    select c.*, c.ended_at - c.started_at as length, coalesce(c.started_at < priced_calls.split_at, false) as is_before
+    from widget_internal.call_states c
     where v_as_of is null and c.started_at >= v_from and c.started_at < v_to
       and (priced_calls.only_widget is null or c.widget_id = priced_calls.only_widget)
-    union all
-    select s.* from widget_internal.states_as_of(priced_calls.only_widget, v_from, v_to, v_as_of) s
-    where v_as_of is not null
   ),
   parts as (
     select
-      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, false as is_before,
-      c.ended_at - c.started_at as length, 1::bigint as calls, 1::bigint as times,
-      case when c.evidence = 'operator' then (
+      c.widget_id, c.session_id, c.call_id, c.started_at, c.ended_at, c.outcome, c.evidence, c.is_before, c.length,
+      1::bigint as calls, 1::bigint as times,
+      case when c.evidence = 'operator' and not priced_calls.in_sums then (
         select '; set by ' || (e.properties ->> 'corrected_by') || ': ' || (e.properties ->> 'reason')
         from public.widget_analytics e
         where e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
@@ -47,22 +45,25 @@ begin
         order by e.received_at desc
         limit 1
       ) end as note
-    from calls c
-    where not priced_calls.in_sums
-    union all
-    -- Where a plan rounds, only calls of equal length cost the same. Other calls of one outcome and evidence are all billed
-    -- to the exact second or not at all, so their sum is priced as one.
-    select
-      k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, coalesce(k.alike, sum(k.length)),
-      count(*), case when k.alike is null then 1 else count(*) end, null
     from (
-      select c.widget_id, c.outcome, c.evidence, coalesce(c.started_at < priced_calls.split_at, false) as is_before,
-        c.ended_at - c.started_at as length,
-        case when c.widget_id = any (v_rounding) then c.ended_at - c.started_at end as alike
-      from calls c
-      where priced_calls.in_sums
-    ) k
-    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.alike
+      select k.* from kept k where not priced_calls.in_sums
+      union all
+      select s.*, s.ended_at - s.started_at, coalesce(s.started_at < priced_calls.split_at, false)
+      from widget_internal.states_as_of(priced_calls.only_widget, v_from, v_to, v_as_of) s
+      where v_as_of is not null
+    ) c
+    union all
+    -- Calls of one outcome and evidence are all billed to the exact second or not at all, so their sum is priced as one.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, sum(k.length), count(*), 1, null
+    from kept k
+    where priced_calls.in_sums and k.widget_id <> all (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before
+    union all
+    -- Where a plan rounds, only calls of equal length cost the same.
+    select k.widget_id, null, null, null, null, k.outcome, k.evidence, k.is_before, k.length, count(*), count(*), null
+    from kept k
+    where priced_calls.in_sums and k.widget_id = any (v_rounding)
+    group by k.widget_id, k.outcome, k.evidence, k.is_before, k.length
   ),
   planned as (
     select
@@ -101,6 +102,7 @@ end
 $$;
 
 comment on function widget_internal.priced_calls(date, timestamptz, timestamptz, timestamptz, uuid, boolean, timestamptz, jsonb) is
-  'The calls of one month, or those that started in [from_at, to_at) of it, kept or as of a moment, with what the plan of that month makes '
-  'of each, and why: its rule, to which is added who decided last how long a call was, where the ledger says. in_sums: '
-  'instead, one row for those that are priced alike, with the seconds of all of them. is_before: they started before split_at.';
+  'The calls of one month, or those that started in [from_at, to_at) of it, kept or as of a moment, with what the plan of '
+  'that month makes of each, and why: its rule, with who decided last how long a call was, where the ledger says. '
+  'in_sums: instead, one row for those that are priced alike, with the seconds of all of them. is_before: they started '
+  'before split_at.';

@@ -75,18 +75,21 @@ declare
   v_end constant timestamptz := widget_internal.month_start(changed_calls.month + interval '1 month');
 begin
   return query
-  select x.widget_id, changed_calls.month, sum(x.now)
+  select widget_id, changed_calls.month, coalesce(k.fingerprint, 0)
   from (
     -- Without ids, so that the index alone is read.
-    select c.widget_id, hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0), 0
+    select c.widget_id, sum(hash_record_extended((c.started_at, c.ended_at, c.outcome, c.evidence), 0)) as fingerprint
     from widget_internal.call_states c
     where c.started_at >= v_start and c.started_at < v_end
-    union all
-    select d.widget_id, 0, d.fingerprint from widget_internal.compared_calls d where d.month = changed_calls.month
-  ) x (widget_id, now, compared)
-  where changed_calls.only_widget is null or x.widget_id = changed_calls.only_widget
-  group by x.widget_id
-  having sum(x.now) <> sum(x.compared);
+      and (changed_calls.only_widget is null or c.widget_id = changed_calls.only_widget)
+    group by c.widget_id
+  ) k
+  full join (
+    select d.widget_id, d.fingerprint from widget_internal.compared_calls d
+    where d.month = changed_calls.month
+      and (changed_calls.only_widget is null or d.widget_id = changed_calls.only_widget)
+  ) f using (widget_id)
+  where coalesce(k.fingerprint, 0) <> coalesce(f.fingerprint, 0);
 end
 $$;
 

@@ -121,7 +121,8 @@ begin
   -- Two closings at once: the second waits, and then finds the month closed.
   lock table public.widget_billing_periods in exclusive mode;
   if not exists (select from public.widget_billing_periods p where p.period = v_month) then
-    select v_month, b.period_start, b.period_end into v_period
+    v_period.period := v_month;
+    select b.period_start, b.period_end into v_period.period_start, v_period.period_end
     from public.widget_billing_period(close_widget_billing_period.period) b;
     select m.* into v_earlier from public.widget_months_to_close() m where m.month < v_month limit 1;
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
