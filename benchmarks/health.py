@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import uuid4
 
 import psycopg
@@ -62,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"refresh after {NEW_EVENTS:,} new events, median of 5   {1000 * new_events_refresh(db):8.0f} ms")
         print(f"refresh after none, median of 5                {1000 * median_of(lambda: refresh(db)):8.0f} ms")
         read(stack, owner_id)
-        took = timed(lambda: db.execute("select from widget_internal.health_differences()"))
-        print(f"health_differences()                           {took:10.1f} s", flush=True)
+        for check in ("health_differences()", "widget_calls_differences()"):
+            took = timed(partial(db.execute, f"select from widget_internal.{check}".encode()))
+            print(f"{check:<46} {took:10.1f} s", flush=True)
         print(
             f"widget_alarms(), median of 5                   {1000 * median_of(lambda: alarms(db)):8.0f} ms", flush=True
         )
