@@ -15,7 +15,7 @@ from local_stack.stack import Stack
 from local_stack.unreliable_proxy import UnreliableProxy
 
 RECORDED = Path(__file__).with_name("tracker_requests.json")
-HEARTBEAT_SECONDS = 2
+HEARTBEAT_SECONDS = 4
 Event = dict[str, Any]
 NAMES = {
     ("widget_load",): "load",
@@ -51,7 +51,7 @@ def record() -> dict[str, list[Event]]:
             wait_for("call_end")
             visitor.set_offline(True)
             tab.evaluate("() => { window.call = widgetUsage.callStart(); }")
-            sleep(HEARTBEAT_SECONDS * 1.5)  # a call lasts: there is nothing else to wait for while nothing is sent
+            sleep(HEARTBEAT_SECONDS / 4)  # a call lasts: there is nothing else to wait for while nothing is sent
             tab.evaluate("() => window.call.end()")
             visitor.set_offline(False)
             _await(
