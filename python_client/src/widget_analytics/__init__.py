@@ -17,6 +17,7 @@ from widget_analytics.book_models import (
     PendingAdjustment,
     PendingMonth,
     Plan,
+    Reconciliation,
     Recorded,
 )
 from widget_analytics.client import WidgetAnalytics
@@ -41,7 +42,6 @@ from widget_analytics.models import (
     Evidence,
     Outcome,
     Rates,
-    Reconciliation,
     Refusal,
     Rejection,
     Statement,

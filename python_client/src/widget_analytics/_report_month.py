@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from widget_analytics._export import progress_bar
 from widget_analytics._labels import label, names_of
-from widget_analytics.book_models import MonthToClose, PendingAdjustment
+from widget_analytics.book_models import MonthToClose, PendingAdjustment, Reconciliation
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import MissingExtra, NotMigrated, Refused, UsageError
 from widget_analytics.models import (
@@ -26,7 +26,6 @@ from widget_analytics.models import (
     Call,
     Charge,
     Evidence,
-    Reconciliation,
     Statement,
     StatementLine,
     Widget,

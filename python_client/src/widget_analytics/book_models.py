@@ -1,4 +1,4 @@
-"""What the company's books hold beside bills: what is pending, months to close, plans, calls as the ledger has them."""
+"""What the books hold beside bills: what is pending, plans, calls as the ledger and as call providers have them."""
 
 from __future__ import annotations
 
@@ -123,3 +123,39 @@ class Recorded:
     accepted: int
     duplicates: int
     call: KnownCall | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reconciliation(_Row):
+    """What a provider carried of a widget's calls in a period, beside what is billed.
+
+    Attributes:
+        provider: None for calls that only browsers know, of a widget that several providers carry.
+        widget_id: None for calls that only the provider knows and whose agent is nobody's.
+        matched_calls: both sides know them.
+        our_seconds: how long these were as billed, before any rounding.
+        provider_seconds: how long these were as the provider says.
+        seconds_apart: ours less theirs.
+        provider_only_calls: no browser told of them; the provider did.
+        made_calls: of these, how many are billed, as the agent is a widget's.
+        browser_only_calls: no record of a provider told of them.
+        costs: what the provider charges for its calls, by currency, such as ``USD=12.50``.
+    """
+
+    provider: str | None
+    widget_id: UUID | None
+    matched_calls: int
+    our_seconds: Decimal
+    provider_seconds: Decimal
+    seconds_apart: Decimal
+    provider_only_calls: int
+    provider_only_seconds: Decimal
+    made_calls: int
+    browser_only_calls: int
+    browser_only_seconds: Decimal
+    costs: tuple[str, ...]
+
+    @property
+    def cost(self) -> str:
+        """The costs to read, such as ``2.50 EUR, 12.50 USD``."""
+        return ", ".join(" ".join(reversed(cost.split("="))) for cost in self.costs)

@@ -16,13 +16,13 @@ from widget_analytics._books import Books
 from widget_analytics._queries import Paging, bounds
 from widget_analytics._rest import RestTransport
 from widget_analytics._settings import Settings, patience
+from widget_analytics.book_models import Reconciliation
 from widget_analytics.models import (
     Alarm,
     CleanupResult,
     CleanupRun,
     Event,
     Rates,
-    Reconciliation,
     Refusal,
     Rejection,
     Tracked,

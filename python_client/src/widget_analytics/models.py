@@ -384,46 +384,10 @@ class Rates(_Row):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reconciliation(_Row):
-    """What a provider carried of a widget's calls in a period, beside what is billed.
-
-    Attributes:
-        provider: None for calls that only browsers know, of a widget that several providers carry.
-        widget_id: None for calls that only the provider knows and whose agent is nobody's.
-        matched_calls: both sides know them.
-        our_seconds: how long these were as billed, before any rounding.
-        provider_seconds: how long these were as the provider says.
-        seconds_apart: ours less theirs.
-        provider_only_calls: no browser told of them; the provider did.
-        made_calls: of these, how many are billed, as the agent is a widget's.
-        browser_only_calls: no record of a provider told of them.
-        costs: what the provider charges for its calls, by currency, such as ``USD=12.50``.
-    """
-
-    provider: str | None
-    widget_id: UUID | None
-    matched_calls: int
-    our_seconds: Decimal
-    provider_seconds: Decimal
-    seconds_apart: Decimal
-    provider_only_calls: int
-    provider_only_seconds: Decimal
-    made_calls: int
-    browser_only_calls: int
-    browser_only_seconds: Decimal
-    costs: tuple[str, ...]
-
-    @property
-    def cost(self) -> str:
-        """The costs to read, such as ``2.50 EUR, 12.50 USD``."""
-        return ", ".join(" ".join(reversed(cost.split("="))) for cost in self.costs)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Alarm(_Row):
     """Something that is wrong; ``widget_id`` is None where it concerns the project, or all widgets together.
 
-    ``alarm`` is ``cleanup_late``, ``cleanup_failed``, ``health_late``, ``delivery_low`` or ``completion_low``.
+    ``alarm`` is one of the names that the comment on ``widget_alarms()`` lists.
     """
 
     alarm: str

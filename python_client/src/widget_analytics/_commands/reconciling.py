@@ -18,8 +18,9 @@ from widget_analytics._labels import label, names_of
 from widget_analytics._lines import batches, texts, to_lines
 from widget_analytics._options import period_of
 from widget_analytics._parquet import ROWS_IN_GROUP
+from widget_analytics.book_models import Reconciliation
 from widget_analytics.client import WidgetAnalytics
-from widget_analytics.models import Reconciliation, Widget
+from widget_analytics.models import Widget
 from widget_analytics.periods import Period
 
 _COLUMNS = (
