@@ -74,7 +74,8 @@ begin
       select a.* from public.widget_analytics a
       where a.widget_id = s.widget_id and a.session_id = s.session_id
         and a.call_id is null and a.event_type like 'call\_%' and a.received_at <= matched_claims.as_of
-        and a."timestamp" between w.from_at and w.to_at
+        -- As pairs, as only the sessions' index has them: by the widget's times each session would read all of the widget.
+        and (a.session_id, a."timestamp") between (s.session_id, w.from_at) and (s.session_id, w.to_at)
       offset 0  -- one session after the other, by its index
     ) e
   ),
