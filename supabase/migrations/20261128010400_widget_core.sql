@@ -1,4 +1,4 @@
--- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/19_comparing.sql, schemas/1_core/19_migrations.sql, schemas/1_core/90_rights.sql.
+-- Made by scripts/baseline from schemas/1_core/05_events.sql, schemas/1_core/06_calls.sql, schemas/1_core/07_joining.sql, schemas/1_core/08_recomputing.sql, schemas/1_core/09_refusals.sql, schemas/1_core/10_quotas.sql, schemas/1_core/11_door.sql, schemas/1_core/12_sent_events.sql, schemas/1_core/13_writer.sql, schemas/1_core/14_track_events.sql, schemas/1_core/15_cleanup.sql, schemas/1_core/16_erasures.sql, schemas/1_core/17_retention.sql, schemas/1_core/18_hooks.sql, schemas/1_core/19_comparing.sql, schemas/1_core/20_migrations.sql, schemas/1_core/21_jobs.sql, schemas/1_core/90_rights.sql.
 
 -- The ledger: events as they were reported. Rows are only ever added; calls and bills follow from them.
 
@@ -416,7 +416,8 @@ begin
     from unnest(
       matched_claims.widget_ids, matched_claims.session_ids, matched_claims.from_ats, matched_claims.to_ats
     ) s (widget_id, session_id, from_at, to_at)
-    -- From the call before to the call after: a session of many calls must not be read as a whole for each event.
+    -- From the call before to the call after: a session of many calls must not be read as a whole for each event. (`like`
+    -- as the partial index says it.)
     cross join lateral (
       select
         coalesce((
@@ -2146,6 +2147,54 @@ $$;
 comment on function public.widget_migrations() is
   'The migrations that the project''s history names, its own included, as version_name. Empty where they were not applied '
   'by the Supabase CLI. widget-analytics doctor compares them with those of its release.';
+
+
+-- What pg_cron runs. A job is a row here, beside the function that it calls; a set's 91_schedule.sql has the rows scheduled.
+
+alter table widget_internal.settings add column jobs_elsewhere text[] not null default '{}';
+
+comment on column widget_internal.settings.jobs_elsewhere is
+  'Jobs that something other than pg_cron runs, by name, such as widget_complete_stale_sessions: no alarm where pg_cron '
+  'has none.';
+
+
+create table widget_internal.scheduled_jobs (
+  name text primary key,
+  schedule text not null,
+  command text not null
+);
+
+comment on table widget_internal.scheduled_jobs is
+  'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them; each set of '
+  'the schema adds its own rows.';
+
+alter table widget_internal.scheduled_jobs enable row level security;
+
+insert into widget_internal.scheduled_jobs (name, schedule, command) values
+  ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
+  -- Salts of past days go soon after midnight: without them no hash can be traced to an address.
+  ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
+  ('widget_prune', '17 3 * * *', 'select widget_internal.prune()');
+
+
+create function widget_internal.schedule_jobs(only_job text default null)
+returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select count(cron.schedule(j.name, j.schedule, j.command))
+    from widget_internal.scheduled_jobs j
+    cross join widget_internal.settings s
+    where (schedule_jobs.only_job is null or j.name = schedule_jobs.only_job) and j.name <> all (s.jobs_elsewhere)
+  );
+end
+$$;
+
+comment on function widget_internal.schedule_jobs(text) is
+  'Has pg_cron run the jobs, or one, and returns how many; those of jobs_elsewhere are left out. A schedule that was changed '
+  'becomes that of the migrations again.';
 
 
 -- Who may do what, in one list, and the two functions that apply it and compare it with the database. Default grants,

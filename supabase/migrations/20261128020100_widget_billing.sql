@@ -1539,6 +1539,9 @@ $$;
 comment on function widget_internal.close_due_months() is
   'Closes the months that ended settings.close_months_after ago, the earliest first. Does nothing while that is null.';
 
+insert into widget_internal.scheduled_jobs (name, schedule, command)
+values ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()');
+
 
 create function public.schedule_widget_closing(after interval default null)
 returns interval

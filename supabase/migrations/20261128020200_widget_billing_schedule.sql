@@ -3,4 +3,4 @@
 -- What pg_cron runs of billing. A project whose Postgres has no pg_cron leaves this file out.
 
 -- Every day, and with nothing to do unless settings.close_months_after is set.
-select cron.schedule('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()');
+select widget_internal.schedule_jobs('widget_close_months');

@@ -834,6 +834,9 @@ comment on function public.match_widget_provider_records() is
   'how many are the next call''s.';
 
 
+insert into widget_internal.scheduled_jobs (name, schedule, command)
+values ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
+
 -- Before a month's statement is written: what waits is matched, however much it is.
 insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_due_provider_calls');
 
@@ -914,9 +917,6 @@ comment on function widget_internal.provider_alarms() is
   'records_contradictory: a provider said different times of one record, and nobody has set the call yet.';
 
 insert into widget_internal.hooks (hook, function) values ('alarms', 'widget_internal.provider_alarms');
-
-insert into widget_internal.scheduled_jobs (name, schedule, command)
-values ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
 
 
 -- A session that is erased is erased here too: what remains of its records are names, times and costs, which bills rest on.

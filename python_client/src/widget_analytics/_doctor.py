@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
+from widget_analytics._deadline import late
 from widget_analytics._doctor_database import alarms, max_rows, migrations
 from widget_analytics._doctor_project import Finding, Project, problem, skipped, well
 from widget_analytics._settings import PUBLISHABLE_KEY, SECRET_KEY, Settings, legacy_claims, patience, variable
@@ -61,8 +62,8 @@ def _side_by_side(checks: dict[str, Callable[[Project], Iterable[Finding]]], pro
     until = time.monotonic() + project.patience
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
-    late = f"no answer within {project.patience:g} s: check SUPABASE_URL, the network and the project's state"
-    return [finding for name in checks for finding in found.get(name) or [problem(name, late)]]
+    in_vain = str(late(project.patience))
+    return [finding for name in checks for finding in found.get(name) or [problem(name, in_vain)]]
 
 
 def _keys(project: Project) -> Iterator[Finding]:

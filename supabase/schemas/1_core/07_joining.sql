@@ -54,7 +54,8 @@ begin
     from unnest(
       matched_claims.widget_ids, matched_claims.session_ids, matched_claims.from_ats, matched_claims.to_ats
     ) s (widget_id, session_id, from_at, to_at)
-    -- From the call before to the call after: a session of many calls must not be read as a whole for each event.
+    -- From the call before to the call after: a session of many calls must not be read as a whole for each event. (`like`
+    -- as the partial index says it.)
     cross join lateral (
       select
         coalesce((

@@ -13,8 +13,4 @@ begin
 end
 $$;
 
-select cron.schedule('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()');
-select cron.schedule('widget_prune', '17 3 * * *', 'select widget_internal.prune()');
-
--- Salts of past days go soon after midnight: without them no hash can be traced to an address.
-select cron.schedule('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()');
+select widget_internal.schedule_jobs();

@@ -56,6 +56,9 @@ comment on function public.refresh_widget_health() is
   'what fits into half of statement_timeout, a minute at most: events_left says how many are left for the next call (10000: that '
   'many or more).';
 
+insert into widget_internal.scheduled_jobs (name, schedule, command)
+values ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
+
 
 create function widget_internal.rebuild_health()
 returns bigint

@@ -1,32 +1,5 @@
 -- One definition of "something is wrong" for the terminal, monitors and alerts alike; each message says what to do.
 
-alter table widget_internal.settings add column jobs_elsewhere text[] not null default '{}';
-
-comment on column widget_internal.settings.jobs_elsewhere is
-  'Jobs that something other than pg_cron runs, by name, such as widget_complete_stale_sessions: no alarm where pg_cron '
-  'has none.';
-
-
-create table widget_internal.scheduled_jobs (
-  name text primary key,
-  schedule text not null,
-  command text not null
-);
-
-comment on table widget_internal.scheduled_jobs is
-  'The jobs that the migrations schedule, and that of alerts where they are on, as cron.schedule() takes them; each set of '
-  'the schema adds its own rows.';
-
-alter table widget_internal.scheduled_jobs enable row level security;
-
-insert into widget_internal.scheduled_jobs (name, schedule, command) values
-  ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()'),
-  ('widget_complete_stale_sessions', '*/30 * * * *', 'select public.complete_stale_sessions()'),
-  ('widget_forget_senders', '7 * * * *', 'select widget_internal.forget_senders()'),
-  ('widget_prune', '17 3 * * *', 'select widget_internal.prune()'),
-  ('widget_refresh_health', '*/5 * * * *', 'select public.refresh_widget_health()');
-
-
 create function widget_internal.job_alarms()
 returns table (message text)
 language plpgsql stable

@@ -128,8 +128,7 @@ begin
   insert into widget_internal.scheduled_jobs (name, schedule, command)
   values ('widget_send_alerts', '*/5 * * * *', 'select widget_internal.send_alerts()')
   on conflict do nothing;
-  perform cron.schedule(j.name, j.schedule, j.command)
-  from widget_internal.scheduled_jobs j where j.name = 'widget_send_alerts';
+  perform widget_internal.schedule_jobs('widget_send_alerts');
 end
 $$;
 

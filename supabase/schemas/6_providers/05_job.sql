@@ -126,6 +126,9 @@ comment on function public.match_widget_provider_records() is
   'how many are the next call''s.';
 
 
+insert into widget_internal.scheduled_jobs (name, schedule, command)
+values ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
+
 -- Before a month's statement is written: what waits is matched, however much it is.
 insert into widget_internal.hooks (hook, function) values ('before_closing', 'widget_internal.match_due_provider_calls');
 

@@ -52,6 +52,3 @@ comment on function widget_internal.provider_alarms() is
   'records_contradictory: a provider said different times of one record, and nobody has set the call yet.';
 
 insert into widget_internal.hooks (hook, function) values ('alarms', 'widget_internal.provider_alarms');
-
-insert into widget_internal.scheduled_jobs (name, schedule, command)
-values ('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');

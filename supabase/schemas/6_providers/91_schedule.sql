@@ -1,4 +1,4 @@
 -- pg_cron matches what waits. A project whose Postgres has no pg_cron leaves this file out and calls
 -- match_widget_provider_records() every few minutes by other means.
 
-select cron.schedule('widget_match_provider_records', '2-59/5 * * * *', 'select public.match_widget_provider_records()');
+select widget_internal.schedule_jobs('widget_match_provider_records');
