@@ -72,8 +72,9 @@ create index call_states_widget_id_started_at_idx on widget_internal.call_states
   include (ended_at, outcome, evidence) where started_at is not null;
 comment on index widget_internal.call_states_widget_id_started_at_idx is 'Serves one widget''s calls of a period, and its bill.';
 
-create index call_states_started_at_idx on widget_internal.call_states (started_at) where started_at is not null;
-comment on index widget_internal.call_states_started_at_idx is 'Serves all widgets'' calls of a period: the bill.';
+create index call_states_started_at_idx on widget_internal.call_states (started_at)
+  include (widget_id, ended_at, outcome, evidence) where started_at is not null;
+comment on index widget_internal.call_states_started_at_idx is 'Serves all widgets'' calls of a period, and their bill.';
 
 create index call_states_without_start_idx on widget_internal.call_states (last_event_at) where started_at is null;
 comment on index widget_internal.call_states_without_start_idx is 'Serves prune(): states whose start never came.';
