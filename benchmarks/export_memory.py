@@ -64,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_calls(stack: Stack, calls: int) -> None:
     """Make calls of two minutes, spread evenly over the month, each in a session of its own.
 
-    The triggers that keep widget_calls rest meanwhile, as they work session by session: what they would write is
-    written beside the ledger.
+    The triggers that join events to calls rest meanwhile: all calls are rebuilt at the end.
     """
     with psycopg.connect(stack.database_url, autocommit=True) as db:
         db.execute(
@@ -89,13 +88,8 @@ def make_calls(stack: Stack, calls: int) -> None:
             " from made m, (values ('call_start', interval '0'), ('call_end', '2 minutes')) e (event_type, after)"
         )
         db.execute("alter table public.widget_analytics enable trigger user")
-        db.execute(
-            "insert into public.widget_calls"
-            " (widget_id, session_id, call_id, started_at, ended_at, outcome, evidence)"
-            " select widget_id, session_id, call_id, started_at, started_at + interval '2 minutes', 'completed',"
-            "   'observed' from made"
-        )
-        db.execute("analyze public.widget_analytics, public.widget_calls")
+        db.execute("select widget_internal.rebuild_calls()")
+        db.execute("vacuum analyze public.widget_analytics, widget_internal.call_states")
 
 
 def beside_copy(calls: int, rounds: int) -> Iterator[tuple[str, str, list[Run], list[float]]]:

@@ -914,6 +914,63 @@ comment on function public.widget_billing_calls(timestamptz, timestamptz, timest
   'widgets'' calls, service_role all.';
 
 
+create function public.widget_billing_calls_csv(
+  period_start timestamptz, period_end timestamptz, as_of timestamptz default null, widgets uuid[] default null,
+  after text[] default null, most integer default 10000
+)
+returns json
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_time constant text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
+begin
+  return (
+    select
+      coalesce(json_agg(
+        case
+          when l.plain !~ '["\r\n]' and length(l.plain) - length(replace(l.plain, ',', '')) = cardinality(p.cells) - 1
+            then l.plain
+          else (
+            select string_agg(case when u.cell ~ '[",\r\n]' then '"' || replace(u.cell, '"', '""') || '"' else u.cell end, ',')
+            from unnest(p.cells) u (cell)
+          )
+        end
+      ), '[]')
+    from (
+      select
+        array[
+          c.widget_id::text, c.session_id, c.call_id,
+          to_char(c.started_at at time zone 'UTC', v_time), coalesce(to_char(c.ended_at at time zone 'UTC', v_time), ''),
+          c.outcome, coalesce(c.evidence, ''), coalesce(c.duration_seconds::text, ''), c.billable_seconds::text, c.rule,
+          coalesce(c.amount::text, ''), coalesce(c.currency, ''), c.is_closed::text
+        ] as cells
+      from public.widget_billing_calls(
+        widget_billing_calls_csv.period_start, widget_billing_calls_csv.period_end, widget_billing_calls_csv.as_of,
+        case when cardinality(widget_billing_calls_csv.widgets) = 1 then widget_billing_calls_csv.widgets[1] end
+      ) c
+      where (widget_billing_calls_csv.widgets is null or c.widget_id = any (widget_billing_calls_csv.widgets))
+        and (
+          widget_billing_calls_csv.after is null
+          or (c.started_at, c.widget_id, c.session_id, c.call_id) > (
+            widget_billing_calls_csv.after[1]::timestamptz, widget_billing_calls_csv.after[2]::uuid,
+            widget_billing_calls_csv.after[3], widget_billing_calls_csv.after[4]
+          )
+        )
+      order by c.started_at, c.widget_id, c.session_id, c.call_id
+      limit widget_billing_calls_csv.most
+    ) p
+    cross join lateral (select array_to_string(p.cells, ',')) l (plain)
+  );
+end
+$$;
+
+comment on function public.widget_billing_calls_csv(timestamptz, timestamptz, timestamptz, uuid[], text[], integer) is
+  'The same for exports, as one value, which no limit of rows cuts short: an array of lines of CSV, without a header, whose '
+  'cells are the columns above in their order, times in UTC. The first calls by started_at, widget_id, session_id and '
+  'call_id; after: only those behind the call with these four. Fewer than most: there are no more.';
+
+
 -- A bill's sums by widget. Amounts of a part of a month are the month to date at its end less the month to date at its
 -- start, so that parts add up to the month.
 
@@ -1651,6 +1708,7 @@ from unnest(array[
   -- What bills are made of: these run with the rights of whoever asks, who sees the own widgets' rows alone.
   'public.widget_billing_period(text)',
   'public.widget_billing_calls(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
+  'public.widget_billing_calls_csv(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid[], text[], integer)',
   'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'public.widget_statement_preview(text)',
   'public.widget_pending_adjustments(uuid, text)',

@@ -16,12 +16,13 @@ import httpx
 
 from widget_analytics._answers import error_of
 from widget_analytics._deadline import late, within
-from widget_analytics._lines import ahead, to_lines
-from widget_analytics._paging import Filter, Row, read_by_key, read_by_position, read_calls
+from widget_analytics._lines import ahead, from_lines, to_lines
+from widget_analytics._paging import Filter, Place, Row, read_by_key, read_by_position, read_calls
 from widget_analytics._queries import Paging, Query
 from widget_analytics._retries import retrying
 from widget_analytics._settings import Settings
 from widget_analytics.errors import Unreachable
+from widget_analytics.periods import Period
 
 if TYPE_CHECKING:
     from supabase import Client
@@ -119,23 +120,39 @@ class RestTransport:
 
     def rows(self, query: Query[Any]) -> Iterator[Row]:
         """Yield rows, holding one page at a time."""
+        if query.period:
+            return from_lines(query.model, chain.from_iterable(self._calls(query, query.period)))
         return chain.from_iterable(self._pages(query))
 
     def batches(self, query: Query[Any]) -> Generator[list[bytes], None, None]:
         """Yield each page as lines."""
-        values = itemgetter(*query.model.columns())
-        pages = self._pages(query)
+        pages = self._calls(query, query.period) if query.period else self._pages_as_lines(query)
         # The first one alone: who finds that there is no answer has begun no file.
-        for page in chain(islice(pages, 1), ahead(pages, _PAGES_AHEAD)):
+        yield from chain(islice(pages, 1), ahead(pages, _PAGES_AHEAD))
+
+    def _pages_as_lines(self, query: Query[Any]) -> Generator[list[bytes], None, None]:
+        values = itemgetter(*query.model.columns())
+        for page in self._pages(query):
             yield list(to_lines(query.model, map(values, page)))
 
-    def _pages(self, query: Query[Any]) -> Generator[list[Row], None, None]:
+    def _calls(self, query: Query[Any], period: Period) -> Generator[list[bytes], None, None]:
+        widgets = None if query.widgets is None else sorted(map(str, query.widgets))
+
+        def fetch(start: datetime, end: datetime, after: Place | None) -> list[bytes]:
+            arguments = {"widgets": widgets, "after": after, "most": self._page_size}
+            part = {**(query.between(start, end).arguments or {}), **arguments}
+            lines = self.call(f"{query.relation}_csv", lambda: part)
+            if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+                raise self._no_api()
+            return [f"{line}\n".encode() for line in lines]
+
+        yield from read_calls(period, fetch, self._page_size)
+
+    def _pages(self, query: Query[Any]) -> Iterator[list[Row]]:
         def fetch(filters: list[Filter]) -> list[Row]:
             return self._page(query, filters)
 
-        if query.period:
-            pages = read_calls(query.period, lambda start, end, filters: self._page(query.between(start, end), filters))
-        elif query.paging is Paging.KEY:
+        if query.paging is Paging.KEY:
             pages = read_by_key(query.key, fetch)
         elif query.paging is Paging.POSITION:
             pages = read_by_position(lambda seen: self._page(query, [], seen), query.most)
@@ -166,7 +183,7 @@ class RestTransport:
         for column in query.key:
             name, _, order = column.partition(" ")
             request = request.order(name, desc=order == "desc", nullsfirst=True if order == "nulls first" else None)
-        if query.paging is Paging.NONE and not query.period:
+        if query.paging is Paging.NONE:
             return request
         rows = self._page_size if query.most is None else min(self._page_size, query.most - offset)
         return request.offset(offset).limit(rows) if offset else request.limit(rows)

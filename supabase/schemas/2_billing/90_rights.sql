@@ -18,6 +18,7 @@ from unnest(array[
   -- What bills are made of: these run with the rights of whoever asks, who sees the own widgets' rows alone.
   'public.widget_billing_period(text)',
   'public.widget_billing_calls(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid)',
+  'public.widget_billing_calls_csv(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid[], text[], integer)',
   'public.widget_billing_usage(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'public.widget_statement_preview(text)',
   'public.widget_pending_adjustments(uuid, text)',
