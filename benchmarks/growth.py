@@ -172,9 +172,10 @@ def _make_stale(bench: Bench, table: str) -> None:
     names_calls = table == "public.widget_analytics"
     bench.execute(
         f'insert into {table} (widget_id, event_type, session_id, "timestamp"{", call_id" if names_calls else ""})'
-        " select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'call_start', gen_random_uuid()::text,"
+        " select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'call_start',"
+        f" {'widget_internal.uuid_v7()' if names_calls else 'gen_random_uuid()'}::text,"
         "   now() - interval '31 minutes' - n * interval '1 second'"
-        f"{', gen_random_uuid()::text' if names_calls else ''}"
+        f"{', widget_internal.uuid_v7()::text' if names_calls else ''}"
         " from generate_series(1, %s) n",
         [NEWLY_STALE],
     )
