@@ -10,7 +10,7 @@ declare
 begin
   -- Repeatable read cannot see what the transaction that held the session before this one has just added.
   if current_setting('transaction_isolation') = 'repeatable read' then
-    raise exception 'events that name no call cannot be added in a repeatable read transaction'
+    raise exception 'a repeatable read transaction cannot add events that name no call, nor change or delete any'
       using errcode = 'feature_not_supported', hint = 'Use read committed or serializable, or name the call.';
   end if;
   -- A thousand locks stand for all sessions, as the server's lock table is small; always taken in the same order, so
@@ -26,8 +26,8 @@ end
 $$;
 
 comment on function widget_internal.hold_sessions(uuid[], text[]) is
-  'Holds these sessions until the transaction ends. Only writers of events that name no call need it: matching reads '
-  'what the session has so far.';
+  'Holds these sessions until the transaction ends. Who adds events that name no call needs it, and who changes or deletes '
+  'events: both read what the session has so far.';
 
 
 create function widget_internal.matched_claims(
