@@ -267,6 +267,7 @@ def test_r5_lengths_are_hours_that_every_call_can_have(db: Connection, setting: 
         "insert into widget_calls (widget_id, session_id, call_id) select widget_id, 'b', 'b' from widget_calls",
         "delete from widget_internal.settings",
         "truncate widget_internal.settings",
+        "truncate widget_plans",
     ],
 )
 def test_what_a_bill_rests_on_is_not_lost_by_hand(db: Connection, widget_id: UUID, statement: str) -> None:
@@ -406,12 +407,13 @@ def test_a_call_is_matched_without_what_is_being_deleted(stack: Stack, db: Conne
     assert only_call(db, widget_id)["outcome"] == "open"
 
 
-def test_repeatable_read_takes_events_that_name_their_call(db: Connection, widget_id: UUID) -> None:
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_snapshot_takes_events_that_name_their_call(db: Connection, widget_id: UUID, level: str) -> None:
     """A join needs no look at what others have just added; matching unnamed events does, and is refused."""
     with db.transaction():
-        db.execute("set transaction isolation level repeatable read")
+        db.execute(f"set transaction isolation level {level}".encode())
         record(db, widget_id, "s", "call_start", at(0), call_id="a")
-        with pytest.raises(psycopg.errors.FeatureNotSupported, match="repeatable read"), db.transaction():
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match=level), db.transaction():
             record(db, widget_id, session_name(), "call_start", at(0))
 
     assert only_call(db, widget_id)["call_id"] == "a"

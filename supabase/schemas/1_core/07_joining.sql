@@ -8,10 +8,11 @@ as $$
 declare
   v_key bigint;
 begin
-  -- Repeatable read cannot see what the transaction that held the session before this one has just added.
-  if current_setting('transaction_isolation') = 'repeatable read' then
-    raise exception 'a repeatable read transaction cannot add events that name no call, nor change or delete any'
-      using errcode = 'feature_not_supported', hint = 'Use read committed or serializable, or name the call.';
+  -- Others cannot see what the transaction that held the session before this one has just added.
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'a % transaction cannot add events that name no call, nor change or delete any',
+      current_setting('transaction_isolation')
+      using errcode = 'feature_not_supported', hint = 'Use read committed, or name the call.';
   end if;
   -- A thousand locks stand for all sessions, as the server's lock table is small; always taken in the same order, so
   -- that two transactions that share two of them never wait for each other.
