@@ -1,5 +1,6 @@
 """What several tests share: a widget as it sends over HTTP, and rows written into the ledger by hand."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -59,6 +60,18 @@ def record(db: Connection, widget_id: UUID, session_id: str, event_type: str, at
     assert stored is not None
     event_id: UUID = stored["id"]
     return event_id
+
+
+def wait_until_blocked(db: Connection, connection: Connection) -> None:
+    """Wait until another transaction holds up what this connection is running."""
+    pid = connection.info.backend_pid
+    for _ in range(500):
+        row = db.execute("select cardinality(pg_blocking_pids(%s)) > 0 as is_blocked", [pid]).fetchone()
+        assert row is not None
+        if row["is_blocked"]:
+            return
+        time.sleep(0.01)
+    raise AssertionError("nothing blocks it")
 
 
 def calls_of(db: Connection, widget_id: UUID) -> list[Row]:

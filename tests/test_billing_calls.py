@@ -202,6 +202,7 @@ def test_two_currencies_have_no_sum(db: Connection, new_widget: NewWidget) -> No
     ("terms", "constraint"),
     [
         ({"valid_from": "2024-05-02"}, "plans_start_with_a_month"),
+        ({"valid_from": "-infinity"}, "plans_start_with_a_month"),
         ({"price_per_minute": Decimal("NaN")}, "price_is_a_number_of_zero_or_more"),
         ({"currency": "eur"}, "currency_has_three_letters"),
         ({"assumed_calls": "half"}, "assumed_calls_are_full_none_or_seconds"),

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from local_stack.stack import Stack
-from tests.billing_books import Open, call, close, lines, new_widget, noon, pending
+from tests.billing_books import Open, call, close, correct, lines, new_widget, noon, pending
 from tests.support import Connection
 
 pytest_plugins = ["tests.billing_plugin"]
@@ -124,6 +124,25 @@ def test_closing_while_a_transaction_writes(open_db: Open, year: int) -> None:
         "select session_id from public.widget_billing_calls(%s, %s, %s)", [march, april, answer["as_of"]]
     ).fetchall()
     assert as_of == [{"session_id": "s"}]
+
+
+def test_what_is_added_after_a_closing_in_its_transaction_is_late(db: Connection, year: int) -> None:
+    """Its receipt is after the closing, though the transaction had received something before."""
+    march, april = date(year, 3, 1), date(year, 4, 1)
+    widget_id = new_widget(db)
+    call(db, widget_id, noon(march), 100)
+
+    with db.transaction():
+        correct(db, widget_id, 70)
+        as_of = close(db, march)["as_of"]
+        correct(db, widget_id, 80)
+
+    (late,) = pending(db, widget_id)
+    billed = db.execute(
+        "select billable_seconds from public.widget_billing_calls(%s, %s, %s)", [march, april, as_of]
+    ).fetchall()
+    assert (late["old_seconds"], late["new_seconds"], len(late["event_ids"])) == (70, 80, 2)
+    assert billed == [{"billable_seconds": 70}]
 
 
 def test_closing_while_events_pour_in(open_db: Open, year: int) -> None:

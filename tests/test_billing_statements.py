@@ -132,6 +132,34 @@ def test_adjustments_of_adjustments_add_up(db: Connection, year: int) -> None:
     assert total == now == {"seconds": 35, "amount": Decimal("0.06")}
 
 
+def test_a_forgotten_month_that_is_closed_last_adjusts_what_was_billed_last(db: Connection, year: int) -> None:
+    """A month may be closed after a later one: a call's next adjustment starts from the one that was closed last."""
+    january, february, march, april = (date(year, month, 1) for month in range(1, 5))
+    widget_id = new_widget(db)
+    add_plan(db, widget_id, january)
+    call(db, widget_id, noon(january), 60)
+    close(db, january)
+    correct(db, widget_id, 120)
+    close(db, march)
+    call(db, widget_id, noon(february), 60, session="forgotten")
+    correct(db, widget_id, 180)
+    close(db, february)
+    correct(db, widget_id, 600)
+    close(db, april)
+
+    steps = {}
+    for table in ("lines", "charges"):
+        steps[table] = db.execute(
+            f"select old_seconds, new_seconds from public.widget_statement_{table}"
+            " where widget_id = %s and usage_period = %s order by new_seconds",
+            [widget_id, january],
+        ).fetchall()
+
+    assert [tuple(step.values()) for step in steps["lines"]] == [(0, 60), (60, 120), (120, 180), (180, 600)]
+    assert steps["charges"] == steps["lines"]
+    assert pending(db, widget_id) == []
+
+
 def test_a_call_that_moves_to_another_month_moves_on_the_bill(db: Connection, year: int) -> None:
     """An earlier start that turns up takes a call out of its month and into the one before, both closed."""
     march, april, may = (date(year, month, 1) for month in (3, 4, 5))

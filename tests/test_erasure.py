@@ -236,6 +236,20 @@ def test_what_arrives_late_is_erased_by_the_daily_job(own_db: Connection) -> Non
     own_db.execute("delete from public.widget_analytics where widget_id = %s", [widget_id])
 
 
+def test_what_was_on_its_way_at_the_erasure_is_erased_by_the_daily_job(own_db: Connection, books: Stack) -> None:
+    """An event that was received before the erasure and committed after it is late, too."""
+    widget_id = a_widget(own_db)
+    with psycopg.connect(books.database_url, row_factory=dict_row) as sender:
+        record(sender, widget_id, "jane", "widget_open", datetime.now(UTC), page_url=PAGE)
+        a_session(own_db, widget_id)
+        erase(own_db, widget_id)
+
+    assert erase_daily(own_db) == 1
+
+    assert [row["page_url"] for row in events_of(own_db, widget_id) if row["page_url"]] == []
+    own_db.execute("delete from public.widget_analytics where widget_id = %s", [widget_id])
+
+
 def test_an_old_erasure_is_not_repeated(own_db: Connection) -> None:
     """After ten days nothing of before can arrive: who uses the same session then has not asked to be forgotten."""
     widget_id = a_widget(own_db)

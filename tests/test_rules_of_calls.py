@@ -1,15 +1,18 @@
 """Identity, end, outcome and evidence: how a session's events make calls."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
+from local_stack.stack import Stack
 from tests.conftest import NewWidget
-from tests.support import Connection, Row, calls_of, differences, record, session_name
+from tests.support import Connection, Row, calls_of, differences, record, session_name, wait_until_blocked
 
 T0 = datetime(2026, 5, 4, 9, tzinfo=UTC)
 
@@ -264,6 +267,7 @@ def test_r5_lengths_are_hours_that_every_call_can_have(db: Connection, setting: 
         "insert into widget_calls (widget_id, session_id, call_id) select widget_id, 'b', 'b' from widget_calls",
         "delete from widget_internal.settings",
         "truncate widget_internal.settings",
+        "truncate widget_plans",
     ],
 )
 def test_what_a_bill_rests_on_is_not_lost_by_hand(db: Connection, widget_id: UUID, statement: str) -> None:
@@ -385,12 +389,31 @@ def test_calls_are_kept_however_events_come_in(db: Connection, widget_id: UUID) 
         assert calls_of(db, widget_id) == []
 
 
-def test_repeatable_read_takes_events_that_name_their_call(db: Connection, widget_id: UUID) -> None:
+def test_a_call_is_matched_without_what_is_being_deleted(stack: Stack, db: Connection, widget_id: UUID) -> None:
+    """An unnamed event that comes while another of its session is deleted waits, and finds the ledger as it is then."""
+    session = session_name()
+    record(db, widget_id, session, "call_start", at(0))
+    end = record(db, widget_id, session, "call_end", at(1800))
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(stack.database_url, autocommit=True, row_factory=dict_row) as writer,
+    ):
+        with db.transaction():
+            db.execute("delete from public.widget_analytics where id = %s", [end])
+            heartbeat = pool.submit(record, writer, widget_id, session, "call_heartbeat", at(60))
+            wait_until_blocked(db, writer)
+        heartbeat.result(10)
+
+    assert only_call(db, widget_id)["outcome"] == "open"
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_snapshot_takes_events_that_name_their_call(db: Connection, widget_id: UUID, level: str) -> None:
     """A join needs no look at what others have just added; matching unnamed events does, and is refused."""
     with db.transaction():
-        db.execute("set transaction isolation level repeatable read")
+        db.execute(f"set transaction isolation level {level}".encode())
         record(db, widget_id, "s", "call_start", at(0), call_id="a")
-        with pytest.raises(psycopg.errors.FeatureNotSupported, match="repeatable read"), db.transaction():
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match=level), db.transaction():
             record(db, widget_id, session_name(), "call_start", at(0))
 
     assert only_call(db, widget_id)["call_id"] == "a"

@@ -1,7 +1,6 @@
 """Health counts what happened, wherever and whenever it arrives, and is what a full count of the ledger gives."""
 
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -13,7 +12,7 @@ from psycopg.rows import dict_row
 
 from local_stack.stack import Stack
 from tests.conftest import Connect, NewOwner, NewWidget
-from tests.support import Connection, Row, clean_up, record
+from tests.support import Connection, Row, clean_up, record, wait_until_blocked
 
 HOUR = datetime(2026, 3, 4, 10, tzinfo=UTC)
 SHOP = "https://shop.example/"
@@ -47,17 +46,6 @@ def days_ago(days: float) -> datetime:
 
 def named(row: Row, *names: str) -> list[Any]:
     return [row[name] for name in names]
-
-
-def wait_until_blocked(db: Connection, connection: Connection) -> None:
-    pid = connection.info.backend_pid
-    for _ in range(500):
-        row = db.execute("select cardinality(pg_blocking_pids(%s)) > 0 as is_blocked", [pid]).fetchone()
-        assert row is not None
-        if row["is_blocked"]:
-            return
-        time.sleep(0.01)
-    pytest.fail("nothing blocks it")
 
 
 @pytest.fixture

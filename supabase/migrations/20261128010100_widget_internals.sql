@@ -165,6 +165,8 @@ begin
     raise exception using errcode = 'WA001';
   exception
     when sqlstate 'WA001' then
+      -- What this transaction takes in from now on is received later.
+      perform set_config('widget_internal.receipt_time', '', true);
       return v_cut_off;
     when lock_not_available then
       raise exception 'a transaction that writes events has been running for more than 2 seconds; nothing was changed'

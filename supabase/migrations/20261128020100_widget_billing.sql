@@ -153,7 +153,9 @@ create table public.widget_plans (
   assumed_calls text not null default 'full',
   monthly_fee numeric not null default 0,
   constraint widgets_have_one_plan_a_month primary key (widget_id, valid_from),
-  constraint plans_start_with_a_month check (extract(day from valid_from) = 1),
+  constraint plans_start_with_a_month check (
+    extract(day from valid_from) = 1 and valid_from between '1000-01-01' and '9999-12-01'
+  ),
   constraint plan_names_are_one_line check (name ~ '^[^\n\r]{1,100}$'),
   constraint increment_is_not_negative check (increment_seconds >= 0),
   constraint minimum_is_not_negative check (minimum_seconds >= 0),
@@ -580,6 +582,11 @@ comment on function widget_internal.keep_billed_plans() is
 create trigger billed_plans_stay after insert or update or delete on public.widget_plans
   for each row execute function widget_internal.keep_billed_plans();
 
+create trigger plans_are_not_truncated before truncate on public.widget_plans
+  for each statement execute function widget_internal.refuse_change(
+    'plans are what closed months were billed by', 'Delete those that no closed month needs.'
+  );
+
 
 create function widget_internal.keep_billing_time_zone()
 returns trigger
@@ -713,6 +720,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
+declare
+  -- In the order in which they were closed: a month without calls may be left out, and closed after a later one.
+  v_closed constant date[] := array(select c.month from widget_internal.closed_months() c order by c.as_of);
 begin
   return query
   select l.*
@@ -726,7 +736,7 @@ begin
       select from public.widget_statement_lines a
       where a.usage_period = l.usage_period and a.widget_id = l.widget_id
         and a.session_id = l.session_id and a.call_id = l.call_id
-        and a.period > l.period and a.usage_period < a.period
+        and a.usage_period < a.period and array_position(v_closed, a.period) > array_position(v_closed, l.period)
     );
 end
 $$;
@@ -1290,6 +1300,8 @@ begin
   -- all that was received by then, and nothing else; writers go on while they are read.
   begin
     v_as_of := clock_timestamp();
+    -- What this transaction takes in from now on is received later.
+    perform set_config('widget_internal.receipt_time', '', true);
     open v_lines for
       select array_agg(l.line)
       from (
@@ -1452,6 +1464,9 @@ begin
     when v_given = 0 then 'started_at: must be there, or ended_at'
     when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
     when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
+    -- A sender's zero is no time: the call would be one of a month of then.
+    when started_at <= 'epoch' then 'started_at: must be after 1970-01-01'
+    when ended_at <= 'epoch' then 'ended_at: must be after 1970-01-01'
     when ended_at < started_at then 'ended_at: must not be before started_at'
     when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
     when (widget_internal.widget_door(widget_id)).is_active is null then 'widget_id: there is no such widget'

@@ -8,10 +8,11 @@ as $$
 declare
   v_key bigint;
 begin
-  -- Repeatable read cannot see what the transaction that held the session before this one has just added.
-  if current_setting('transaction_isolation') = 'repeatable read' then
-    raise exception 'events that name no call cannot be added in a repeatable read transaction'
-      using errcode = 'feature_not_supported', hint = 'Use read committed or serializable, or name the call.';
+  -- Others cannot see what the transaction that held the session before this one has just added.
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'a % transaction cannot add events that name no call, nor change or delete any',
+      current_setting('transaction_isolation')
+      using errcode = 'feature_not_supported', hint = 'Use read committed, or name the call.';
   end if;
   -- A thousand locks stand for all sessions, as the server's lock table is small; always taken in the same order, so
   -- that two transactions that share two of them never wait for each other.
@@ -26,8 +27,8 @@ end
 $$;
 
 comment on function widget_internal.hold_sessions(uuid[], text[]) is
-  'Holds these sessions until the transaction ends. Only writers of events that name no call need it: matching reads '
-  'what the session has so far.';
+  'Holds these sessions until the transaction ends. Who adds events that name no call needs it, and who changes or deletes '
+  'events: both read what the session has so far.';
 
 
 create function widget_internal.matched_claims(

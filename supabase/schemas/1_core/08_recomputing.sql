@@ -105,6 +105,10 @@ as $$
 declare
   v_window record;
 begin
+  -- Who matches one of them meanwhile would do so with events that are about to be gone.
+  perform widget_internal.hold_sessions(
+    array_fill(rejoin_sessions.widget_id, array[cardinality(rejoin_sessions.session_ids)]), rejoin_sessions.session_ids
+  );
   with gone as (
     delete from widget_internal.call_states c
     where c.widget_id = rejoin_sessions.widget_id and c.session_id = any (rejoin_sessions.session_ids)

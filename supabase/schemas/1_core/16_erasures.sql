@@ -135,7 +135,6 @@ begin
       select from public.widget_analytics e
       where e.widget_id = r.widget_id
         and e.session_id = r.session_id
-        and e.received_at >= r.erased_at
         -- Senders are late by 7 days at most, so the index by widget and time finds them.
         and e."timestamp" >= r.erased_at - interval '8 days'
         and (

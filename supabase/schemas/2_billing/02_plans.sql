@@ -14,7 +14,9 @@ create table public.widget_plans (
   assumed_calls text not null default 'full',
   monthly_fee numeric not null default 0,
   constraint widgets_have_one_plan_a_month primary key (widget_id, valid_from),
-  constraint plans_start_with_a_month check (extract(day from valid_from) = 1),
+  constraint plans_start_with_a_month check (
+    extract(day from valid_from) = 1 and valid_from between '1000-01-01' and '9999-12-01'
+  ),
   constraint plan_names_are_one_line check (name ~ '^[^\n\r]{1,100}$'),
   constraint increment_is_not_negative check (increment_seconds >= 0),
   constraint minimum_is_not_negative check (minimum_seconds >= 0),

@@ -70,6 +70,11 @@ comment on function widget_internal.keep_billed_plans() is
 create trigger billed_plans_stay after insert or update or delete on public.widget_plans
   for each row execute function widget_internal.keep_billed_plans();
 
+create trigger plans_are_not_truncated before truncate on public.widget_plans
+  for each statement execute function widget_internal.refuse_change(
+    'plans are what closed months were billed by', 'Delete those that no closed month needs.'
+  );
+
 
 create function widget_internal.keep_billing_time_zone()
 returns trigger

@@ -23,6 +23,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
+declare
+  -- In the order in which they were closed: a month without calls may be left out, and closed after a later one.
+  v_closed constant date[] := array(select c.month from widget_internal.closed_months() c order by c.as_of);
 begin
   return query
   select l.*
@@ -36,7 +39,7 @@ begin
       select from public.widget_statement_lines a
       where a.usage_period = l.usage_period and a.widget_id = l.widget_id
         and a.session_id = l.session_id and a.call_id = l.call_id
-        and a.period > l.period and a.usage_period < a.period
+        and a.usage_period < a.period and array_position(v_closed, a.period) > array_position(v_closed, l.period)
     );
 end
 $$;

@@ -57,6 +57,8 @@ begin
   -- all that was received by then, and nothing else; writers go on while they are read.
   begin
     v_as_of := clock_timestamp();
+    -- What this transaction takes in from now on is received later.
+    perform set_config('widget_internal.receipt_time', '', true);
     open v_lines for
       select array_agg(l.line)
       from (
