@@ -1,7 +1,9 @@
 """The command where its surroundings are odd: one line says what is wrong, and nothing is half done."""
 
+import os
 import shlex
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -10,7 +12,7 @@ import pytest
 from local_stack.stack import Stack
 from tests.client_support import command, environment, run
 from tests.conftest import NewWidget
-from tests.support import Connection
+from tests.support import Connection, record
 
 
 @pytest.mark.parametrize(
@@ -100,23 +102,16 @@ def test_streams_that_take_nothing(
     assert words == "" or rb"\u6771\u4eac" in done.stdout
 
 
-def test_a_user_without_a_name(stack: Stack, tmp_path: Path, db: Connection, new_widget: NewWidget) -> None:
+def test_a_user_without_a_name(
+    stack: Stack, tmp_path: Path, db: Connection, new_widget: NewWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in a container that runs under a number: who corrects a bill has to be said."""
     widget_id = new_widget()
-    db.execute(
-        """insert into public.widget_analytics (widget_id, event_type, session_id, call_id)
-        values (%s, 'call_start', 's', 'c')""",
-        [widget_id],
-    )
-    arguments = command(
-        "correct", "--widget", str(widget_id), "--call", "c", "--seconds", "1", "--reason", "r", "--yes"
-    )
-    env = {name: value for name, value in environment(stack).items() if name not in ("LOGNAME", "USER")}
+    record(db, widget_id, "s", "call_start", datetime.now(UTC), call_id="c")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    correct = ("correct", "--widget", str(widget_id), "--call", "c", "--seconds", "1", "--reason", "r", "--yes")
 
-    done = subprocess.run(
-        ["/usr/bin/unshare", "--user", "--map-user=12345", *arguments],
-        env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = run(environment(stack), tmp_path, *correct)
 
     assert (done.returncode, done.stderr) == (2, "widget-analytics: --by: this login has no name, say who decides\n")
 
