@@ -95,6 +95,9 @@ declare
     when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
     when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
     when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
+    -- A time that was never set, the year 1 or 1970, would move the call into a month that holds up all closings.
+    when started_at < timestamptz '2000-01-01 00:00Z' then 'started_at: must not be before the year 2000'
+    when ended_at < timestamptz '2000-01-01 00:00Z' then 'ended_at: must not be before the year 2000'
     when ended_at < started_at then 'ended_at: must not be before started_at'
     when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
     when cost in ('NaN', 'Infinity', '-Infinity') then 'cost: must be a number'
