@@ -209,6 +209,8 @@ def test_no_sender_keeps_a_record_out(stack: Stack, http: httpx.Client, db: Conn
         ({"source": "browser", "started_at": NOON.isoformat()}, "source"),
         ({}, "started_at"),
         ({"started_at": "infinity"}, "started_at"),
+        ({"started_at": "0001-01-01T00:00:00Z"}, "started_at"),
+        ({"ended_at": "1970-01-01T00:00:00Z"}, "ended_at"),
         ({"ended_at": "2999-01-01T00:00:00Z"}, "ended_at"),
         ({"started_at": "0001-01-01T00:00:00Z"}, "started_at"),
         ({"ended_at": "1970-01-01T00:00:00Z"}, "ended_at"),

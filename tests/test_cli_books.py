@@ -163,7 +163,7 @@ def test_a_terminal_is_asked(books: Books, answer: str, code: int, after: int) -
         (("widget", "set", "Müller's shop"), "say what to change: --name, --domain"),
         (("close", "--month", "2020-10"), "--month: close --month 2020-09 first: it waits to be closed"),
         (("close", "--month", "2999-01"), "--month: close --month 2020-09 first"),
-        (("close", "--schedule", "6"), "--schedule: must be off, or 7 days or more"),
+        (("close", "--schedule", "6"), "--schedule: must be off, or 7 to 3660 days"),
         (
             ("void", "--widget", "Müller's shop", "--call", "c", "--reason", "x"),
             "--call: 3 sessions have a call 'c', give",

@@ -362,6 +362,8 @@ def test_a_record_is_matched_before_its_month_is_closed_and_adjusted_after(fresh
         ({"call_id": "x" * 256}, "call_id"),
         ({"started_at": None, "ended_at": None}, "started_at"),
         ({"started_at": "infinity"}, "started_at"),
+        ({"started_at": "0001-01-01T00:00:00Z"}, "started_at"),
+        ({"ended_at": "1970-01-01T00:00:00Z"}, "ended_at"),
         ({"ended_at": "2999-01-01T00:00:00Z"}, "ended_at"),
         ({"started_at": "1970-01-01T00:00:00Z"}, "started_at"),
         ({"ended_at": at(-1).isoformat()}, "ended_at"),

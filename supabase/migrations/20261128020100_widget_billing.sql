@@ -1438,6 +1438,35 @@ comment on function widget_internal.events_of_record(text, timestamptz, timestam
   'The events that a record of a call is in the ledger: one for each of its times.';
 
 
+create function widget_internal.record_problem(
+  record_id text, started_at timestamptz, ended_at timestamptz, outcome text
+)
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_earliest constant timestamptz := '2000-01-01 00:00Z';
+  v_latest constant timestamptz := now() + interval '5 minutes';
+begin
+  return case
+    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
+    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
+    when not isfinite(started_at) or started_at > v_latest then 'started_at: must not be in the future'
+    when not isfinite(ended_at) or ended_at > v_latest then 'ended_at: must not be in the future'
+    -- A time that was never set, the year 1 or 1970, would move the call into a month that holds up all closings.
+    when started_at < v_earliest then 'started_at: must not be before the year 2000'
+    when ended_at < v_earliest then 'ended_at: must not be before the year 2000'
+    when ended_at < started_at then 'ended_at: must not be before started_at'
+    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
+  end;
+end
+$$;
+
+comment on function widget_internal.record_problem(text, timestamptz, timestamptz, text) is
+  'What is wrong with what somebody other than the browser says of a call; null where nothing is.';
+
+
 create function public.record_widget_call_evidence(
   widget_id uuid, session_id text, call_id text, source text, record_id text,
   started_at timestamptz default null, ended_at timestamptz default null, outcome text default 'completed'
@@ -1460,16 +1489,8 @@ begin
     when coalesce(length(session_id), 0) not between 1 and 255 then 'session_id: must have 1 to 255 characters'
     when coalesce(length(call_id), 0) not between 1 and 255 then 'call_id: must have 1 to 255 characters'
     when source is null or source not in ('server', 'provider') then 'source: must be server or provider'
-    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
-    when v_given = 0 then 'started_at: must be there, or ended_at'
-    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
-    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
-    -- A sender's zero is no time: the call would be one of a month of then.
-    when started_at <= 'epoch' then 'started_at: must be after 1970-01-01'
-    when ended_at <= 'epoch' then 'ended_at: must be after 1970-01-01'
-    when ended_at < started_at then 'ended_at: must not be before started_at'
-    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
     when (widget_internal.widget_door(widget_id)).is_active is null then 'widget_id: there is no such widget'
+    else widget_internal.record_problem(record_id, started_at, ended_at, outcome)
   end;
   if v_problem is not null then
     raise exception '%', v_problem using errcode = 'invalid_parameter_value';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -43,6 +44,9 @@ NOT_EQUAL = 1
 INCOMPLETE = 1
 NOT_DONE = 1
 
+# What writing to a full disk, or over a limit, fails with. Files have errors of their own.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 CODES_HELP = (
     "Exit codes: 0 done; 1 status: the cleanup is late or failed, verify: not equal, a question: no, push: something "
     "waits or was refused; 2 wrong option; 3 wrong or missing key or setting; 4 API not reachable; 5 database not "
@@ -74,13 +78,26 @@ def one_line_errors() -> Iterator[None]:
     except WidgetAnalyticsError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        # The reader has enough, as `head` does. What is still buffered must not raise again on the way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has enough, as `head` does.
+        _drop_output()
         raise typer.Exit(128 + 13) from None
+    except UnicodeEncodeError as error:
+        said = error.object[error.start : error.end]
+        _fail(f"an option's value is not text in this system's encoding: {said!r}", 2)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _drop_output()
+        _fail(f"cannot write standard output: {error.strerror}", 7)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except _Stopped as stopped:
         _fail("stopped", 128 + stopped.number)
+
+
+def _drop_output() -> None:
+    # What is still buffered must not raise again on the way out.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

@@ -145,6 +145,8 @@ def write_errors(name: Path | str) -> Iterator[None]:
 def open_output(output: Path | None) -> Iterator[BinaryIO]:
     """Open a file that appears when it is complete, or standard output where that is None."""
     if output is None:
+        if sys.stdout is None:
+            raise OSError("it is closed")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     else:

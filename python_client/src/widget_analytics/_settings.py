@@ -109,15 +109,34 @@ def patience(default: float = 30.0) -> float:
 
 
 def environment() -> Mapping[str, str | None]:
-    """The environment's variables, and those of the nearest .env that it has not."""
-    return {**dotenv_values(find_dotenv(usecwd=True)), **os.environ}
+    """The environment's variables, and those of the nearest .env that it has not.
+
+    Raises:
+        ConfigError: that file cannot be read.
+    """
+    path = ""
+    try:
+        path = find_dotenv(usecwd=True)
+        return {**dotenv_values(path), **os.environ}
+    except UnicodeDecodeError:
+        # The error would show a part of the file, which holds keys.
+        raise ConfigError(f"{path} cannot be read: save it as UTF-8") from None
+    except OSError as error:
+        if not path:  # the working folder is gone
+            return dict(os.environ)
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _clean_url(url: str | None) -> str:
     if not url or not url.strip():
         raise ConfigError(f"no API URL: set {_URL} in the environment or in .env (see .env.example).")
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+    try:
+        parts = urlsplit(url.strip())
+        # Both raise ValueError where they cannot be read.
+        is_api = parts.port != 0 and bool((parts.hostname or "").encode("idna"))
+    except ValueError:
+        is_api = False
+    if not is_api or parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query:
         raise ConfigError(f"{_URL} must look like https://your-project.supabase.co, without a path.")
     return f"{parts.scheme}://{parts.netloc}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -35,6 +37,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command and exit with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names are in any alphabet: what the terminal's encoding lacks is no reason to stop half-way.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

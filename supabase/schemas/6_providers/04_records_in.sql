@@ -90,19 +90,11 @@ as $$
 declare
   v_problem constant text := case
     when coalesce(provider, '') !~ '^[a-z][a-z0-9_-]{0,49}$' then 'provider: must be a short lower-case name, such as vapi'
-    when coalesce(length(record_id), 0) not between 1 and 255 then 'record_id: must have 1 to 255 characters'
     when length(call_id) not between 1 and 255 then 'call_id: must have 1 to 255 characters, or be null'
-    when started_at is null and ended_at is null then 'started_at: must be there, or ended_at'
-    when not isfinite(started_at) or started_at > now() + interval '5 minutes' then 'started_at: must not be in the future'
-    when not isfinite(ended_at) or ended_at > now() + interval '5 minutes' then 'ended_at: must not be in the future'
-    -- A sender's zero is no time: the call would be one of a month of then.
-    when started_at <= 'epoch' then 'started_at: must be after 1970-01-01'
-    when ended_at <= 'epoch' then 'ended_at: must be after 1970-01-01'
-    when ended_at < started_at then 'ended_at: must not be before started_at'
-    when outcome is null or outcome not in ('completed', 'failed') then 'outcome: must be completed or failed'
     when cost in ('NaN', 'Infinity', '-Infinity') then 'cost: must be a number'
     when cost is not null and coalesce(cost_currency, '') !~ '^[A-Za-z]{1,20}$'
       then 'cost_currency: must say what the cost is in, such as USD or credits'
+    else widget_internal.record_problem(record_id, started_at, ended_at, outcome)
   end;
   v_record public.widget_provider_records;
   v_call public.widget_provider_calls;

@@ -29,7 +29,7 @@ def goes_ahead(lines: Iterable[str], question: str, *, dry_run: bool, yes: bool)
         return False
     if yes:
         return True
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError("nothing was changed: to be asked takes a terminal; in a script add --yes")
     if typer.confirm(question, err=True):
         return True

@@ -101,7 +101,7 @@ def _set_length(
 ) -> None:
     found = find_widget(client, widget)
     call = _find_call(client, found, call_id, session)
-    by = by or getpass.getuser()
+    by = by or _login()
     will = f"{number(length)} s long, as {by} says: {reason}" if length else f"void, as {by} says: {reason}"
     if goes_ahead([*_call_lines(client, found, call), f"  will be  {will}"], "Go on?", dry_run=dry_run, yes=yes):
         changed = client.correct_call(call, duration_seconds=length, reason=reason, corrected_by=by)
@@ -161,6 +161,13 @@ def record(
 def _said(started_at: datetime | None, ended_at: datetime | None, *, failed: bool) -> str:
     parts = [f"began {second(started_at)}" if started_at else "", f"ended {second(ended_at)}" if ended_at else ""]
     return ", ".join(part for part in (*parts, "failed" if failed else "") if part)
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise UsageError("--by: this login has no name, say who decides") from None
 
 
 def _find_call(client: WidgetAnalytics, widget: Widget, call_id: str, session: str | None) -> KnownCall:

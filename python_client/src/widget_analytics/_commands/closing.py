@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -23,6 +24,7 @@ from widget_analytics.periods import Period
 
 _MOST_SHOWN = 30
 _SETTLING_DAYS = 7
+_MOST_DAYS = 3660
 
 
 def register(app: typer.Typer) -> None:
@@ -58,10 +60,11 @@ def close(
 
 
 def _schedule(client: WidgetAnalytics, text: str, *, dry_run: bool) -> None:
-    days = None if text == "off" else int(text) if text.isdecimal() else 0
-    if days is not None and days < _SETTLING_DAYS:
+    days = None if text == "off" else int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+    if days is not None and not _SETTLING_DAYS <= days <= _MOST_DAYS:
         raise UsageError(
-            f"--schedule: must be off, or {_SETTLING_DAYS} days or more, as browsers' events come for that long"
+            f"--schedule: must be off, or {_SETTLING_DAYS} to {_MOST_DAYS} days, as browsers' events come for "
+            f"{_SETTLING_DAYS} days"
         )
     if not dry_run:
         client.schedule_closing(None if days is None else timedelta(days=days))

@@ -34,7 +34,8 @@ def register(app: typer.Typer) -> None:
 
 def cleanup(
     stale_after: Annotated[
-        float, typer.Option("--stale-after", metavar="MINUTES", min=0, help="Minutes without a sign of life.")
+        float,
+        typer.Option("--stale-after", metavar="MINUTES", min=0, max=525_600, help="Minutes without a sign of life."),
     ] = 30,
 ) -> None:
     """Complete calls that have been open for too long, now.

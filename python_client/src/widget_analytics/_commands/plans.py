@@ -25,6 +25,9 @@ from widget_analytics.errors import InputError, UsageError
 from widget_analytics.models import Usage, Widget
 from widget_analytics.periods import Period
 
+# As a column of widget_plans holds.
+_MOST_SECONDS = 2**31 - 1
+
 plan = typer.Typer(help="Set and show what a widget's calls cost.", no_args_is_help=True)
 
 
@@ -286,6 +289,8 @@ def _decimal(name: str, value: Any, where: str) -> Decimal:
 
 def _whole(name: str, value: Any, where: str) -> int:
     read = _decimal(name, value, where)
+    if read > _MOST_SECONDS:
+        raise UsageError(f"{where}: {name} must be at most {_MOST_SECONDS}, not {value!r}")
     if read % 1:
         raise UsageError(f"{where}: {name} must be whole seconds, not {value!r}")
     return int(read)

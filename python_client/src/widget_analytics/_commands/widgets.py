@@ -85,6 +85,8 @@ def add_widget(
     with one_line_errors():
         hosts = [host_of(text) for text in domain or []]
         _check_line("NAME", name)
+        if customer:
+            _check_line("--customer", customer)
         with WidgetAnalytics() as client:
             others = list(client.widgets())
             columns: dict[str, Any] = {"allowed_domains": hosts, "is_demo": demo}
@@ -96,7 +98,7 @@ def add_widget(
             if goes_ahead(lines, "Add it?", dry_run=dry_run, yes=yes):
                 widget_id = client.add_widget(name, **columns)
                 if customer:
-                    client.set_customer(widget_id, _check_line("--customer", customer))
+                    client.set_customer(widget_id, customer)
                 typer.echo(f"{widget_id}")
 
 
@@ -138,6 +140,8 @@ def set_widget(
     """Change a widget. The domains given take the place of all that it has."""
     with one_line_errors():
         hosts = None if domain is None else [host_of(text) for text in domain]
+        if customer:
+            _check_line("--customer", customer)
         with WidgetAnalytics() as client:
             found = find_widget(client, which, "NAME")
             columns: dict[str, Any] = {
@@ -155,7 +159,7 @@ def set_widget(
                 if columns:
                     client.change_widget(found.id, **columns)
                 if customer is not None:
-                    client.set_customer(found.id, _check_line("--customer", customer) if customer else None)
+                    client.set_customer(found.id, customer or None)
                 typer.echo(f"{plain(str(columns.get('name', found.name))) or found.id} was changed")
 
 
