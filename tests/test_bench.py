@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from benchmarks import company_day, growth, loads, over_http, record, requests
+from benchmarks import company_day, export_memory, growth, loads, over_http, record, requests
 from benchmarks.bench import Bench, Plan, running
 from benchmarks.findings import Finding, table
 from benchmarks.pgbench import Load, play
@@ -116,3 +116,12 @@ def test_a_simulated_day_is_billed_as_it_was_played(capsys: pytest.CaptureFixtur
     code = company_day.main(["--minutes", "0.1", "--calls", "20000", "--speed", "60"])
 
     assert code == 0, capsys.readouterr()
+
+
+def test_exports_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """The calls that are made for it are exported, and the rate is said."""
+    code = export_memory.main(["--calls", "2000", "--formats", "csv", "--ways", "API"])
+
+    assert code == 0, capsys.readouterr()
+    assert "2,000 calls" in (said := capsys.readouterr().out)
+    assert said.splitlines()[-1].startswith("API    csv")
