@@ -90,16 +90,19 @@ def test_r8_a_batch_over_quota_costs_no_other_widget(
     assert [len(events_of(quotas, w)) for w in (widget_id, other_id)] == [2, 2]
 
 
-def test_r8_a_sender_over_its_quota_is_refused(quotas: Connection, browser: Browser, new_widget: NewWidget) -> None:
+@pytest.mark.parametrize(
+    ("address", "another"), [("203.0.113.9", "203.0.113.10"), ("::ffff:203.0.113.11", "::ffff:203.0.113.12")]
+)
+def test_r8_a_sender_over_its_quota_is_refused(
+    quotas: Connection, browser: Browser, new_widget: NewWidget, address: str, another: str
+) -> None:
     """One address is held to so many events a minute, over all widgets; another address is not held up."""
     widget_id = new_widget()
     quotas.execute("update widget_internal.settings set events_per_sender_per_minute = 20")
 
     # At most two minutes' worth: the minute may turn over in between.
-    statuses = statuses_until_refused(browser, widget_id, 41, "203.0.113.9")
-    other = browser.post(
-        "track_event", headers={"x-forwarded-for": "203.0.113.10"}, json=event(widget_id, "widget_open", "s")
-    )
+    statuses = statuses_until_refused(browser, widget_id, 41, address)
+    other = browser.post("track_event", headers={"x-forwarded-for": another}, json=event(widget_id, "widget_open", "s"))
 
     assert statuses == [200] * (len(statuses) - 1) + [429]
     assert len(statuses) >= 21
@@ -112,6 +115,8 @@ def test_r8_a_sender_over_its_quota_is_refused(quotas: Connection, browser: Brow
         (1, "198.51.100.{n}, 203.0.113.20"),
         (2, "198.51.100.{n}, 203.0.113.21, 10.0.0.{n}"),
         (1, "2001:db8:0:1::{n:x}"),
+        (1, "203.0.113.22:{n}"),
+        (1, "[2001:db8:0:2::{n:x}]:{n}"),
     ],
 )
 def test_r8_a_sender_cannot_pass_for_many(
