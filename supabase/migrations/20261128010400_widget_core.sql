@@ -985,11 +985,13 @@ declare
   v_address text;
   v_salt bytea;
 begin
-  select nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), '') into v_address
+  -- Some proxies write the port too, or IPv4 as IPv6.
+  select regexp_replace(
+    nullif(trim(v_addresses[cardinality(v_addresses) - s.sender_address_hop + 1]), ''),
+    '^(?:\[(.*)\]|(?:::ffff:)?([0-9.]+))(?::[0-9]+)?$', '\1\2', 'i'
+  )
+  into v_address
   from widget_internal.settings s;
-  -- Some proxies write the port too, and IPv4 as IPv6.
-  v_address := regexp_replace(v_address, '^(?:\[(.*)\]|([0-9.]+)(?=:))(?::[0-9]+)?$', '\1\2');
-  v_address := regexp_replace(v_address, '^::ffff:(?=[0-9]+\.)', '', 'i');
   begin
     -- A household has one /64 of IPv6, and could send from each address in it.
     v_address :=
