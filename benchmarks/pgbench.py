@@ -47,8 +47,6 @@ class Run:
     p95_milliseconds: float
     wal_bytes_per_event: float
     events: int
-    # Of the server's processes; where the system does not say (Linux does), 0.
-    cpu_microseconds_per_event: float = 0
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,6 @@ class Pair:
     def p95_ratios(self) -> list[float]:
         return [a.p95_milliseconds / b.p95_milliseconds for a, b in zip(self.ours, self.other, strict=True)]
 
-    def cpu_ratios(self) -> list[float]:
-        return [
-            a.cpu_microseconds_per_event / b.cpu_microseconds_per_event
-            for a, b in zip(self.ours, self.other, strict=True)
-            if b.cpu_microseconds_per_event
-        ]
-
     def wal_ratios(self) -> list[float]:
         return [b.wal_bytes_per_event / a.wal_bytes_per_event for a, b in zip(self.ours, self.other, strict=True)]
 
@@ -85,10 +76,6 @@ def p95(runs: list[Run]) -> float:
 
 def wal_per_event(runs: list[Run]) -> float:
     return median(run.wal_bytes_per_event for run in runs)
-
-
-def cpu_per_event(runs: list[Run]) -> float:
-    return median(run.cpu_microseconds_per_event for run in runs)
 
 
 def side_by_side(
@@ -125,7 +112,7 @@ def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
         script = Path(folder, "script.sql")
         script.write_text(load.script)
         connection.execute("checkpoint")
-        since, wal, cpu = time.time(), _wal_position(connection), cpu_seconds(stack)
+        since, wal = time.time(), _wal_position(connection)
         process = _start_pgbench(
             stack, load, "--file", str(script), "--time", str(warm_up + max(1, round(seconds))),
             "--client", str(clients), "--jobs", str(min(THREADS, clients)), "--protocol", "prepared",
@@ -135,9 +122,9 @@ def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
             if warm_up:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(warm_up)
-                since, wal, cpu = time.time(), _wal_position(connection), cpu_seconds(stack)
+                since, wal = time.time(), _wal_position(connection)
             said = process.communicate()[0]
-        wal, cpu = _wal_position(connection) - wal, cpu_seconds(stack) - cpu
+        wal = _wal_position(connection) - wal
         if process.returncode != 0 or "aborted" in said:
             raise RuntimeError(f"pgbench failed at {load.name}\n{said}")
         ends, microseconds = _read_logs(Path(folder), since)
@@ -148,7 +135,6 @@ def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
         p95_milliseconds=quantiles(microseconds, n=20)[-1] / 1000,
         wal_bytes_per_event=wal / events,
         events=events,
-        cpu_microseconds_per_event=1e6 * cpu / events,
     )
 
 

@@ -228,14 +228,16 @@ def test_months_are_closed_by_themselves_after_a_grace_period(db: Connection, ye
     widget_id = new_widget(db)
     for month in (march, may):
         call(db, widget_id, noon(month), 100, session=str(month))
+    job = db.execute("select command from widget_internal.scheduled_jobs where name = 'widget_close_months'").fetchone()
+    assert job is not None
     closed = "select array_agg(period order by period) as months from public.widget_billing_periods where period >= %s"
 
     with db.transaction(force_rollback=True):
-        db.execute("select widget_internal.close_due_months()")
+        db.execute(job["command"])
         by_default = db.execute(closed, [march]).fetchone()
         db.execute("select public.schedule_widget_closing('8 days')")
         waiting = db.execute("select closes_at - period_end as after from public.widget_months_to_close()").fetchall()
-        db.execute("select widget_internal.close_due_months()")
+        db.execute(job["command"])
         after = db.execute(closed, [march]).fetchone()
 
     assert by_default is not None

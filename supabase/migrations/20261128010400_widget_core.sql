@@ -1721,55 +1721,6 @@ comment on index public.widget_cleanup_runs_started_at_idx is 'Serves widget_int
 alter table public.widget_cleanup_runs enable row level security;
 
 
-create function widget_internal.complete_stale_calls(
-  stale_after interval, until timestamptz,
-  out calls_checked integer, out calls_completed integer, out calls_left bigint
-)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-  v_part constant integer := 1000;
-  v_horizon constant timestamptz := now() - complete_stale_calls.stale_after;
-  v_checked integer;
-begin
-  if current_setting('transaction_isolation') = 'repeatable read' then
-    -- It would end calls over heartbeats that it cannot see.
-    raise exception 'a cleanup cannot run in a repeatable read transaction' using errcode = 'feature_not_supported';
-  end if;
-
-  calls_completed := 0;
-  loop
-    insert into public.widget_analytics (widget_id, event_type, session_id, call_id, source, "timestamp")
-    select
-      c.widget_id, 'call_end', c.session_id, c.call_id, 'inferred',
-      coalesce(greatest(c.heartbeat_at, c.matched_heartbeat_at), c.started_at + s.assumed_call_duration)
-    from widget_internal.call_states c
-    cross join widget_internal.settings s
-    where c.ended_at is null and c.started_at < v_horizon
-      and greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon is not true
-    order by c.started_at
-    limit v_part;
-    get diagnostics v_checked = row_count;
-    calls_completed := calls_completed + v_checked;
-    exit when v_checked < v_part or clock_timestamp() > complete_stale_calls.until;
-  end loop;
-
-  -- What is still open is alive, or left for the next run.
-  select
-    count(*) filter (where greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon) + calls_completed,
-    count(*) filter (where greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon is not true)
-  into calls_checked, calls_left
-  from widget_internal.call_states c
-  where c.ended_at is null and c.started_at < v_horizon;
-end
-$$;
-
-comment on function widget_internal.complete_stale_calls(interval, timestamptz) is
-  'The work of complete_stale_sessions(), in parts of a thousand calls, until there is none left or the time is over.';
-
-
 create function public.complete_stale_sessions(stale_after interval default '30 minutes')
 returns table (calls_checked integer, calls_completed integer, calls_still_active integer, calls_left bigint)
 language plpgsql volatile
@@ -1779,10 +1730,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  v_part constant integer := 1000;
   v_started_at constant timestamptz := clock_timestamp();
-  v_error text;
   -- Half of what the statement may take: the rest is for committing, and for a busy machine.
-  v_timeout constant interval := coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '10 minutes');
+  v_until constant timestamptz := v_started_at
+    + coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '10 minutes') / 2;
+  v_horizon constant timestamptz := now() - complete_stale_sessions.stale_after;
+  v_ended integer;
+  v_error text;
 begin
   perform widget_internal.refuse_visitors();
   if complete_stale_sessions.stale_after is null or complete_stale_sessions.stale_after < interval '0' then
@@ -1794,11 +1749,39 @@ begin
     return;
   end if;
 
+  calls_checked := 0;
+  calls_completed := 0;
+  calls_left := 0;
   begin
-    select c.calls_checked, c.calls_completed, c.calls_left into calls_checked, calls_completed, calls_left
-    from widget_internal.complete_stale_calls(complete_stale_sessions.stale_after, v_started_at + v_timeout / 2) c;
+    if current_setting('transaction_isolation') = 'repeatable read' then
+      -- It would end calls over heartbeats that it cannot see.
+      raise exception 'a cleanup cannot run in a repeatable read transaction' using errcode = 'feature_not_supported';
+    end if;
+    loop
+      insert into public.widget_analytics (widget_id, event_type, session_id, call_id, source, "timestamp")
+      select
+        c.widget_id, 'call_end', c.session_id, c.call_id, 'inferred',
+        coalesce(greatest(c.heartbeat_at, c.matched_heartbeat_at), c.started_at + s.assumed_call_duration)
+      from widget_internal.call_states c
+      cross join widget_internal.settings s
+      where c.ended_at is null and c.started_at < v_horizon
+        and greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon is not true
+      order by c.started_at
+      limit v_part;
+      get diagnostics v_ended = row_count;
+      calls_completed := calls_completed + v_ended;
+      exit when v_ended < v_part or clock_timestamp() > v_until;
+    end loop;
+    -- What is still open is alive, or left for the next run.
+    select
+      count(*) filter (where greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon) + calls_completed,
+      count(*) filter (where greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon is not true)
+    into calls_checked, calls_left
+    from widget_internal.call_states c
+    where c.ended_at is null and c.started_at < v_horizon;
   exception when others then
-    -- Not raised again: that would undo the record of the failure.
+    -- Not raised again: that would undo the record of the failure. Nothing else is left of the run.
+    calls_completed := 0;
     v_error := sqlstate || ': ' || sqlerrm;
     perform set_config('response.status', '500', true);
     raise warning 'complete_stale_sessions failed: %', v_error;
@@ -1807,8 +1790,8 @@ begin
   return query
   insert into public.widget_cleanup_runs as r (started_at, calls_checked, calls_completed, calls_left, error)
   values (
-    v_started_at, coalesce(complete_stale_sessions.calls_checked, 0), coalesce(complete_stale_sessions.calls_completed, 0),
-    coalesce(complete_stale_sessions.calls_left, 0), v_error
+    v_started_at, complete_stale_sessions.calls_checked, complete_stale_sessions.calls_completed,
+    complete_stale_sessions.calls_left, v_error
   )
   returning r.calls_checked, r.calls_completed, r.calls_still_active, r.calls_left;
 end
@@ -1940,41 +1923,6 @@ comment on function public.erase_widget_session(uuid, text) is
   'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is not one.';
 
 
-create function widget_internal.erase_late_events()
-returns bigint
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select coalesce(sum((widget_internal.erase_session(r.widget_id, r.session_id) ->> 'erased')::bigint), 0)
-    from (
-      select s.widget_id, s.session_id, min(s.erased_at) as erased_at
-      from public.widget_erasures s
-      -- What happened before an erasure arrives at most 7 days after it: two days are left for a run that is missed.
-      where s.erased_at > now() - interval '9 days'
-      group by s.widget_id, s.session_id
-    ) r
-    where exists (
-      select from public.widget_analytics e
-      where e.widget_id = r.widget_id
-        and e.session_id = r.session_id
-        -- Senders are late by 7 days at most, so the index by widget and time finds them.
-        and e."timestamp" >= r.erased_at - interval '8 days'
-        and (
-          e.page_url is not null or e.user_agent is not null
-          or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
-        )
-    )
-  );
-end
-$$;
-
-comment on function widget_internal.erase_late_events() is
-  'Erases again what was erased in the last 9 days and has had events since, each with a row in widget_erasures, and '
-  'says how many events lost something. widget_internal.prune() calls it every day.';
-
-
 -- Retention of the records of runs and the counts of refusals: how long they are kept, and what deletes them.
 
 alter table widget_internal.settings
@@ -2020,18 +1968,38 @@ begin
     get diagnostics prune.job_runs = row_count;
   end if;
 
-  prune.erased_events := widget_internal.erase_late_events();
+  -- What was erased in the last days is erased again where events came late, each time with a row in widget_erasures.
+  select coalesce(sum((widget_internal.erase_session(r.widget_id, r.session_id) ->> 'erased')::bigint), 0)
+  into prune.erased_events
+  from (
+    select s.widget_id, s.session_id, min(s.erased_at) as erased_at
+    from public.widget_erasures s
+    -- What happened before an erasure arrives at most 7 days after it: two days are left for a run that is missed.
+    where s.erased_at > now() - interval '9 days'
+    group by s.widget_id, s.session_id
+  ) r
+  where exists (
+    select from public.widget_analytics e
+    where e.widget_id = r.widget_id
+      and e.session_id = r.session_id
+      -- Senders are late by 7 days at most, so the index by widget and time finds them.
+      and e."timestamp" >= r.erased_at - interval '8 days'
+      and (
+        e.page_url is not null or e.user_agent is not null
+        or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
+      )
+  );
+
   -- A sender is late by seven days at most; health has a week to count what stays without a start.
   delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
   get diagnostics prune.orphans = row_count;
-  perform widget_internal.forget_senders();
   return next;
 end
 $$;
 
 comment on function widget_internal.prune() is
   'Removes records of runs that are older than settings.keep_runs and counts of refusals older than keep_refusals, and says '
-  'how many; repeats the erasures of the last days, for events that came late; forgets orphans and past days'' senders. '
+  'how many; repeats the erasures of the last days, for events that came late; forgets orphans. '
   'Touches neither calls nor bills, nor any job that is not ours.';
 
 

@@ -772,80 +772,7 @@ comment on function public.widget_rates(timestamptz) is
   'browser, server, provider or operator reported. Good: delivery_rate above 0.99, completion_rate above 0.95.';
 
 
--- One definition of "something is wrong" for the terminal, monitors and alerts alike; each message says what to do.
-
-create function widget_internal.job_alarms()
-returns table (message text)
-language plpgsql stable
--- definer because pg_cron shows its jobs to the role alone that scheduled them
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if to_regclass('cron.job') is null then
-    return;
-  end if;
-  return query
-  select case
-    when j.jobid is null then format(
-      'the job %s is missing, a restore does not bring it back: select cron.schedule(%L, %L, %L); if something other than '
-      'pg_cron runs it: update widget_internal.settings set jobs_elsewhere = jobs_elsewhere || %L::text',
-      w.name, w.name, w.schedule, w.command, w.name
-    )
-    when not j.active then format(
-      'the job %s is disabled: select cron.alter_job(%s, active => true)', w.name, j.jobid
-    )
-    else format(
-      'the job %s failed when it last ran, at %s UTC: %s; look at cron.job_run_details where jobid = %s', w.name,
-      to_char(r.start_time at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(nullif(r.return_message, ''), 'no reason given'),
-      j.jobid
-    )
-  end
-  from widget_internal.scheduled_jobs w
-  cross join widget_internal.settings s
-  left join cron.job j on j.jobname = w.name and j.database = current_database()
-  left join lateral (
-    select d.* from cron.job_run_details d
-    where d.jobid = j.jobid and d.status in ('succeeded', 'failed')
-    order by d.runid desc
-    limit 1
-  ) r on true
-  where w.name <> all (s.jobs_elsewhere)
-    and (j.jobid is null or not j.active or r.status = 'failed');
-end
-$$;
-
-comment on function widget_internal.job_alarms() is
-  'Which jobs of the migrations are missing, disabled or failed when they last ran, and what to do. Nothing where there is '
-  'no pg_cron.';
-
-
-create function widget_internal.trigger_alarms()
-returns table (message text)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  select format(
-    'triggers of %s are disabled, such as %s, and calls or bills no longer follow from events: alter table %s enable trigger user; '
-    'then select widget_internal.rebuild_calls()',
-    c.oid::regclass, min(t.tgname::text), c.oid::regclass
-  )
-  from pg_trigger t
-  join pg_class c on c.oid = t.tgrelid
-  join pg_namespace n on n.oid = c.relnamespace
-  where t.tgenabled in ('D', 'R') and not t.tgisinternal and (
-    n.nspname = 'widget_internal'
-    or exists (select from widget_internal.rights r where r.object = format('table %I.%I', n.nspname, c.relname))
-  )
-  group by c.oid;
-end
-$$;
-
-comment on function widget_internal.trigger_alarms() is
-  'Which of our tables have disabled triggers, as an import or a replica may leave them, and what to do.';
-
+-- When a widget's refusals or its silence are an alarm; each message says what to do.
 
 create function widget_internal.refusal_alarms(min_cases integer, since timestamptz)
 returns table (alarm text, widget_id uuid, message text)
@@ -1043,10 +970,57 @@ begin
     where m.settled_at < now()
       and (exists (select from public.widget_plans) or exists (select from public.widget_billing_periods))
     having count(*) > 0;
-  return query select 'job_missing', null::uuid, string_agg(a.message, E';\n') from widget_internal.job_alarms() a
+
+  if to_regclass('cron.job') is not null then
+    return query
+    select 'job_missing', null::uuid, string_agg(case
+      when j.jobid is null then format(
+        'the job %s is missing, a restore does not bring it back: select cron.schedule(%L, %L, %L); if something other than '
+        'pg_cron runs it: update widget_internal.settings set jobs_elsewhere = jobs_elsewhere || %L::text',
+        w.name, w.name, w.schedule, w.command, w.name
+      )
+      when not j.active then format(
+        'the job %s is disabled: select cron.alter_job(%s, active => true)', w.name, j.jobid
+      )
+      else format(
+        'the job %s failed when it last ran, at %s UTC: %s; look at cron.job_run_details where jobid = %s', w.name,
+        to_char(r.start_time at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(nullif(r.return_message, ''), 'no reason given'),
+        j.jobid
+      )
+    end, E';\n')
+    from widget_internal.scheduled_jobs w
+    cross join widget_internal.settings s
+    left join cron.job j on j.jobname = w.name and j.database = current_database()
+    left join lateral (
+      select d.* from cron.job_run_details d
+      where d.jobid = j.jobid and d.status in ('succeeded', 'failed')
+      order by d.runid desc
+      limit 1
+    ) r on true
+    where w.name <> all (s.jobs_elsewhere)
+      and (j.jobid is null or not j.active or r.status = 'failed')
     having count(*) > 0;
-  return query select 'trigger_disabled', null::uuid, string_agg(a.message, E'\n') from widget_internal.trigger_alarms() a
-    having count(*) > 0;
+  end if;
+
+  -- As an import or a replica may leave them.
+  return query
+  select 'trigger_disabled', null::uuid, string_agg(format(
+    'triggers of %1$s are disabled, such as %2$s, and calls or bills no longer follow from events: alter table %1$s enable '
+    'trigger user; then select widget_internal.rebuild_calls()', d.name, d.example
+  ), E'\n')
+  from (
+    select c.oid::regclass as name, min(t.tgname::text) as example
+    from pg_trigger t
+    join pg_class c on c.oid = t.tgrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    where t.tgenabled in ('D', 'R') and not t.tgisinternal and (
+      n.nspname = 'widget_internal'
+      or exists (select from widget_internal.rights r where r.object = format('table %I.%I', n.nspname, c.relname))
+    )
+    group by c.oid
+  ) d
+  having count(*) > 0;
+
   return query select 'rights_too_wide', null::uuid, format(
       '%s rights are wider than they were made, such as %s on %s for %s: select widget_internal.apply_rights()',
       count(*), min(d.privilege), min(d.object), min(d.grantee)

@@ -39,7 +39,7 @@ create table widget_internal.archive_parts (
 
 comment on table widget_internal.archive_parts is
   'The files of events: each a stretch of the ledger''s index by widget and time, from the first pair, exclusive, to the '
-  'second, inclusive; once its events are deleted, their number and the sum of their archive_digest().';
+  'second, inclusive; once its events are deleted, their number and the digest that release_archive_part() compares.';
 
 alter table public.widget_archives enable row level security;
 alter table widget_internal.archive_parts enable row level security;
@@ -263,27 +263,6 @@ comment on function widget_internal.next_archive_part(date, integer) is
   'The part that is not released yet, else the next stretch of the ledger, its calls marked; no row: the month is finished.';
 
 
-create function widget_internal.archive_digest(event public.widget_analytics)
-returns bigint
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- Each text after its length, so that no two events read alike; times as integers, whatever DateStyle says.
-  return ('x' || left(encode(sha256(convert_to(concat_ws('|',
-    event.id, event.widget_id, event.event_type, event.source,
-    (extract(epoch from event."timestamp") * 1000000)::bigint, (extract(epoch from event.received_at) * 1000000)::bigint,
-    coalesce(event.seq, 0), octet_length(event.session_id), event.session_id,
-    coalesce(octet_length(event.call_id), -1), event.call_id,
-    widget_internal.billing_facts(event.source, event.properties)
-  ), 'UTF8')), 'hex'), 15))::bit(60)::bigint;
-end
-$$;
-
-comment on function widget_internal.archive_digest(public.widget_analytics) is
-  'The first 60 bits of the SHA-256 of what the archive keeps of an event. The command computes the same from the file.';
-
-
 create function widget_internal.release_archive_part(month date, part integer, events bigint, digest numeric)
 returns void
 language plpgsql volatile
@@ -296,9 +275,15 @@ begin
     delete from public.widget_analytics e
     using widget_internal.archived_events(release_archive_part.month, release_archive_part.part) a
     where e.id = a.id and e.widget_id = a.widget_id
-    returning widget_internal.archive_digest(e) as digest
+    -- Each text after its length, so that no two events read alike; times as integers, whatever DateStyle says.
+    returning encode(sha256(convert_to(concat_ws('|',
+      e.id, e.widget_id, e.event_type, e.source,
+      (extract(epoch from e."timestamp") * 1000000)::bigint, (extract(epoch from e.received_at) * 1000000)::bigint,
+      coalesce(e.seq, 0), octet_length(e.session_id), e.session_id, coalesce(octet_length(e.call_id), -1), e.call_id,
+      widget_internal.billing_facts(e.source, e.properties)
+    ), 'UTF8')), 'hex') as hash
   )
-  select count(*) as events, coalesce(sum(g.digest), 0) as digest into v_gone from gone g;
+  select count(*) as events, coalesce(sum(('x' || left(g.hash, 15))::bit(60)::bigint), 0) as digest into v_gone from gone g;
   if (v_gone.events, v_gone.digest) is distinct from (release_archive_part.events, release_archive_part.digest) then
     raise exception 'part %: its file does not hold what the ledger holds; nothing was deleted', release_archive_part.part
       using errcode = 'data_corrupted';
@@ -310,8 +295,8 @@ end
 $$;
 
 comment on function widget_internal.release_archive_part(date, integer, bigint, numeric) is
-  'Deletes the events of a part if their number and the sum of their digests are those that the command read in the file; '
-  'else XX001.';
+  'Deletes the events of a part if their number and the digest of what the archive keeps of them are those that the command '
+  'read in the file; else XX001. The digest is the sum of the first 60 bits of each event''s SHA-256.';
 
 
 -- Only the tables' owner moves events: no role of the API has a right on a step of it.

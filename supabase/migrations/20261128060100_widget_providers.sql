@@ -212,26 +212,6 @@ comment on function widget_internal.is_set_by_matching(widget_internal.call_stat
   'Whether the latest decision about a call is the matching''s own: false where a person made it, null where there is none.';
 
 
-create function widget_internal.first_told_at(state widget_internal.call_states)
-returns timestamptz
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return coalesce((
-    select coalesce(min(e."timestamp") filter (where e.event_type = 'call_start'), min(e."timestamp"))
-    from public.widget_analytics e
-    where e.widget_id = state.widget_id and e."timestamp" between state.first_event_at and state.last_event_at
-      and e.session_id = state.session_id and (e.call_id = state.call_id or e.id::text = state.call_id)
-      and e.event_type like 'call\_%' and e.source in ('browser', 'server')
-  ), state.started_at);
-end
-$$;
-
-comment on function widget_internal.first_told_at(widget_internal.call_states) is
-  'When a call started as browser or server say, whatever a provider says of it.';
-
-
 create function widget_internal.provider_candidates(provider_call public.widget_provider_calls, at timestamptz)
 returns table (widget_id uuid, session_id text, call_id text, matched_by text)
 -- By the estimate of a thousand, each would be looked for by reading all calls.
@@ -319,7 +299,14 @@ begin
   return query
   with told as (
     select k.*, c.archived_at, c.started_at,
-      case when count(*) over () = 1 then c.started_at else widget_internal.first_told_at(c) end as told_at,
+      -- Of several, when each started as browser or server say, whatever a provider says of it.
+      coalesce(case when count(*) over () > 1 then (
+        select coalesce(min(e."timestamp") filter (where e.event_type = 'call_start'), min(e."timestamp"))
+        from public.widget_analytics e
+        where e.widget_id = c.widget_id and e."timestamp" between c.first_event_at and c.last_event_at
+          and e.session_id = c.session_id and (e.call_id = c.call_id or e.id::text = c.call_id)
+          and e.event_type like 'call\_%' and e.source in ('browser', 'server')
+      ) end, c.started_at) as told_at,
       (k.widget_id, k.session_id, k.call_id) is not distinct from
         (v_call.widget_id, v_call.session_id, v_call.widget_call_id) as is_held,
       c

@@ -26,55 +26,6 @@ comment on index public.widget_cleanup_runs_started_at_idx is 'Serves widget_int
 alter table public.widget_cleanup_runs enable row level security;
 
 
-create function widget_internal.complete_stale_calls(
-  stale_after interval, until timestamptz,
-  out calls_checked integer, out calls_completed integer, out calls_left bigint
-)
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-  v_part constant integer := 1000;
-  v_horizon constant timestamptz := now() - complete_stale_calls.stale_after;
-  v_checked integer;
-begin
-  if current_setting('transaction_isolation') = 'repeatable read' then
-    -- It would end calls over heartbeats that it cannot see.
-    raise exception 'a cleanup cannot run in a repeatable read transaction' using errcode = 'feature_not_supported';
-  end if;
-
-  calls_completed := 0;
-  loop
-    insert into public.widget_analytics (widget_id, event_type, session_id, call_id, source, "timestamp")
-    select
-      c.widget_id, 'call_end', c.session_id, c.call_id, 'inferred',
-      coalesce(greatest(c.heartbeat_at, c.matched_heartbeat_at), c.started_at + s.assumed_call_duration)
-    from widget_internal.call_states c
-    cross join widget_internal.settings s
-    where c.ended_at is null and c.started_at < v_horizon
-      and greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon is not true
-    order by c.started_at
-    limit v_part;
-    get diagnostics v_checked = row_count;
-    calls_completed := calls_completed + v_checked;
-    exit when v_checked < v_part or clock_timestamp() > complete_stale_calls.until;
-  end loop;
-
-  -- What is still open is alive, or left for the next run.
-  select
-    count(*) filter (where greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon) + calls_completed,
-    count(*) filter (where greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon is not true)
-  into calls_checked, calls_left
-  from widget_internal.call_states c
-  where c.ended_at is null and c.started_at < v_horizon;
-end
-$$;
-
-comment on function widget_internal.complete_stale_calls(interval, timestamptz) is
-  'The work of complete_stale_sessions(), in parts of a thousand calls, until there is none left or the time is over.';
-
-
 create function public.complete_stale_sessions(stale_after interval default '30 minutes')
 returns table (calls_checked integer, calls_completed integer, calls_still_active integer, calls_left bigint)
 language plpgsql volatile
@@ -84,10 +35,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  v_part constant integer := 1000;
   v_started_at constant timestamptz := clock_timestamp();
-  v_error text;
   -- Half of what the statement may take: the rest is for committing, and for a busy machine.
-  v_timeout constant interval := coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '10 minutes');
+  v_until constant timestamptz := v_started_at
+    + coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '10 minutes') / 2;
+  v_horizon constant timestamptz := now() - complete_stale_sessions.stale_after;
+  v_ended integer;
+  v_error text;
 begin
   perform widget_internal.refuse_visitors();
   if complete_stale_sessions.stale_after is null or complete_stale_sessions.stale_after < interval '0' then
@@ -99,11 +54,39 @@ begin
     return;
   end if;
 
+  calls_checked := 0;
+  calls_completed := 0;
+  calls_left := 0;
   begin
-    select c.calls_checked, c.calls_completed, c.calls_left into calls_checked, calls_completed, calls_left
-    from widget_internal.complete_stale_calls(complete_stale_sessions.stale_after, v_started_at + v_timeout / 2) c;
+    if current_setting('transaction_isolation') = 'repeatable read' then
+      -- It would end calls over heartbeats that it cannot see.
+      raise exception 'a cleanup cannot run in a repeatable read transaction' using errcode = 'feature_not_supported';
+    end if;
+    loop
+      insert into public.widget_analytics (widget_id, event_type, session_id, call_id, source, "timestamp")
+      select
+        c.widget_id, 'call_end', c.session_id, c.call_id, 'inferred',
+        coalesce(greatest(c.heartbeat_at, c.matched_heartbeat_at), c.started_at + s.assumed_call_duration)
+      from widget_internal.call_states c
+      cross join widget_internal.settings s
+      where c.ended_at is null and c.started_at < v_horizon
+        and greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon is not true
+      order by c.started_at
+      limit v_part;
+      get diagnostics v_ended = row_count;
+      calls_completed := calls_completed + v_ended;
+      exit when v_ended < v_part or clock_timestamp() > v_until;
+    end loop;
+    -- What is still open is alive, or left for the next run.
+    select
+      count(*) filter (where greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon) + calls_completed,
+      count(*) filter (where greatest(c.heartbeat_at, c.matched_heartbeat_at) > v_horizon is not true)
+    into calls_checked, calls_left
+    from widget_internal.call_states c
+    where c.ended_at is null and c.started_at < v_horizon;
   exception when others then
-    -- Not raised again: that would undo the record of the failure.
+    -- Not raised again: that would undo the record of the failure. Nothing else is left of the run.
+    calls_completed := 0;
     v_error := sqlstate || ': ' || sqlerrm;
     perform set_config('response.status', '500', true);
     raise warning 'complete_stale_sessions failed: %', v_error;
@@ -112,8 +95,8 @@ begin
   return query
   insert into public.widget_cleanup_runs as r (started_at, calls_checked, calls_completed, calls_left, error)
   values (
-    v_started_at, coalesce(complete_stale_sessions.calls_checked, 0), coalesce(complete_stale_sessions.calls_completed, 0),
-    coalesce(complete_stale_sessions.calls_left, 0), v_error
+    v_started_at, complete_stale_sessions.calls_checked, complete_stale_sessions.calls_completed,
+    complete_stale_sessions.calls_left, v_error
   )
   returning r.calls_checked, r.calls_completed, r.calls_still_active, r.calls_left;
 end

@@ -114,38 +114,3 @@ comment on function public.erase_widget_session(uuid, text) is
   'types, sources and what bills rest on stay, so calls, bills and closed months do not change. Answers {"erased": n}, '
   'how many events lost something; again, 0. Each time that it erases leaves a row in widget_erasures. What arrives in '
   'the days after is erased by the daily job widget_prune. 42501: the widget is unknown, or not yours. 400 (22023): session_id is not one.';
-
-
-create function widget_internal.erase_late_events()
-returns bigint
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select coalesce(sum((widget_internal.erase_session(r.widget_id, r.session_id) ->> 'erased')::bigint), 0)
-    from (
-      select s.widget_id, s.session_id, min(s.erased_at) as erased_at
-      from public.widget_erasures s
-      -- What happened before an erasure arrives at most 7 days after it: two days are left for a run that is missed.
-      where s.erased_at > now() - interval '9 days'
-      group by s.widget_id, s.session_id
-    ) r
-    where exists (
-      select from public.widget_analytics e
-      where e.widget_id = r.widget_id
-        and e.session_id = r.session_id
-        -- Senders are late by 7 days at most, so the index by widget and time finds them.
-        and e."timestamp" >= r.erased_at - interval '8 days'
-        and (
-          e.page_url is not null or e.user_agent is not null
-          or e.properties is distinct from widget_internal.billing_facts(e.source, e.properties)
-        )
-    )
-  );
-end
-$$;
-
-comment on function widget_internal.erase_late_events() is
-  'Erases again what was erased in the last 9 days and has had events since, each with a row in widget_erasures, and '
-  'says how many events lost something. widget_internal.prune() calls it every day.';

@@ -1,57 +1,6 @@
 -- A bill's sums by widget. Amounts of a part of a month are the month to date at its end less the month to date at its
 -- start, so that parts add up to the month.
 
-create function widget_internal.usage_parts(
-  period_start timestamptz, period_end timestamptz, as_of timestamptz, only_widget uuid, what_if jsonb
-)
-returns table (
-  month date, widget_id uuid, outcome text, evidence text, is_before boolean, calls bigint, seconds numeric,
-  pending_calls bigint, pending_seconds numeric
-)
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  with months as materialized (
-    select m.* from widget_internal.billing_months(
-      usage_parts.period_start, usage_parts.period_end, usage_parts.as_of is null and usage_parts.what_if is null
-    ) m
-  )
-  select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
-  from months m
-  cross join lateral widget_internal.priced_calls(
-    m.month, m.month_start, m.to_at, usage_parts.as_of, usage_parts.only_widget, true, m.from_at, usage_parts.what_if
-  ) r
-  where not m.is_closed
-  union all
-  select m.month, l.widget_id, l.outcome, l.evidence, l.started_at < m.from_at, count(*), sum(l.new_seconds), 0, 0
-  from months m
-  cross join lateral widget_internal.billed_calls(m.month, m.month_start, m.to_at, usage_parts.only_widget) l
-  where m.is_closed and l.outcome is not null
-  group by m.month, l.widget_id, l.outcome, l.evidence, l.started_at < m.from_at
-  union all
-  select m.month, c.widget_id, null, null, c.started_at < m.from_at, 0, 0, count(*), sum(c.new_seconds - c.old_seconds)
-  from months m
-  cross join lateral widget_internal.late_changes(only_month => m.month, only_widget => usage_parts.only_widget) c
-  where m.is_closed and c.started_at < m.to_at
-  group by m.month, c.widget_id, c.started_at < m.from_at
-  union all
-  -- A fee is due in each month that has begun, with calls or without.
-  select m.month, p.widget_id, null, null, false, 0, 0, 0, 0
-  from months m
-  cross join lateral widget_internal.plans_in(m.month, usage_parts.what_if) p
-  where p.monthly_fee > 0 and m.month_start <= least(usage_parts.as_of, now())
-    and (usage_parts.only_widget is null or p.widget_id = usage_parts.only_widget);
-end
-$$;
-
-comment on function widget_internal.usage_parts(timestamptz, timestamptz, timestamptz, uuid, jsonb) is
-  'The calls from the first instant of each month that the period touches to the end of the period, summed up by widget, '
-  'month, outcome and evidence. is_before: those before the period, which its amounts rest on. pending: what was charged '
-  'of a closed month less what its calls come to now.';
-
-
 create function public.widget_billing_usage(
   period_start timestamptz, period_end timestamptz, as_of timestamptz default null, only_widget uuid default null,
   what_if jsonb default null
@@ -87,11 +36,36 @@ begin
       widget_billing_usage.as_of is null and widget_billing_usage.what_if is null
     ) m
   ),
-  parts as materialized (
-    select p.* from widget_internal.usage_parts(
-      widget_billing_usage.period_start, widget_billing_usage.period_end, widget_billing_usage.as_of,
-      widget_billing_usage.only_widget, widget_billing_usage.what_if
-    ) p
+  -- The calls from the first instant of each month that the period touches to the end of the period. is_before: those
+  -- before the period, which its amounts rest on.
+  parts (month, widget_id, outcome, evidence, is_before, calls, seconds, pending_calls, pending_seconds) as materialized (
+    select m.month, r.widget_id, r.outcome, r.evidence, r.is_before, r.calls, r.billable_seconds, 0::bigint, 0::numeric
+    from months m
+    cross join lateral widget_internal.priced_calls(
+      m.month, m.month_start, m.to_at, widget_billing_usage.as_of, widget_billing_usage.only_widget, true, m.from_at,
+      widget_billing_usage.what_if
+    ) r
+    where not m.is_closed
+    union all
+    select m.month, l.widget_id, l.outcome, l.evidence, l.started_at < m.from_at, count(*), sum(l.new_seconds), 0, 0
+    from months m
+    cross join lateral widget_internal.billed_calls(m.month, m.month_start, m.to_at, widget_billing_usage.only_widget) l
+    where m.is_closed and l.outcome is not null
+    group by m.month, l.widget_id, l.outcome, l.evidence, l.started_at < m.from_at
+    union all
+    -- Pending: what was charged of a closed month less what its calls come to now.
+    select m.month, c.widget_id, null, null, c.started_at < m.from_at, 0, 0, count(*), sum(c.new_seconds - c.old_seconds)
+    from months m
+    cross join lateral widget_internal.late_changes(only_month => m.month, only_widget => widget_billing_usage.only_widget) c
+    where m.is_closed and c.started_at < m.to_at
+    group by m.month, c.widget_id, c.started_at < m.from_at
+    union all
+    -- A fee is due in each month that has begun, with calls or without.
+    select m.month, p.widget_id, null, null, false, 0, 0, 0, 0
+    from months m
+    cross join lateral widget_internal.plans_in(m.month, widget_billing_usage.what_if) p
+    where p.monthly_fee > 0 and m.month_start <= least(widget_billing_usage.as_of, now())
+      and (widget_billing_usage.only_widget is null or p.widget_id = widget_billing_usage.only_widget)
   ),
   plans as (
     select m.month, p.*, p as plan

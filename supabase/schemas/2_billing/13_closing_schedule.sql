@@ -8,23 +8,15 @@ comment on column widget_internal.settings.close_months_after is
   'How long after its end a month is closed by itself; null: never. Browsers'' events may come for seven days.';
 
 
-create function widget_internal.close_due_months()
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
-  from public.widget_months_to_close() m
-  where m.closes_at <= now();
-end
-$$;
-
-comment on function widget_internal.close_due_months() is
-  'Closes the months that ended settings.close_months_after ago, the earliest first. Does nothing while that is null.';
-
+-- The earliest first; nothing while close_months_after is null.
 insert into widget_internal.scheduled_jobs (name, schedule, command)
-values ('widget_close_months', '47 4 * * *', 'select widget_internal.close_due_months()');
+values (
+  'widget_close_months', '47 4 * * *', $$
+    select public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
+    from public.widget_months_to_close() m
+    where m.closes_at <= now()
+  $$
+);
 
 
 create function public.schedule_widget_closing(after interval default null)

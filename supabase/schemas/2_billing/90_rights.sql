@@ -39,7 +39,6 @@ from unnest(array[
   'widget_internal.late_changes(date, date, uuid, timestamp with time zone)',
   'widget_internal.statement_lines(date, timestamp with time zone)',
   'widget_internal.statement_charges(date, boolean)',
-  'widget_internal.usage_parts(timestamp with time zone, timestamp with time zone, timestamp with time zone, uuid, jsonb)',
   'widget_internal.states_as_of(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.states_of_widget(uuid, timestamp with time zone, timestamp with time zone, timestamp with time zone)',
   'widget_internal.matched_claims(uuid[], text[], timestamp with time zone, timestamp with time zone[], timestamp with time zone[])',

@@ -37,7 +37,7 @@ create table widget_internal.archive_parts (
 
 comment on table widget_internal.archive_parts is
   'The files of events: each a stretch of the ledger''s index by widget and time, from the first pair, exclusive, to the '
-  'second, inclusive; once its events are deleted, their number and the sum of their archive_digest().';
+  'second, inclusive; once its events are deleted, their number and the digest that release_archive_part() compares.';
 
 alter table public.widget_archives enable row level security;
 alter table widget_internal.archive_parts enable row level security;

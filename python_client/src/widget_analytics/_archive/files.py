@@ -75,7 +75,7 @@ CHARGES = Content(
     order="widget_id",
 )
 
-# As widget_internal.archive_digest() has it.
+# As widget_internal.release_archive_part() has it.
 _SUMS = """
     select count(*), coalesce(sum(('0x' || left(sha256(concat_ws(
       '|', id, widget_id, event_type, source, epoch_us("timestamp"), epoch_us(received_at), coalesce(seq, 0),
