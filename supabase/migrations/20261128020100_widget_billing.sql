@@ -1420,7 +1420,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_earliest constant timestamptz := '2000-01-01 00:00Z';
+  v_earliest constant timestamptz := timestamptz '2000-01-01 00:00Z';
   v_latest constant timestamptz := now() + interval '5 minutes';
 begin
   return case
