@@ -26,4 +26,4 @@ def test_size_budget() -> None:
     """What a customer's page loads stays within its budget; the build fails over it, too."""
     script = (TRACKER / "dist" / "usage.min.js").read_bytes()
 
-    assert len(gzip.compress(script, compresslevel=9)) <= 2176
+    assert len(gzip.compress(script, compresslevel=9)) <= 2192

@@ -26,10 +26,13 @@ export const createSender = (
   const byHeader = given.transport == "header";
   const target =
     given.endpoint ||
-    given.url +
-      (given.transport == "function"
+    // With or without a slash at its end, as it is copied.
+    (given.url + "").replace(
+      /\/?$/,
+      given.transport == "function"
         ? "/functions/v1/events"
-        : "/rest/v1/rpc/track_events" + (byHeader ? "" : "?apikey=" + given.key));
+        : "/rest/v1/rpc/track_events" + (byHeader ? "" : "?apikey=" + given.key),
+    );
   let busyUntil = 0;
   let timer: ReturnType<typeof setTimeout> | 0;
   let failures = 0;
