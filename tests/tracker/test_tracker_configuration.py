@@ -34,10 +34,10 @@ def test_by_the_scripts_own_query(tab: Tab, site: DemoSite, ledger: Ledger, opti
 
 
 def test_by_an_address_that_ends_with_a_slash(
-    tab: Tab, site: DemoSite, ledger: Ledger, options: Mapping[str, str]
+    tab: Tab, site: DemoSite, ledger: Ledger, stack: Stack, options: Mapping[str, str]
 ) -> None:
     """As a browser's address line gives it."""
-    source = f"/usage.min.js?{urlencode({**options, 'url': options['url'] + '/'})}".replace("&", "&amp;")
+    source = f"/usage.min.js?{urlencode({**options, 'url': f'{stack.api_url}/'})}".replace("&", "&amp;")
     site.pages["/shop"] = shop(tracker=f'<script src="{source}"></script>')
 
     tab.goto(site.address("/shop"))
