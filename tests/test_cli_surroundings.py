@@ -13,6 +13,7 @@ from local_stack.stack import Stack
 from tests.client_support import command, environment, run
 from tests.conftest import NewWidget
 from tests.support import Connection, record
+from widget_analytics._push.charges import customers_of
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,22 @@ def test_a_url_that_is_none(stack: Stack, tmp_path: Path, url: str) -> None:
 
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("widget-analytics: SUPABASE_URL must look like https://your-project.supabase.co")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTP_PROXY", "gopher://127.0.0.1"), ("SSL_CERT_FILE", "/no/such/file.pem")]
+)
+def test_a_proxy_or_certificates_that_cannot_be_used(stack: Stack, tmp_path: Path, name: str, value: str) -> None:
+    """They are settings too; `doctor` says the same."""
+    env = environment(stack, **{name: value})
+
+    done, examined = (run(env, tmp_path, verb) for verb in ("status", "doctor"))
+
+    said = "the proxy or the certificates that the environment names cannot be used"
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert done.stderr.startswith(f"widget-analytics: {said}")
+    assert examined.returncode == 15
+    assert examined.stdout.startswith(f"settings          problem  {said}")
 
 
 def test_a_settings_file_in_another_encoding(stack: Stack, tmp_path: Path) -> None:
@@ -130,3 +147,19 @@ def test_a_customer_that_cannot_be_leaves_no_half_of_a_widget(
     assert done.stderr == "widget-analytics: --customer: must be a line of 1 to 100 letters\n"
     found: list[UUID] = [row["id"] for row in db.execute("select id from public.widgets where name = %s", [name])]
     assert found == []
+
+
+def test_a_customer_without_widgets(stack: Stack, tmp_path: Path, new_widget: NewWidget) -> None:
+    """The list does not say that there is no widget at all."""
+    new_widget()
+
+    done = run(environment(stack), tmp_path, "widget", "list", "--customer", "nobody")
+
+    assert done.stdout == "no widget has the customer 'nobody'\n"
+
+
+def test_a_customers_file_with_a_short_line(tmp_path: Path) -> None:
+    """An id without a reference is nobody's."""
+    (tmp_path / "customers.csv").write_text("id,reference\ncus_1\ncus_2,K-2\n")
+
+    assert customers_of(tmp_path / "customers.csv") == {"K-2": "cus_2", "": "cus_1"}

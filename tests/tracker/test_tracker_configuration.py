@@ -33,6 +33,18 @@ def test_by_the_scripts_own_query(tab: Tab, site: DemoSite, ledger: Ledger, opti
     assert tab.evaluate("troubles") == []
 
 
+def test_by_an_address_that_ends_with_a_slash(
+    tab: Tab, site: DemoSite, ledger: Ledger, stack: Stack, options: Mapping[str, str]
+) -> None:
+    """As a browser's address line gives it."""
+    source = f"/usage.min.js?{urlencode({**options, 'url': f'{stack.api_url}/'})}".replace("&", "&amp;")
+    site.pages["/shop"] = shop(tracker=f'<script src="{source}"></script>')
+
+    tab.goto(site.address("/shop"))
+
+    ledger.wait_for("widget_load")
+
+
 def test_by_a_script_that_a_tag_manager_inserts(
     tab: Tab, site: DemoSite, ledger: Ledger, options: Mapping[str, str]
 ) -> None:

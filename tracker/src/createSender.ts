@@ -26,10 +26,15 @@ export const createSender = (
   const byHeader = given.transport == "header";
   const target =
     given.endpoint ||
-    given.url +
-      (given.transport == "function"
+    // The address may be given with a slash at its end.
+    (given.url + "").replace(
+      /\/?$/,
+      given.transport == "function"
         ? "/functions/v1/events"
-        : "/rest/v1/rpc/track_events" + (byHeader ? "" : "?apikey=" + given.key));
+        : byHeader
+          ? "/rest/v1/rpc/track_events"
+          : "/rest/v1/rpc/track_events?apikey=" + given.key,
+    );
   let busyUntil = 0;
   let timer: ReturnType<typeof setTimeout> | 0;
   let failures = 0;
@@ -39,9 +44,9 @@ export const createSender = (
 
   const send = async (leaving?: boolean): Promise<void> => {
     if (!leaving) {
-      if (timer || +new Date() < busyUntil) return;
+      if (timer || Date.now() < busyUntil) return;
       // A connection that hangs must not hold up what comes after it.
-      busyUntil = +new Date() + 3e4;
+      busyUntil = Date.now() + 3e4;
       await 0; // what the host page says in one breath goes in one request
     }
     // Bodies in flight share 64 KiB a page, and Firefox counts one for some milliseconds after its answer: two of
@@ -57,8 +62,8 @@ export const createSender = (
         const answer = await fetch(target, {
           method: "POST",
           body,
-          keepalive: true,
           headers: byHeader ? { apikey: given.key! } : {},
+          keepalive: true,
         });
         roundTrip[0] = Date.now() - asked;
         // Read even where nobody asks: until then the browser counts the request's body as in flight. And across

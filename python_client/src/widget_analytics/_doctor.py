@@ -13,7 +13,16 @@ import httpx
 from widget_analytics._deadline import late
 from widget_analytics._doctor_database import alarms, max_rows, migrations
 from widget_analytics._doctor_project import Finding, Project, problem, skipped, well
-from widget_analytics._settings import PUBLISHABLE_KEY, SECRET_KEY, Settings, legacy_claims, patience, variable
+from widget_analytics._settings import (
+    PUBLISHABLE_KEY,
+    SECRET_KEY,
+    UNUSABLE,
+    Settings,
+    legacy_claims,
+    patience,
+    unusable,
+    variable,
+)
 from widget_analytics.errors import ConfigError
 
 # Seconds for all steps together, unless the environment says otherwise. Starting Python takes up to the rest of ten.
@@ -25,8 +34,11 @@ def examine(widget: UUID | None = None) -> list[Finding]:
     """Run every check, those that need the API side by side; one that has not ended in time is a problem."""
     try:
         settings, seconds = Settings.load(), patience(_PATIENCE)
+        httpx.Client().close()
     except ConfigError as error:
         return [problem("settings", str(error))]
+    except UNUSABLE as error:
+        return [problem("settings", unusable(error))]
     project = Project(settings.url, variable(SECRET_KEY), variable(PUBLISHABLE_KEY) or None, seconds)
     findings = list(_keys(project))
     if not project.secret:

@@ -20,8 +20,8 @@ from widget_analytics._lines import ahead, from_lines, to_lines
 from widget_analytics._paging import Filter, Place, Row, read_by_key, read_by_position, read_calls
 from widget_analytics._queries import Paging, Query
 from widget_analytics._retries import retrying
-from widget_analytics._settings import Settings
-from widget_analytics.errors import Unreachable
+from widget_analytics._settings import UNUSABLE, Settings, unusable
+from widget_analytics.errors import ConfigError, Unreachable
 from widget_analytics.periods import Period
 
 if TYPE_CHECKING:
@@ -57,14 +57,17 @@ class RestTransport:
         # When the latest answer was made, by the server's clock (to the second); None where no answer told.
         self._answered_at: datetime | None = None
         # Redirects are not followed: the key would go along.
-        self._http = _PunctualClient(
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10)),
-            event_hooks={"response": [self._note_time, _raise_unless_good]},
-        )
         headers = {"Authorization": f"Bearer {settings.access_token}"} | ({"Origin": origin} if origin else {})
-        self._supabase: Client = create_client(
-            settings.url, settings.api_key, ClientOptions(headers=headers, httpx_client=self._http)
-        )
+        try:
+            self._http = _PunctualClient(
+                timeout=httpx.Timeout(timeout, connect=min(timeout, 10)),
+                event_hooks={"response": [self._note_time, _raise_unless_good]},
+            )
+            self._supabase: Client = create_client(
+                settings.url, settings.api_key, ClientOptions(headers=headers, httpx_client=self._http)
+            )
+        except UNUSABLE as error:
+            raise ConfigError(unusable(error)) from error
 
     def close(self) -> None:
         """Close the connections."""

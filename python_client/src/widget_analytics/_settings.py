@@ -22,6 +22,8 @@ SECRET_KEY = "SUPABASE_SECRET_KEY"  # noqa: S105 (a variable's name)
 PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
 DATABASE_URL = "SUPABASE_DB_URL"
 TIMEOUT = "WIDGET_ANALYTICS_TIMEOUT"
+#: What httpx raises where the environment's proxy or certificates are none.
+UNUSABLE = (OSError, ImportError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +127,15 @@ def environment() -> Mapping[str, str | None]:
         if not path:  # the working folder is gone
             return dict(os.environ)
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def unusable(error: Exception) -> str:
+    """Say that httpx cannot work with what the environment names."""
+    reason = " ".join(str(error).split())
+    return (
+        "the proxy or the certificates that the environment names cannot be used "
+        f"(HTTP_PROXY, SSL_CERT_FILE and the like): {reason}"
+    )
 
 
 def _clean_url(url: str | None) -> str:

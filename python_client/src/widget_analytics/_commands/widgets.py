@@ -121,7 +121,10 @@ def list_widgets(
             if customer is None or one.customer_reference == customer
         )
         head = ("name", "customer", "owner", "domains", "state", "id")
-        for line in table(head, rows, left=6) if rows else ["there is no widget; `widget add` makes one"]:
+        none = "there is no widget; `widget add` makes one"
+        if customer is not None:
+            none = f"no widget has the customer {customer!r}"
+        for line in table(head, rows, left=6) if rows else [none]:
             typer.echo(line)
 
 

@@ -92,7 +92,7 @@ def customers_of(file: Path) -> dict[str, str]:
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = [(row["reference"].strip(), (row["id"] or "").strip()) for row in csv.DictReader(lines)]
+            rows = [((row["reference"] or "").strip(), (row["id"] or "").strip()) for row in csv.DictReader(lines)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: {error}") from None
     except KeyError as error:
