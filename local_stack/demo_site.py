@@ -3,13 +3,12 @@ real life."""
 
 import html
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from local_stack.background_server import BackgroundServer, Handler
 from local_stack.places import ROOT
 
 PAGES = Path(__file__).parent / "demo_pages"
@@ -28,7 +27,7 @@ class Page(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-class DemoSite:
+class DemoSite(BackgroundServer):
     """Serves until its `with` block ends. Query parameters of a page override the tracker's options.
 
     >>> with DemoSite(url=api_url, key=key, widget_id=widget_id) as site:
@@ -43,27 +42,7 @@ class DemoSite:
             **(pages or {}),
         }
         self.options = options
-        self._server = _Server(("127.0.0.1", port), _Handler)
-        self._server.site = self
-        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="demo site", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
+        super().__init__(port, _Handler)
 
     def address(self, path: str = "/", *, host: str = "127.0.0.1", **options: object) -> str:
         """A page's URL; `options` are the tracker's, in snake_case."""
@@ -96,27 +75,18 @@ class DemoSite:
         return page._replace(body=body)
 
 
-class _Server(ThreadingHTTPServer):
-    site: DemoSite
-    daemon_threads = True
-    request_queue_size = 128
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one segment an answer
-    disable_nagle_algorithm = True
+class _Handler(Handler):
+    server: DemoSite
 
     def do_GET(self) -> None:
         path, query = urlsplit(self.path)[2:4]
         if path in ("/usage.min.js", "/usage.debug.js", "/index.js"):
             self._answer(200, "text/javascript", (SCRIPTS / path[1:]).read_text())
         elif path == "/dashboard/":
-            self._answer(200, "text/html", self.server.site.dashboard())
+            self._answer(200, "text/html", self.server.dashboard())
         elif path in _DASHBOARD_FILES:
             self._answer(200, _DASHBOARD_FILES[path], (DASHBOARD / path.removeprefix("/dashboard/")).read_text())
-        elif page := self.server.site.render(path, query):
+        elif page := self.server.render(path, query):
             self._answer(200, "text/html", page.body, page.headers)
         else:
             self._answer(404, "text/plain", "There is no such page.")
@@ -130,6 +100,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet: the page itself shows what happens."""

@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "stamps"
-NODE_MODULES = ROOT / "node_modules"
 CLIENT = ROOT / "python_client"
 TRACKER = ROOT / "tracker"
 DASHBOARD = ROOT / "dashboard"
@@ -46,7 +45,7 @@ def main() -> int:
         make_virtual_environment()
         install_python_packages()
         install_python_client()
-        install_node_packages()
+        install_node_packages(ROOT, "Node packages")
         fetch_function_packages()
         build_browser_package(TRACKER, "the tracker")
         build_browser_package(DASHBOARD, "the usage page")
@@ -222,14 +221,14 @@ def _pip(*arguments: str | Path) -> None:
 # Node
 
 
-def install_node_packages() -> None:
-    stamp = NODE_MODULES / ".installed"  # goes when `npm ci` empties the folder
-    state = _digest(ROOT / "package-lock.json", ROOT / "package.json")
+def install_node_packages(folder: Path, what: str) -> None:
+    stamp = folder / "node_modules" / ".installed"  # goes when `npm ci` empties the folder
+    state = _digest(folder / "package-lock.json", folder / "package.json")
     if _stamp_is(stamp, state):
         return
-    say("installing Node packages")
+    say(f"installing {what}")
     # No package here builds anything when installed, so none needs to run a script of its own.
-    _npm("ci", "--ignore-scripts")
+    _npm("ci", "--ignore-scripts", "--prefix", folder)
     _write_stamp(stamp, state)
 
 
@@ -251,22 +250,16 @@ def fetch_function_packages() -> None:
 
 
 def build_browser_package(folder: Path, name: str) -> None:
-    packages = (folder / "package-lock.json", folder / "package.json")
-    installed, state = folder / "node_modules" / ".installed", _digest(*packages)
-    if not _stamp_is(installed, state):
-        say(f"installing what {name} is built with")
-        _npm("ci", "--ignore-scripts", "--prefix", folder)
-        _write_stamp(installed, state)
+    install_node_packages(folder, f"what {name} is built with")
     sources = sorted(path for path in folder.glob("src/*") if path.is_file())
-    built, state = (
-        folder / "dist" / ".built",
-        _digest(*packages, folder / "build.mjs", folder / "tsconfig.json", *sources),
-    )
-    if not _stamp_is(built, state):
-        say(f"building {name}")
-        # The page's settings are for whoever serves it; the developer's own project is none of the local stack's.
-        _npm("run", "build", "--prefix", folder, SUPABASE_URL="", SUPABASE_PUBLISHABLE_KEY="")
-        _write_stamp(built, state)
+    configuration = [folder / file for file in ("package-lock.json", "package.json", "build.mjs", "tsconfig.json")]
+    stamp, state = folder / "dist" / ".built", _digest(*configuration, *sources)
+    if _stamp_is(stamp, state):
+        return
+    say(f"building {name}")
+    # The page's settings are for whoever serves it; the developer's own project is none of the local stack's.
+    _npm("run", "build", "--prefix", folder, SUPABASE_URL="", SUPABASE_PUBLISHABLE_KEY="")
+    _write_stamp(stamp, state)
 
 
 def _npm(*arguments: str | Path, **environment: str) -> None:

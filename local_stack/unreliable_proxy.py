@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import create_connection
-from threading import Event, Lock, Thread
-from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Self
+from threading import Event, Lock
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
+
+from local_stack.background_server import BackgroundServer, Handler
 
 # They belong to one connection, not to the message.
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
@@ -52,7 +53,7 @@ Fault = Callable[[Seen], Answer | None]
 """What happens to a request; without an answer the connection breaks without a word."""
 
 
-class UnreliableProxy:
+class UnreliableProxy(BackgroundServer):
     """Passes requests on to the gateway and notes them.
 
     `fault`, `instead` and `losing_answers` make it fail for a while; `next_faults` says what becomes of the next
@@ -69,24 +70,14 @@ class UnreliableProxy:
         self._lock = Lock()
         self._fault: Fault | None = None
         self.next_faults: list[Fault] = []
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.proxy = self
-        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="proxy", daemon=True)
-        self._thread.start()
+        super().__init__(0, _Handler)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Quiet: a browser that closes in mid-request is what the proxy is for."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     @contextmanager
     def instead(self, answer: Answer | None) -> Iterator[None]:
@@ -210,25 +201,13 @@ class Hold:
         return self._proxy.pass_on(request)
 
 
-class _Server(ThreadingHTTPServer):
-    proxy: UnreliableProxy
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Quiet: a browser that closes in mid-request is what the proxy is for."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one segment an answer
-    disable_nagle_algorithm = True
+class _Handler(Handler):
+    server: UnreliableProxy
 
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.server.proxy.handle(Seen(self.command, self.path, headers, body))
+        answer = self.server.handle(Seen(self.command, self.path, headers, body))
         if answer is None:
             self.close_connection = True
             return
@@ -245,6 +224,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     do_GET = do_POST = do_OPTIONS = _handle
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet: `seen` is the log."""

@@ -181,7 +181,7 @@ def test_r7_what_does_not_fit_is_left_for_the_next_run(db: Connection, connect: 
         """,
         [widget_id],
     )
-    # The function reads the time that it has, of which there is none left; the statement itself has the time from before.
+    # The function reads that it has a millisecond; the statement itself keeps the time that it had.
     part = """
         select r.* from (select set_config('statement_timeout', '1ms', true)) s (timeout)
         cross join lateral public.complete_stale_sessions(case when s.timeout = '1ms' then interval '30 minutes' end) r

@@ -1,7 +1,6 @@
 """Chromium, Firefox and WebKit behind one small interface, for the browser tests and the delivery benchmark."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor
 
@@ -10,27 +9,22 @@ __all__ = ["ENGINES", "Browser", "BrowserError", "Tab", "Visitor", "is_installed
 ENGINES = ("chromium", "firefox", "webkit")
 
 
-@contextmanager
-def launch(engine: str, *, on_screen: bool = False) -> Iterator[Browser]:
+def launch(engine: str, *, on_screen: bool = False) -> AbstractContextManager[Browser]:
     """Start a browser; it ends with the block. `on_screen` is for Chromium: with a window, as a person starts it."""
     # Imported when asked for: each engine needs programs of its own.
-    if engine not in ENGINES:
-        raise ValueError(f"{engine}: must be one of {', '.join(ENGINES)}")
-    started: AbstractContextManager[Browser]
     if engine == "chromium":
         from local_stack.browsers.chromium import launch_chromium, launch_chromium_on_screen
 
-        started = launch_chromium_on_screen() if on_screen else launch_chromium()
-    elif engine == "firefox":
+        return launch_chromium_on_screen() if on_screen else launch_chromium()
+    if engine == "firefox":
         from local_stack.browsers.firefox import launch_firefox
 
-        started = launch_firefox()
-    else:
+        return launch_firefox()
+    if engine == "webkit":
         from local_stack.browsers.webkit import launch_webkit
 
-        started = launch_webkit()
-    with started as browser:
-        yield browser
+        return launch_webkit()
+    raise ValueError(f"{engine}: must be one of {', '.join(ENGINES)}")
 
 
 def is_installed(engine: str) -> bool:

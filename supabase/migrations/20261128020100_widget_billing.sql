@@ -1594,11 +1594,9 @@ comment on column widget_internal.settings.close_months_after is
 -- The earliest first; nothing while close_months_after is null.
 insert into widget_internal.scheduled_jobs (name, schedule, command)
 values (
-  'widget_close_months', '47 4 * * *', $$
-    select public.close_widget_billing_period(to_char(m.month, 'YYYY-MM'))
-    from public.widget_months_to_close() m
-    where m.closes_at <= now()
-  $$
+  'widget_close_months', '47 4 * * *',
+  'select public.close_widget_billing_period(to_char(m.month, ''YYYY-MM'')) '
+  'from public.widget_months_to_close() m where m.closes_at <= now()'
 );
 
 

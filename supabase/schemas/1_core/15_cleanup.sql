@@ -40,7 +40,7 @@ declare
   -- Half of what the statement may take: the rest is for committing, and for a busy machine.
   v_until constant timestamptz := v_started_at
     + coalesce(nullif(current_setting('statement_timeout')::interval, interval '0'), '10 minutes') / 2;
-  v_horizon constant timestamptz := now() - complete_stale_sessions.stale_after;
+  v_horizon timestamptz;
   v_ended integer;
   v_error text;
 begin
@@ -62,6 +62,7 @@ begin
       -- It would end calls over heartbeats that it cannot see.
       raise exception 'a cleanup cannot run in a repeatable read transaction' using errcode = 'feature_not_supported';
     end if;
+    v_horizon := now() - complete_stale_sessions.stale_after;
     loop
       insert into public.widget_analytics (widget_id, event_type, session_id, call_id, source, "timestamp")
       select
