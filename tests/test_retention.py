@@ -172,7 +172,7 @@ def test_where_notes_cannot_be_removed_the_migration_says_so(fresh_database: Fre
 
 
 def test_an_end_that_the_company_recorded_waits_for_its_start(db: Connection) -> None:
-    """A browser's is forgotten after two weeks, as its start cannot come any more; a record's start may come at any time."""
+    """A browser's is forgotten after two weeks, as its start cannot come any more; a record's may come at any time."""
     row = db.execute("insert into public.widgets (name) values ('late') returning id").fetchone()
     assert row is not None
     for session, source in (("lost", "browser"), ("recorded", "server")):
