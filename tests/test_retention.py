@@ -169,3 +169,17 @@ def test_where_notes_cannot_be_removed_the_migration_says_so(fresh_database: Fre
             pytest.raises(psycopg.errors.InsufficientPrivilege, match=problem),
         ):
             project.execute(script)
+
+
+def test_an_end_that_the_company_recorded_waits_for_its_start(db: Connection) -> None:
+    """A browser's is forgotten after two weeks, as its start cannot come any more; a record's may come at any time."""
+    row = db.execute("insert into public.widgets (name) values ('late') returning id").fetchone()
+    assert row is not None
+    for session, source in (("lost", "browser"), ("recorded", "server")):
+        record(db, row["id"], session, "call_end", ago(days=20), call_id="c", source=source)
+    assert prune(db)["orphans"] == 1
+
+    record(db, row["id"], "recorded", "call_start", ago(days=20, minutes=5), call_id="c", source="server")
+
+    calls = db.execute("select outcome from public.widget_calls where widget_id = %s", [row["id"]]).fetchall()
+    assert calls == [{"outcome": "completed"}]

@@ -674,7 +674,9 @@ comment on function widget_internal.states_as_of(uuid, timestamptz, timestamptz,
   'where events of the period are in the archive.';
 
 
-create function widget_internal.rejoin_sessions(widget_id uuid, session_ids text[], from_at timestamptz, to_at timestamptz)
+create function widget_internal.rejoin_sessions(
+  widget_ids uuid[], session_ids text[], from_ats timestamptz[] default null, to_ats timestamptz[] default null
+)
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -683,32 +685,51 @@ as $$
 declare
   v_window record;
 begin
+  if rejoin_sessions.widget_ids is null then
+    return;
+  end if;
   -- Who matches one of them meanwhile would do so with events that are about to be gone.
-  perform widget_internal.hold_sessions(
-    array_fill(rejoin_sessions.widget_id, array[cardinality(rejoin_sessions.session_ids)]), rejoin_sessions.session_ids
-  );
-  with gone as (
-    delete from widget_internal.call_states c
-    where c.widget_id = rejoin_sessions.widget_id and c.session_id = any (rejoin_sessions.session_ids)
-      and c.archived_at is null
-    returning c.first_event_at, c.last_event_at
-  )
-  select min(g.first_event_at) as from_at, max(g.last_event_at) as to_at into v_window from gone g;
+  perform widget_internal.hold_sessions(rejoin_sessions.widget_ids, rejoin_sessions.session_ids);
+  for v_window in
+    select s.widget_id, array_agg(s.session_id) as session_ids,
+      min(coalesce(s.from_at, '-infinity')) as from_at, max(coalesce(s.to_at, 'infinity')) as to_at
+    from unnest(
+      rejoin_sessions.widget_ids, rejoin_sessions.session_ids, rejoin_sessions.from_ats, rejoin_sessions.to_ats
+    ) s (widget_id, session_id, from_at, to_at)
+    group by s.widget_id
+    order by s.widget_id
+  loop
+    with held as materialized (
+      -- In the order of all writers of states, so that none waits in a circle.
+      select c.session_id, c.call_id
+      from widget_internal.call_states c
+      where c.widget_id = v_window.widget_id and c.session_id = any (v_window.session_ids) and c.archived_at is null
+      order by c.session_id, c.call_id
+      for update
+    ),
+    gone as (
+      delete from widget_internal.call_states c
+      using held h
+      where c.widget_id = v_window.widget_id and c.session_id = h.session_id and c.call_id = h.call_id
+      returning c.first_event_at, c.last_event_at
+    )
+    select least(v_window.from_at, min(g.first_event_at)), greatest(v_window.to_at, max(g.last_event_at))
+    into v_window.from_at, v_window.to_at
+    from gone g;
 
-  insert into widget_internal.call_states
-  select s.*
-  from widget_internal.states_of_widget(
-    rejoin_sessions.widget_id, least(rejoin_sessions.from_at, v_window.from_at), greatest(rejoin_sessions.to_at, v_window.to_at)
-  ) s
-  where s.session_id = any (rejoin_sessions.session_ids)
-  order by s.session_id, s.call_id
-  on conflict do nothing;
+    insert into widget_internal.call_states
+    select s.*
+    from widget_internal.states_of_widget(v_window.widget_id, v_window.from_at, v_window.to_at) s
+    where s.session_id = any (v_window.session_ids)
+    order by s.session_id, s.call_id
+    on conflict do nothing;
+  end loop;
 end
 $$;
 
-comment on function widget_internal.rejoin_sessions(uuid, text[], timestamptz, timestamptz) is
-  'Computes the calls of these sessions anew, less those whose events the archive took. The window covers what the '
-  'ledger changed.';
+comment on function widget_internal.rejoin_sessions(uuid[], text[], timestamptz[], timestamptz[]) is
+  'Computes the calls of these sessions anew, less those whose events the archive took. The arrays are parallel; from_ats and '
+  'to_ats cover what the ledger changed of each, else all of it.';
 
 
 create function widget_internal.rejoin_deleted_events()
@@ -720,16 +741,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform widget_internal.rejoin_sessions(
-    o.widget_id, array_agg(distinct o.session_id::text), min(o."timestamp"), max(o."timestamp")
+    array_agg(s.widget_id), array_agg(s.session_id), array_agg(s.from_at), array_agg(s.to_at)
   )
-  from old_events o
-  -- What the archive takes away was of calls that stay as they are: nothing is read for it.
-  where o.event_type like 'call\_%' and exists (
-    select from widget_internal.call_states c
-    where c.widget_id = o.widget_id and c.session_id = o.session_id and c.archived_at is null
-      and case when o.call_id is null then c.matched_start_claim is not null else c.call_id = o.call_id end
-  )
-  group by o.widget_id;
+  from (
+    select o.widget_id, o.session_id::text as session_id, min(o."timestamp") as from_at, max(o."timestamp") as to_at
+    from old_events o
+    -- What the archive takes away was of calls that stay as they are: nothing is read for it.
+    where o.event_type like 'call\_%' and exists (
+      select from widget_internal.call_states c
+      where c.widget_id = o.widget_id and c.session_id = o.session_id and c.archived_at is null
+        and case when o.call_id is null then c.matched_start_claim is not null else c.call_id = o.call_id end
+    )
+    group by o.widget_id, o.session_id
+  ) s;
   return null;
 end
 $$;
@@ -755,16 +779,19 @@ declare
 begin
   -- A row may move from one session to another: both are computed anew. An erasure changes nothing that calls rest on.
   perform widget_internal.rejoin_sessions(
-    widget_id, array_agg(distinct session_id::text), min("timestamp"), max("timestamp")
+    array_agg(s.widget_id), array_agg(s.session_id), array_agg(s.from_at), array_agg(s.to_at)
   )
   from (
-    select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_old from old_events e
-  ) o
-  full join (
-    select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_new from new_events e
-  ) n using (widget_id, session_id, "timestamp", facts)
-  where is_old is null or is_new is null
-  group by widget_id;
+    select widget_id, session_id::text as session_id, min("timestamp") as from_at, max("timestamp") as to_at
+    from (
+      select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_old from old_events e
+    ) o
+    full join (
+      select e.widget_id, e.session_id, e."timestamp", to_jsonb(e) - v_erasable as facts, true as is_new from new_events e
+    ) n using (widget_id, session_id, "timestamp", facts)
+    where is_old is null or is_new is null
+    group by widget_id, session_id
+  ) s;
   return null;
 end
 $$;
@@ -1991,8 +2018,11 @@ begin
       )
   );
 
-  -- A sender is late by seven days at most; health has a week to count what stays without a start.
-  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
+  -- A browser is late by seven days at most, and health has a week to count what stays without a start. The company's own
+  -- records may come at any time: what has an end of theirs waits for its start.
+  delete from widget_internal.call_states c
+  where c.started_at is null and c.last_event_at < now() - interval '14 days'
+    and (c.end_claim[1] > array_position(widget_internal.event_sources(), 'browser')) is not true;
   get diagnostics prune.orphans = row_count;
   return next;
 end
@@ -2083,20 +2113,15 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_widget record;
-  v_sessions bigint := 0;
+  v_widget_ids uuid[];
+  v_session_ids text[];
 begin
-  for v_widget in
-    select d.widget_id, array_agg(distinct d.session_id) as session_ids
-    from widget_internal.widget_calls_differences() d
-    group by d.widget_id
-  loop
-    -- No event may come between the look at the ledger and what is written for it.
-    perform pg_advisory_xact_lock(widget_internal.receipts_key());
-    perform widget_internal.rejoin_sessions(v_widget.widget_id, v_widget.session_ids, '-infinity', 'infinity');
-    v_sessions := v_sessions + cardinality(v_widget.session_ids);
-  end loop;
-  return v_sessions;
+  select array_agg(s.widget_id), array_agg(s.session_id) into v_widget_ids, v_session_ids
+  from (select distinct d.widget_id, d.session_id from widget_internal.widget_calls_differences() d) s;
+  -- No event may come between the look at the ledger and what is written for it.
+  perform pg_advisory_xact_lock(widget_internal.receipts_key());
+  perform widget_internal.rejoin_sessions(v_widget_ids, v_session_ids);
+  return coalesce(cardinality(v_session_ids), 0);
 end
 $$;
 

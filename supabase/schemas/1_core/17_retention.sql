@@ -65,8 +65,11 @@ begin
       )
   );
 
-  -- A sender is late by seven days at most; health has a week to count what stays without a start.
-  delete from widget_internal.call_states c where c.started_at is null and c.last_event_at < now() - interval '14 days';
+  -- A browser is late by seven days at most, and health has a week to count what stays without a start. The company's own
+  -- records may come at any time: what has an end of theirs waits for its start.
+  delete from widget_internal.call_states c
+  where c.started_at is null and c.last_event_at < now() - interval '14 days'
+    and (c.end_claim[1] > array_position(widget_internal.event_sources(), 'browser')) is not true;
   get diagnostics prune.orphans = row_count;
   return next;
 end

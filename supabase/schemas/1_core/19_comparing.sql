@@ -37,20 +37,15 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_widget record;
-  v_sessions bigint := 0;
+  v_widget_ids uuid[];
+  v_session_ids text[];
 begin
-  for v_widget in
-    select d.widget_id, array_agg(distinct d.session_id) as session_ids
-    from widget_internal.widget_calls_differences() d
-    group by d.widget_id
-  loop
-    -- No event may come between the look at the ledger and what is written for it.
-    perform pg_advisory_xact_lock(widget_internal.receipts_key());
-    perform widget_internal.rejoin_sessions(v_widget.widget_id, v_widget.session_ids, '-infinity', 'infinity');
-    v_sessions := v_sessions + cardinality(v_widget.session_ids);
-  end loop;
-  return v_sessions;
+  select array_agg(s.widget_id), array_agg(s.session_id) into v_widget_ids, v_session_ids
+  from (select distinct d.widget_id, d.session_id from widget_internal.widget_calls_differences() d) s;
+  -- No event may come between the look at the ledger and what is written for it.
+  perform pg_advisory_xact_lock(widget_internal.receipts_key());
+  perform widget_internal.rejoin_sessions(v_widget_ids, v_session_ids);
+  return coalesce(cardinality(v_session_ids), 0);
 end
 $$;
 

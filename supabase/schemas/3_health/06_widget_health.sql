@@ -104,7 +104,7 @@ comment on column public.widget_health.completion_rate is
   'Calls whose end somebody observed (browser, server, provider or operator) over calls started. Good: above 0.95; '
   'calls that are still open count as not completed, so the last hours are lower. Null: no calls.';
 comment on column public.widget_health.orphan_ends is
-  'Calls that ended in this hour and whose start was lost or never sent; known for two weeks. Good: none. Ends that name no '
+  'Calls that ended in this hour and whose start was lost or never sent; known for two weeks, those of a server for as long as they wait. Good: none. Ends that name no '
   'call are not among them.';
 comment on column public.widget_health.refusals is
   'Events refused in this hour, by when they came. Good: none; widget_refusals says why.';
