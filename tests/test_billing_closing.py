@@ -35,6 +35,28 @@ def test_closing_twice_changes_nothing_and_says_so(db: Connection, year: int) ->
     assert first == second
 
 
+def test_a_month_is_closed_in_time_with_thousands_of_late_calls(db: Connection, year: int) -> None:
+    """Over REST a closing has eight seconds, also where each call of the month before has changed."""
+    march, april = date(year, 3, 1), date(year, 4, 1)
+    widget_id = new_widget(db)
+
+    def events(event_type: str, seconds: int) -> None:
+        db.execute(
+            "insert into public.widget_analytics (widget_id, session_id, call_id, event_type, timestamp)"
+            " select %s, 's' || n, 'c', %s, %s + (n * 200 + %s) * interval '1 second' from generate_series(1, 8000) n",
+            [widget_id, event_type, noon(march), seconds],
+        )
+
+    events("call_start", 0)
+    events("call_end", 60)
+    close(db, march)
+    events("call_end", 70)
+    db.execute("analyze public.widget_analytics, widget_internal.call_states, public.widget_statement_lines")
+    db.execute("set statement_timeout = '8s'")
+
+    assert close(db, april)["adjustments"] == 8000
+
+
 @pytest.mark.parametrize("text", ["", "2026", "2026-13", "2026-10-02", "infinity", "0000-01", "2026-10 ", None])
 def test_what_is_no_month_is_refused(db: Connection, text: str | None) -> None:
     """A period without an end, or that is no month, is refused by name."""
