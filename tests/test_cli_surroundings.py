@@ -22,7 +22,7 @@ from widget_analytics._push.charges import customers_of
         ("export --from 0001-01-01T00:00+05:00 --to 2026-10-01", 2, "--from: '0001-01-01T00:00+05:00' is not a date"),
         ("export --from 2026-10-01 --to 9999-12-31T23:59-05:00", 2, "--to: '9999-12-31T23:59-05:00' is not a date"),
         ("close --schedule 99999999999 --dry-run", 2, "--schedule: must be off, or 7 to 3660 days"),
-        ("what-if huge.json --month 2026-10", 2, "huge.json: included_seconds must be at most 2147483647, not Decimal"),
+        ("what-if huge.json --month 2026-10", 2, "huge.json: included_seconds must be at most 2147483647, not 1E+30"),
         ("export --month 2026-10 --widget \udcff", 2, "--widget: there is no widget '\\udcff'"),
         (
             "correct --widget {widget} --session s --call \udcff --seconds 1 --reason r --by me --yes",

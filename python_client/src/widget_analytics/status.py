@@ -69,8 +69,3 @@ class Status:
     def has_failed(self) -> bool:
         """Whether the last cleanup failed."""
         return self.last_run is not None and self.last_run.error is not None
-
-    @property
-    def is_well(self) -> bool:
-        """Whether the last cleanup was on time and did not fail, and there is no alarm."""
-        return not (self.is_late or self.has_failed or self.alarms)

@@ -283,16 +283,16 @@ def _decimal(name: str, value: Any, where: str) -> Decimal:
     except InvalidOperation:
         raise UsageError(f"{where}: {name} must be a number, not {value!r}") from None
     if not read.is_finite() or read < 0:
-        raise UsageError(f"{where}: {name} must be 0 or more, not {value!r}")
+        raise UsageError(f"{where}: {name} must be 0 or more, not {value}")
     return read
 
 
 def _whole(name: str, value: Any, where: str) -> int:
     read = _decimal(name, value, where)
     if read > _MOST_SECONDS:
-        raise UsageError(f"{where}: {name} must be at most {_MOST_SECONDS}, not {value!r}")
+        raise UsageError(f"{where}: {name} must be at most {_MOST_SECONDS}, not {value}")
     if read % 1:
-        raise UsageError(f"{where}: {name} must be whole seconds, not {value!r}")
+        raise UsageError(f"{where}: {name} must be whole seconds, not {value}")
     return int(read)
 
 
