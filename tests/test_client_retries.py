@@ -128,27 +128,26 @@ def test_a_server_that_stays_so_is_an_error(stack: Stack) -> None:
 
 
 def test_values_are_read_as_postgrest_writes_them(stack: Stack, db: Connection, new_widget: NewWidget) -> None:
-    """Numbers as JSON numbers, times with a T and all of their zone: the same calls, to the last digit."""
+    """Numbers as JSON numbers: the same usage, to the last digit."""
     widget_id = new_widget()
     day = day_of(widget_id)
     lasts = timedelta(hours=3, microseconds=1)
     insert_calls(db, widget_id, [LedgerCall(started_at=day.start + lasts, session_id="1.50", call_id="c", lasts=lasts)])
-    with UnreliableProxy(stack.api_url) as network, network.fault(lambda seen: as_postgrest(network, seen)):
-        with WidgetAnalytics(url=network.url, secret_key=stack.secret_key) as client:
-            (call,) = client.calls(day, widgets=[widget_id])
-            (usage,) = client.usage(day, widgets=[widget_id])
-        with WidgetAnalytics(url=stack.api_url, secret_key=stack.secret_key) as client:
-            (same,) = client.calls(day, widgets=[widget_id])
+    with (
+        UnreliableProxy(stack.api_url) as network,
+        network.fault(lambda seen: as_postgrest(network, seen)),
+        WidgetAnalytics(url=network.url, secret_key=stack.secret_key) as client,
+    ):
+        (usage,) = client.usage(day, widgets=[widget_id])
 
-    assert call == same
-    assert (call.session_id, call.duration_seconds) == ("1.50", Decimal("10800.000001"))
+    with WidgetAnalytics(url=stack.api_url, secret_key=stack.secret_key) as client:
+        assert list(client.usage(day, widgets=[widget_id])) == [usage]
     assert str(usage.billable_seconds) == "10800.000001"
 
 
 def as_postgrest(network: UnreliableProxy, seen: Seen) -> Answer:
     answer = network.pass_on(seen)
     body = re.sub(r'(_seconds": ?)"([\d.]+)"', r"\1\2", answer.body)
-    body = re.sub(r'(_at": ?"[\d-]{10})[ T]([\d:.]+)\+00(?::00)?"', r'\1T\2+00:00"', body)
     assert answer.body == "[]" or '_seconds":10800.000001' in body.replace(" ", "")
     return answer._replace(body=body)
 

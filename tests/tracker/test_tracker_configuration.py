@@ -12,7 +12,7 @@ from local_stack.unreliable_proxy import UnreliableProxy
 from tests.tracker.ledger import Ledger
 from tests.tracker.pages import TRACKER, shop
 
-WARNING = "warn: widgetUsage: no url/widgetId"
+WARNING = "warn: widgetUsage: widgetId/url"
 BARE = '<script src="/usage.min.js"></script>'
 
 

@@ -16,7 +16,7 @@ from tests.tracker.ledger import Ledger
 from tests.tracker.pages import TRACKER, shop
 
 DEBUG = '<script src="/usage.debug.js"></script>'
-OWN = "warn: widgetUsage: no url/widgetId"  # what the tracker itself says anywhere
+OWN = "warn: widgetUsage: widgetId/url"  # what the tracker itself says anywhere
 
 
 def words(tab: Tab, count: int = 1) -> list[str]:

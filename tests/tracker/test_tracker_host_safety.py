@@ -136,7 +136,7 @@ def test_no_unload_handler(tab: Tab, site: DemoSite) -> None:
     assert set(tab.evaluate("heard")) == {"blur", "online", "pagehide", "pageshow", "visibilitychange"}
 
 
-WARNING = "warn: widgetUsage: no url/widgetId"
+WARNING = "warn: widgetUsage: widgetId/url"
 
 
 @pytest.mark.parametrize(

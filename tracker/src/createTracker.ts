@@ -13,7 +13,7 @@ export const isOn = (flag: Flag): boolean => !/^([0fnu]|of)/.test(flag as string
 
 const create = (given: Partial<TrackerOptions> = {}): Tracker => {
   const isActive =
-    !isOn(given.demo) && ((given.url && given.widgetId) || void console.warn("widgetUsage: no url/widgetId"));
+    !isOn(given.demo) && ((given.url && given.widgetId) || void console.warn("widgetUsage: widgetId/url"));
   const interval = Math.max(given.heartbeatSeconds as number * 1e3 || 3e4, 100);
   const sessionId = uuid7()!;
   const calls: Sign[] = [];
@@ -28,14 +28,14 @@ const create = (given: Partial<TrackerOptions> = {}): Tracker => {
     if (isActive)
       enqueue(
         {
-          widget_id: given.widgetId!,
-          event_type: type,
-          session_id: sessionId,
-          event_id: uuid7()!,
-          page_url: seq && type != "widget_load" ? undefined : pageUrl(),
-          call_id: callId,
-          seq: ++seq,
           properties: { rtt_ms: roundTrip.pop(), cause: cause && String(cause).slice(0, 99) },
+          event_id: uuid7()!,
+          call_id: callId,
+          event_type: type,
+          page_url: seq && type != "widget_load" ? undefined : pageUrl(),
+          widget_id: given.widgetId!,
+          session_id: sessionId,
+          seq: ++seq,
         },
         onSettled,
         age,
