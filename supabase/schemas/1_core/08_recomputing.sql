@@ -142,7 +142,7 @@ begin
     insert into widget_internal.call_states
     select s.*
     from widget_internal.states_of_widget(v_window.widget_id, v_window.from_at, v_window.to_at) s
-    where s.session_id = any (v_window.session_ids)
+    where s.session_id in (select unnest(v_window.session_ids))
     order by s.session_id, s.call_id
     on conflict do nothing;
   end loop;
