@@ -61,7 +61,7 @@ def archive_month(
     """Move a closed month's events to an archive, and bring the calls of all its months there up to date.
 
     Args:
-        connection: as the tables' owner, in autocommit; it holds the archive's lock until it is closed.
+        connection: as the tables' owner, in autocommit; it holds the archive's lock, after an error until it is closed.
         place: where to.
         month: such as ``2026-01``.
         on_step: told of each step.
@@ -79,7 +79,10 @@ def archive_month(
     first_day = date.fromisoformat(f"{month}-01")
     connection.execute("select widget_internal.start_archive(%s, %s)", [first_day, place.url])
     events = sum(_move_parts(connection, place, first_day, on_step, events_in_file))
-    return Archived(events=events, bills=tuple(_write_bills(connection, place, on_step)))
+    bills = tuple(_write_bills(connection, place, on_step))
+    # The server process of a connection that was closed may hold it a little longer, and the next run would be refused.
+    connection.execute("select pg_advisory_unlock_all()")
+    return Archived(events=events, bills=bills)
 
 
 def refuse_pooler(connection: Connection, other: Connection) -> None:
