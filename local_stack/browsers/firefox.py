@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,12 @@ class FirefoxVisitor(Visitor):
         return self._open("window")
 
     def _open(self, kind: str) -> "FirefoxTab":
-        created = self.browser.command("browsingContext.create", type=kind, userContext=self._context)
+        create = partial(self.browser.command, "browsingContext.create", type=kind, userContext=self._context)
+        try:
+            created = create()
+        except TimeoutError:
+            # Once in thousands of times Firefox opens none, and goes on as if it had not been asked.
+            created = create()
         return FirefoxTab(self.browser, created["context"])
 
     def set_offline(self, is_offline: bool) -> None:
