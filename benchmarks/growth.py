@@ -169,13 +169,13 @@ def _cleanup(bench: Bench, size: int, at_first: list[float] | None) -> Generator
 
 def _make_stale(bench: Bench, table: str) -> None:
     """Add calls in sessions of their own, on all widgets, that began within the last hour and never ended."""
-    names_calls = table == "public.widget_analytics"
+    is_ours = table == "public.widget_analytics"
+    new_id = "widget_internal.uuid_v7()::text" if is_ours else "gen_random_uuid()::text"
     bench.execute(
-        f'insert into {table} (widget_id, event_type, session_id, "timestamp"{", call_id" if names_calls else ""})'
-        " select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'call_start',"
-        f" {'widget_internal.uuid_v7()' if names_calls else 'gen_random_uuid()'}::text,"
+        f'insert into {table} (widget_id, event_type, session_id, "timestamp"{", call_id" if is_ours else ""})'
+        f" select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'call_start', {new_id},"
         "   now() - interval '31 minutes' - n * interval '1 second'"
-        f"{', widget_internal.uuid_v7()::text' if names_calls else ''}"
+        f"{f', {new_id}' if is_ours else ''}"
         " from generate_series(1, %s) n",
         [NEWLY_STALE],
     )

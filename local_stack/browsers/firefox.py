@@ -163,7 +163,7 @@ class FirefoxVisitor(Visitor):
         try:
             created = create()
         except TimeoutError:
-            # Once in thousands of times Firefox opens none, and goes on as if it had not been asked.
+            # Seen in a long run of tests: no answer to this one command, while the browser went on answering others.
             created = create()
         return FirefoxTab(self.browser, created["context"])
 
