@@ -167,6 +167,7 @@ def days_ago(days: int, hours: float = 9) -> datetime:
 
 def axe(page: Page) -> list[str]:
     """What it finds serious or critical. Evaluated, not added as a script: the page's policy forbids that."""
+    page.wait_for_function("!document.getAnimations().some((running) => running instanceof CSSTransition)")
     page.evaluate(AXE.read_text())
     answer = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
     return [

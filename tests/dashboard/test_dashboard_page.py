@@ -249,6 +249,7 @@ def test_loading_and_failing(usage_page: UsagePage, played: Owner) -> None:
     expect(panel.get_by_role("status")).to_have_text("Loading…")
     expect(panel).to_have_attribute("aria-busy", "true")
     expect(usage_page.panel("Calls")).to_contain_text(played.widget_name)
+    assert axe(usage_page.page) == []
 
     held[0].abort()
 
