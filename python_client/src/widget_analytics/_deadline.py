@@ -14,6 +14,11 @@ Answer = TypeVar("Answer")
 
 def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
     """Give the answer, or raise Unreachable when it is late: time-outs of single reads do not add up to a limit."""
+    return begin(ask)(seconds)
+
+
+def begin(ask: Callable[[], Answer]) -> Callable[..., Answer]:
+    """Ask in a thread, which nobody waits for when the program ends; what is given here waits for the answer."""
     answers: list[Answer] = []
     errors: list[BaseException] = []
 
@@ -23,14 +28,17 @@ def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
         except BaseException as error:
             errors.append(error)
 
+    def answer(seconds: float | None = None) -> Answer:
+        thread.join(seconds)
+        if errors:
+            raise errors[0]
+        if not answers:
+            raise late(seconds or 0)
+        return answers[0]
+
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise late(seconds)
-    return answers[0]
+    return answer
 
 
 def late(seconds: float) -> Unreachable:

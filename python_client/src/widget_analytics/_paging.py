@@ -3,15 +3,18 @@
 The limit is the project's own (1,000 unless set otherwise) and not told, so a short page proves nothing: only an empty
 page does. The calls of a period come as one value instead, which no such limit cuts. The function that is asked
 computes all calls of the period that it is given, for each page anew, so each page asks for about as much time as one
-page of calls takes.
+page of calls takes. Two are asked for at once, as the gateway is busy with one while the database computes another.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
+from widget_analytics._deadline import begin
 from widget_analytics._lines import cells
 from widget_analytics.periods import Period
 
@@ -27,28 +30,37 @@ _DAY = timedelta(days=1)
 _MINUTE = timedelta(minutes=1)
 # Of a page, as calls do not come evenly; never more than four times what the last part was.
 _FULL, _MOST_GROWTH = 0.8, 4
+_AT_ONCE = 2
 
 
 def read_calls(period: Period, fetch: FetchCalls, most: int) -> Iterator[list[bytes]]:
-    """Yield each call of the period once, in order, in pages, holding one at a time.
+    """Yield each call of the period once, in order, in pages, holding two at a time.
 
     Args:
         period: when the calls started.
         fetch: gives a page.
         most: how many calls a page has, unless there are no more.
     """
-    start, width, last = period.start, _DAY, None
-    while start < period.end:
-        end = min(start + width, period.end)
-        page = fetch(start, end, last)
+    start, width, last, at_once = period.start, _DAY, None, 1
+    asked: deque[tuple[datetime, datetime, Callable[[], list[bytes]]]] = deque()
+    while asked or start < period.end:
+        while start < period.end and len(asked) < at_once:
+            end = min(start + width, period.end)
+            asked.append((start, end, begin(partial(fetch, start, end, last))))
+            start, last = end, None
+        begun, reached, answer = asked.popleft()
+        page = answer()
         if page:
             yield page
-        reached, last = end, None
         if len(page) == most:
+            # Whatever is asked for beyond this place comes too early, and is asked for again.
+            asked.clear()
             widget, session, call, started_at = next(cells(page[-1:]))[:4]
-            reached, last = datetime.fromisoformat(started_at), (started_at, widget, session, call)
-        growth = min(_FULL * most / max(len(page), 1), _MOST_GROWTH)
-        start, width = reached, min(max((reached - start) * growth, _MINUTE), _DAY)
+            start = reached = datetime.fromisoformat(started_at)
+            last = (started_at, widget, session, call)
+        at_once = _AT_ONCE if len(page) < most else 1
+        growth = min(_FULL * most / len(page), _MOST_GROWTH) if page else _MOST_GROWTH
+        width = min(max((reached - begun) * growth, _MINUTE), _DAY)
 
 
 def read_by_key(key: tuple[str, ...], fetch: Callable[[list[Filter]], list[Row]]) -> Iterator[list[Row]]:

@@ -67,39 +67,40 @@ begin
   return (
     select
       coalesce(json_agg(
-        case
-          when l.plain !~ '["\r\n]' and length(l.plain) - length(replace(l.plain, ',', '')) = cardinality(p.cells) - 1
-            then l.plain
+        -- No other cell can need quotes.
+        case when concat(c.session_id, c.call_id, c.rule) !~ '[",\r\n]'
+          then array_to_string(l.cells, ',')
           else (
             select string_agg(case when u.cell ~ '[",\r\n]' then '"' || replace(u.cell, '"', '""') || '"' else u.cell end, ',')
-            from unnest(p.cells) u (cell)
+            from unnest(l.cells) u (cell)
           )
         end
       ), '[]')
     from (
-      select
-        array[
-          c.widget_id::text, c.session_id, c.call_id,
-          to_char(c.started_at at time zone 'UTC', v_time), coalesce(to_char(c.ended_at at time zone 'UTC', v_time), ''),
-          c.outcome, coalesce(c.evidence, ''), coalesce(c.duration_seconds::text, ''), c.billable_seconds::text, c.rule,
-          coalesce(c.amount::text, ''), coalesce(c.currency, ''), c.is_closed::text
-        ] as cells
+      select b.*
       from public.widget_billing_calls(
         widget_billing_calls_csv.period_start, widget_billing_calls_csv.period_end, widget_billing_calls_csv.as_of,
         case when cardinality(widget_billing_calls_csv.widgets) = 1 then widget_billing_calls_csv.widgets[1] end
-      ) c
-      where (widget_billing_calls_csv.widgets is null or c.widget_id = any (widget_billing_calls_csv.widgets))
+      ) b
+      where (widget_billing_calls_csv.widgets is null or b.widget_id = any (widget_billing_calls_csv.widgets))
         and (
           widget_billing_calls_csv.after is null
-          or (c.started_at, c.widget_id, c.session_id, c.call_id) > (
+          or (b.started_at, b.widget_id, b.session_id, b.call_id) > (
             widget_billing_calls_csv.after[1]::timestamptz, widget_billing_calls_csv.after[2]::uuid,
             widget_billing_calls_csv.after[3], widget_billing_calls_csv.after[4]
           )
         )
-      order by c.started_at, c.widget_id, c.session_id, c.call_id
+      order by b.started_at, b.widget_id, b.session_id, b.call_id
       limit widget_billing_calls_csv.most
-    ) p
-    cross join lateral (select array_to_string(p.cells, ',')) l (plain)
+    ) c
+    cross join lateral (
+      select array[
+        c.widget_id::text, c.session_id, c.call_id,
+        to_char(c.started_at at time zone 'UTC', v_time), coalesce(to_char(c.ended_at at time zone 'UTC', v_time), ''),
+        c.outcome, coalesce(c.evidence, ''), coalesce(c.duration_seconds::text, ''), c.billable_seconds::text, c.rule,
+        coalesce(c.amount::text, ''), coalesce(c.currency, ''), c.is_closed::text
+      ]
+    ) l (cells)
   );
 end
 $$;
