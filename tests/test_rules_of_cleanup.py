@@ -281,11 +281,14 @@ def test_r7_every_run_is_recorded(db: Connection, widget_id: UUID) -> None:
     assert len(inferred_ends(db, widget_id)) == 1
 
 
-def test_r7_a_run_in_repeatable_read_fails_and_says_so(db: Connection, connect: Connect, widget_id: UUID) -> None:
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_r7_a_run_in_a_snapshot_fails_and_says_so(
+    db: Connection, connect: Connect, widget_id: UUID, level: str
+) -> None:
     """It does not see the heartbeat that has just come in: it must not infer that the call is over."""
     record(db, widget_id, "s", "call_start", ago(hours=2), call_id="a")
     cleanup = connect("service_role")
-    cleanup.execute("begin isolation level repeatable read")
+    cleanup.execute(f"begin isolation level {level}".encode())
     cleanup.execute("select count(*) from public.widget_calls")  # from here on it sees nothing new
     record(db, widget_id, "s", "call_heartbeat", ago(minutes=1), call_id="a")
 

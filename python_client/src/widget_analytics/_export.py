@@ -110,11 +110,7 @@ class _Written:
     def write(self, lines: Iterator[list[bytes]], period: Period, *, with_facts: bool = False) -> None:
         # Asked before anything is written: what goes wrong at once leaves no header without rows.
         lines = chain(list(islice(lines, 1)), lines)
-        with (
-            write_errors(self._output or "standard output"),
-            progress_bar(period, "reading") as reached,
-            open_output(self._output) as file,
-        ):
+        with progress_bar(period, "reading") as reached, open_output(self._output) as file:
             FORMATS[self._format].write(self._kind.file, counted(lines, self._kind, self.totals, reached), file)
             if with_facts:
                 # From the disk, before the file gets its name: what is hashed is what was stored.
@@ -143,15 +139,20 @@ def write_errors(name: Path | str) -> Iterator[None]:
 
 @contextmanager
 def open_output(output: Path | None) -> Iterator[BinaryIO]:
-    """Open a file that appears when it is complete, or standard output where that is None."""
-    if output is None:
-        if sys.stdout is None:
+    """Open a file that appears when it is complete, or standard output where that is None.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    with write_errors(output or "standard output"):
+        if output is not None:
+            with atomic_file(output) as file:
+                yield file
+        elif sys.stdout is None:
             raise OSError("it is closed")
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-    else:
-        with atomic_file(output) as file:
-            yield file
+        else:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
 
 
 def counted(batches: Iterable[list[bytes]], kind: Kind, totals: Totals, reached: Reached) -> Iterator[list[bytes]]:

@@ -10,8 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
-from widget_analytics._atomic import atomic_file
-from widget_analytics._export import write_errors
+from widget_analytics._export import open_output
 from widget_analytics._lines import utc
 from widget_analytics._plots import COLOURS, EVIDENCE_COLOURS, OTHERS, in_page, stacked_days, stacked_shares
 from widget_analytics._report_month import Month, Scope, WidgetMonth, read_month
@@ -33,8 +32,8 @@ _EVIDENCE = {
 }
 
 
-def write_report(client: WidgetAnalytics, month: str, output: Path, scope: Scope | None = None) -> None:
-    """Write a month's page to ``output``: of all widgets, or of a scope's.
+def write_report(client: WidgetAnalytics, month: str, output: Path | None, scope: Scope | None = None) -> None:
+    """Write a month's page to ``output``, standard output where that is None: of all widgets, or of a scope's.
 
     Raises:
         WidgetAnalyticsError: the month could not be read, or matplotlib is missing.
@@ -43,7 +42,7 @@ def write_report(client: WidgetAnalytics, month: str, output: Path, scope: Scope
     for package in ("jinja2", "matplotlib"):
         MissingExtra.unless_installed(package, "the report", "report")
     content = _page(read_month(client, month, scope)).encode()
-    with write_errors(output), atomic_file(output) as file:
+    with open_output(output) as file:
         file.write(content)
 
 

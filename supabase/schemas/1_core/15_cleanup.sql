@@ -58,9 +58,9 @@ begin
   calls_completed := 0;
   calls_left := 0;
   begin
-    if current_setting('transaction_isolation') = 'repeatable read' then
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
       -- It would end calls over heartbeats that it cannot see.
-      raise exception 'a cleanup cannot run in a repeatable read transaction' using errcode = 'feature_not_supported';
+      raise exception 'a cleanup runs in a read committed transaction only' using errcode = 'feature_not_supported';
     end if;
     v_horizon := now() - complete_stale_sessions.stale_after;
     loop

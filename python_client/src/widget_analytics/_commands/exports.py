@@ -138,7 +138,9 @@ def verify(
 
 def report(
     month: Month,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML file to write; - for standard output.")
+    ],
     customer: Annotated[str | None, typer.Option(metavar="REF", help="Only this customer's widgets.")] = None,
     owner: Annotated[str | None, typer.Option(metavar="EMAIL|ID", help="Only this owner's widgets.")] = None,
     widget: WidgetsOption = None,
@@ -153,4 +155,4 @@ def report(
     with one_line_errors():
         period_of(month, None, None)
         with WidgetAnalytics() as client:
-            write_report(client, month, output, find_scope(client, customer, owner, widget))
+            write_report(client, month, file_of(output), find_scope(client, customer, owner, widget))

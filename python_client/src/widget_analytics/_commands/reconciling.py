@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from widget_analytics._exit import one_line_errors
-from widget_analytics._export import Format, check_output, open_output, write_errors
+from widget_analytics._export import Format, check_output, open_output
 from widget_analytics._formats import FORMATS
 from widget_analytics._labels import label, names_of
 from widget_analytics._lines import batches, texts, to_lines
-from widget_analytics._options import period_of
+from widget_analytics._options import file_of, period_of
 from widget_analytics._parquet import ROWS_IN_GROUP
 from widget_analytics.book_models import Reconciliation
 from widget_analytics.client import WidgetAnalytics
@@ -52,7 +52,7 @@ def reconcile(
     """
     with one_line_errors():
         period_of(month, None, None)
-        file = None if output is None or str(output) == "-" else output
+        file = file_of(output)
         kind = file_format or (Format.CSV if file else None)
         if kind is not None:
             check_output(file, kind, with_manifest=False)
@@ -65,7 +65,7 @@ def reconcile(
             return
         values = map(texts, map(attrgetter(*Reconciliation.columns()), rows))
         lines = batches(to_lines(Reconciliation, values), ROWS_IN_GROUP)
-        with write_errors(file or "standard output"), open_output(file) as opened:
+        with open_output(file) as opened:
             FORMATS[kind].write(Reconciliation, lines, opened)
 
 
