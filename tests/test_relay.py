@@ -76,6 +76,7 @@ def test_a_dead_connection_is_no_refusal(
     assert len(events_of(db, widget_id)) == 2
 
 
+@pytest.mark.counts_answers
 def test_a_refusal_stays_one(relay: str, new_widget: NewWidget) -> None:
     """What the database says of the events themselves comes back as it is: they would be refused again."""
     closed = send(relay, new_widget(allowed_domains=("other.example",)))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import pytest
 from playwright.sync_api import Request, expect
 
 from local_stack.demo_site import DemoSite, Page
@@ -143,6 +144,7 @@ def show(page: Any, *, hidden: bool) -> None:
     )
 
 
+@pytest.mark.counts_answers
 def test_a_widget_that_no_page_may_use(usage_page: UsagePage, sign_up: Any, new_widget: NewWidget) -> None:
     """The page says that, and whom to ask; a refused event shows up while it waits."""
     email = "closed@owner.example"

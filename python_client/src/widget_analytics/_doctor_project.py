@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from typing import Any, Literal
 
 import httpx
+
+from widget_analytics._answers import error_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,4 +54,7 @@ class Project:
     def request(self, method: str, path: str, *, key: str | None = None, **options: Any) -> httpx.Response:
         """Send one request. Redirects are not followed, as the key would go along."""
         headers = {**({"apikey": key, "Authorization": f"Bearer {key}"} if key else {}), **options.pop("headers", {})}
-        return httpx.request(method, f"{self.url}{path}", headers=headers, timeout=self.patience, **options)
+        send = partial(httpx.request, method, f"{self.url}{path}", headers=headers, timeout=self.patience, **options)
+        answer = send()
+        # After a pause of the project the first request may meet a connection that has died.
+        return send() if answer.status_code == HTTPStatus.BAD_REQUEST and error_of(answer).is_passing else answer
