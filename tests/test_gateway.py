@@ -109,6 +109,7 @@ BODIES: dict[str, tuple[str, bytes, dict[str, str], Answer]] = {
     "half a surrogate pair for text": ("echo", b'{"p":"\\ud800"}', JSON, (400, "22P02")),
     "an array for text": ("echo", b'{"p":[1,2]}', JSON, (200, "[1,2]")),
     "an array of bodies": ("echo", b'[{"p":"first"},{"p":"second"}]', JSON, (200, "first")),
+    "an empty array": ("echo", b"[]", JSON, (404, "PGRST202")),
     "no content type": ("echo", b'{"p":"1"}', {}, (200, "1")),
     "a NUL in JSON": ("echo", b'{"p":"a\\u0000b"}', JSON, (400, "22P05")),
     "broken JSON": ("echo", b'{"p":', JSON, (400, "PGRST102")),

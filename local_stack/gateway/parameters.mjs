@@ -54,13 +54,13 @@ function formFields(text) {
   return new Map([...new URLSearchParams(text)].map(([name, value]) => [name, value.split("\0", 1)[0]]));
 }
 
-// Of an array the first object, of the object the columns asked for, and what is not cast by the library as Postgres's
-// JSON casts it, as the text that it is. Undefined where there is no object, or one that is nested too deep; the
-// answer to half a surrogate pair.
+// Of an array the first object, or an empty one; of the object the columns asked for, and what is not cast by the library
+// as Postgres's JSON casts it, as the text that it is. Undefined where there is no object, or one that is nested too
+// deep; the answer to half a surrogate pair.
 function jsonFields(body, types, columns) {
   try {
     const parsed = JSON.parse(body, exactly);
-    const object = Array.isArray(parsed) ? parsed[0] : parsed;
+    const object = Array.isArray(parsed) ? parsed[0] ?? {} : parsed;
     if (typeof object !== "object" || object === null) return undefined;
     const fields = Object.entries(object).filter(([name]) => columns?.includes(name) ?? true);
     if (fields.some(([, value]) => typeof value === "string" && !value.isWellFormed())) {
