@@ -221,7 +221,11 @@ as $$
 #variable_conflict use_column
 declare
   v_call constant public.widget_provider_calls := provider_call;
-  v_mapped constant uuid := (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id;
+  -- Of what was erased the agent is not known any more, and the widget that it served is the one that was found.
+  v_mapped constant uuid := coalesce(
+    (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id,
+    case when v_call.erased_at is not null then v_call.widget_id end
+  );
 begin
   return query
   select k.widget_id, k.session_id, k.call_id, min(k.matched_by)
@@ -287,6 +291,7 @@ as $$
 #variable_conflict use_column
 declare
   v_call constant public.widget_provider_calls := provider_call;
+  v_mapped constant uuid := (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id;
   v_start_record text;
   v_end_record text;
 begin
@@ -315,15 +320,17 @@ begin
       on c.widget_id = k.widget_id and c.session_id = k.session_id and c.call_id = k.call_id
   ),
   ranked as (
-    select t.*, min(t.told_at) over () as earliest_at, row_number() over (
-      order by
+    select t.*, min(t.told_at) over of_call as earliest_at, row_number() over (
+      of_call order by
         -- What a person has decided, or the archive took, is not given to another.
         t.is_held and (t.archived_at is not null or widget_internal.is_set_by_matching(t.c) is false) desc,
-        t.told_at, t.widget_id, t.session_id, t.call_id
+        t.widget_id is distinct from v_mapped, t.told_at, t.session_id, t.call_id
     ) = 1 as is_holder
     from told t
     -- An end alone is nothing before a start is known, and that lies before it.
     where v_call.started_at is not null or t.started_at <= v_call.ended_at
+    -- Where nobody named the agent's widget, each widget's calls apart: an event of one cannot say that another's was none.
+    window of_call as (partition by case when v_mapped is null then t.widget_id end)
   )
   select
     v_call.provider, v_call.call_id, r.widget_id, r.session_id, r.call_id, r.matched_by, r.is_holder, r.told_at,
@@ -345,8 +352,8 @@ end
 $$;
 
 comment on function widget_internal.provider_shares(public.widget_provider_calls, timestamptz) is
-  'What a provider''s call says, as of a moment, of each call of a widget that it may be: the one that started first holds '
-  'it. No rows: it waits.';
+  'What a provider''s call says, as of a moment, of each call that it may be: the one that started first holds it, of '
+  'each widget where the agent''s is not named. No rows: it waits.';
 
 
 -- What a match writes into the ledger: the provider's start and end, as events of source provider, where they change the
@@ -490,8 +497,15 @@ begin
   set widget_id = s.widget_id, session_id = s.session_id, widget_call_id = s.call_id, matched_by = s.matched_by,
     matched_at = match_provider_calls.at,
     next_look_at = case when num_nulls(s.started_at, s.ended_at) = 2 then c.started_at + interval '7 days' end
-  from unnest(v_shares) s
-  where s.is_holder and c.provider = s.provider and c.call_id = s.provider_call_id;
+  from (
+    -- Of several widgets the one that it was found in stays, else the one in which it was told of first.
+    select distinct on (h.provider, h.provider_call_id) h.*
+    from unnest(v_shares) h
+    join unnest(v_calls) k on k.provider = h.provider and k.call_id = h.provider_call_id
+    where h.is_holder
+    order by h.provider, h.provider_call_id, h.widget_id is distinct from k.widget_id, h.told_at, h.widget_id
+  ) s
+  where c.provider = s.provider and c.call_id = s.provider_call_id;
   get diagnostics v_matched = row_count;
   -- What was erased before its records came, or found it.
   perform widget_internal.erase_provider_records(jsonb_build_object('widget_id', s.widget_id, 'session_id', s.session_id))

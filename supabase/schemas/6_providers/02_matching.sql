@@ -65,7 +65,11 @@ as $$
 #variable_conflict use_column
 declare
   v_call constant public.widget_provider_calls := provider_call;
-  v_mapped constant uuid := (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id;
+  -- Of what was erased the agent is not known any more, and the widget that it served is the one that was found.
+  v_mapped constant uuid := coalesce(
+    (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id,
+    case when v_call.erased_at is not null then v_call.widget_id end
+  );
 begin
   return query
   select k.widget_id, k.session_id, k.call_id, min(k.matched_by)
@@ -131,6 +135,7 @@ as $$
 #variable_conflict use_column
 declare
   v_call constant public.widget_provider_calls := provider_call;
+  v_mapped constant uuid := (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id;
   v_start_record text;
   v_end_record text;
 begin
@@ -159,15 +164,17 @@ begin
       on c.widget_id = k.widget_id and c.session_id = k.session_id and c.call_id = k.call_id
   ),
   ranked as (
-    select t.*, min(t.told_at) over () as earliest_at, row_number() over (
-      order by
+    select t.*, min(t.told_at) over of_call as earliest_at, row_number() over (
+      of_call order by
         -- What a person has decided, or the archive took, is not given to another.
         t.is_held and (t.archived_at is not null or widget_internal.is_set_by_matching(t.c) is false) desc,
-        t.told_at, t.widget_id, t.session_id, t.call_id
+        t.widget_id is distinct from v_mapped, t.told_at, t.session_id, t.call_id
     ) = 1 as is_holder
     from told t
     -- An end alone is nothing before a start is known, and that lies before it.
     where v_call.started_at is not null or t.started_at <= v_call.ended_at
+    -- Where nobody named the agent's widget, each widget's calls apart: an event of one cannot say that another's was none.
+    window of_call as (partition by case when v_mapped is null then t.widget_id end)
   )
   select
     v_call.provider, v_call.call_id, r.widget_id, r.session_id, r.call_id, r.matched_by, r.is_holder, r.told_at,
@@ -189,5 +196,5 @@ end
 $$;
 
 comment on function widget_internal.provider_shares(public.widget_provider_calls, timestamptz) is
-  'What a provider''s call says, as of a moment, of each call of a widget that it may be: the one that started first holds '
-  'it. No rows: it waits.';
+  'What a provider''s call says, as of a moment, of each call that it may be: the one that started first holds it, of '
+  'each widget where the agent''s is not named. No rows: it waits.';

@@ -139,8 +139,15 @@ begin
   set widget_id = s.widget_id, session_id = s.session_id, widget_call_id = s.call_id, matched_by = s.matched_by,
     matched_at = match_provider_calls.at,
     next_look_at = case when num_nulls(s.started_at, s.ended_at) = 2 then c.started_at + interval '7 days' end
-  from unnest(v_shares) s
-  where s.is_holder and c.provider = s.provider and c.call_id = s.provider_call_id;
+  from (
+    -- Of several widgets the one that it was found in stays, else the one in which it was told of first.
+    select distinct on (h.provider, h.provider_call_id) h.*
+    from unnest(v_shares) h
+    join unnest(v_calls) k on k.provider = h.provider and k.call_id = h.provider_call_id
+    where h.is_holder
+    order by h.provider, h.provider_call_id, h.widget_id is distinct from k.widget_id, h.told_at, h.widget_id
+  ) s
+  where c.provider = s.provider and c.call_id = s.provider_call_id;
   get diagnostics v_matched = row_count;
   -- What was erased before its records came, or found it.
   perform widget_internal.erase_provider_records(jsonb_build_object('widget_id', s.widget_id, 'session_id', s.session_id))
