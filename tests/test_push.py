@@ -314,7 +314,7 @@ def test_a_credit_that_a_system_would_lose(books: Books, kind: str) -> None:
 
 
 def test_a_fee_without_seconds_is_nothing_to_lago(books: Books) -> None:
-    """A dynamic charge of no units is billed at nothing, whatever its events' amounts: it is refused, with the reason."""
+    """A dynamic charge of no units is billed at nothing, whatever its amounts: it is refused, with the reason."""
     row = books.db.execute("select * from public.widget_charges_to_push where period = %s limit 1", [FIRST]).fetchone()
     assert row is not None
     charge = ChargeToPush(**row)
