@@ -364,7 +364,7 @@ def test_r4_a_session_of_many_unnamed_calls_costs_no_more(db: Connection, widget
 
 
 def test_r4_a_late_event_of_a_long_unnamed_call_reads_it_once(db: Connection, widget_id: UUID) -> None:
-    """Not what follows the event anew for each event of the call: of thousands that takes longer than a statement may."""
+    """Not what follows it anew for each event of the call: of thousands, that takes more time than a statement has."""
     with db.transaction(force_rollback=True):
         record(db, widget_id, "s", "call_start", at(0))
         db.execute(
