@@ -104,6 +104,25 @@ def test_our_ids_in_the_metadata_are_hints(db: Connection, new_widget: NewWidget
     assert lengths(db, widget_id) == {"s": (60, "provider")}
 
 
+def test_metadata_takes_no_call_of_another_day_and_none_twice(
+    db: Connection, new_widget: NewWidget, provider: str
+) -> None:
+    """Visitors write it: who pays could have an old call become today's, or many calls become one."""
+    widget_id = new_widget()
+    name_agent(db, provider, "asst-1", widget_id)
+    browser_call(db, widget_id, "own", "today", start=0, end=300)
+    browser_call(db, widget_id, "own", "old", start=-40 * 86400, end=-40 * 86400 + 7200)
+    ours = {"agent": "asst-1", "widget_id": str(widget_id), "widget_call_id": "own"}
+
+    answers = [
+        tell(db, provider, a_name(), started_at=at(start), ended_at=at(start + 60), session_id=session, **ours)
+        for start, session in ((0, "old"), (1, "today"), (3600, "today"))
+    ]
+
+    assert [answer["matched"] for answer in answers] == [False, True, False]
+    assert lengths(db, widget_id) == {"old": (7200, "observed"), "today": (60, "provider")}
+
+
 def test_a_session_alone_is_matched_by_time_when_no_event_can_come(
     db: Connection, new_widget: NewWidget, provider: str
 ) -> None:

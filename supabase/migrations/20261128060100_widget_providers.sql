@@ -221,6 +221,7 @@ as $$
 #variable_conflict use_column
 declare
   v_call constant public.widget_provider_calls := provider_call;
+  v_at constant timestamptz := coalesce(v_call.started_at, v_call.ended_at);
   -- Of what was erased the agent is not known any more, and the widget that it served is the one that was found.
   v_mapped constant uuid := coalesce(
     (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id,
@@ -238,6 +239,17 @@ begin
     from widget_internal.call_states c
     where c.widget_id = v_call.named_widget_id and c.session_id = v_call.named_session_id
       and c.call_id = v_call.named_call_id and (v_mapped is null or c.widget_id = v_mapped)
+      -- Visitors write metadata: it must not move a call of another day here, nor make one call of many.
+      and coalesce(c.started_at, c.first_event_at) between v_at - interval '1 day' and v_at + interval '1 day'
+      and not exists (
+        select from public.widget_provider_calls p
+        where p.provider = v_call.provider and p.call_id = c.call_id and p.call_id <> v_call.call_id
+      )
+      and not exists (
+        select from public.widget_provider_calls p
+        where p.widget_id = c.widget_id and p.session_id = c.session_id and p.widget_call_id = c.call_id
+          and p.provider = v_call.provider and p.call_id <> v_call.call_id
+      )
     union all
     -- What it has been billed as is a part of it, whatever else is found or set later.
     select v_call.widget_id, v_call.session_id, v_call.widget_call_id, v_call.matched_by
@@ -278,7 +290,8 @@ end
 $$;
 
 comment on function widget_internal.provider_candidates(public.widget_provider_calls, timestamptz) is
-  'The calls that a provider''s call may be: those of its id; the one that its metadata names; seven days after its end the '
+  'The calls that a provider''s call may be: those of its id; the one of about then that its metadata names, if no other '
+  'call of the provider has it; seven days after its end the '
   'one of the named session that started about then, else a new one of the widget that its agent serves, unless that has a '
   'call of then that could be it.';
 
@@ -469,15 +482,16 @@ begin
     from unnest(v_calls) c
     cross join lateral widget_internal.provider_shares(c, match_provider_calls.at) s
   );
-  -- Of several that would take one call of a session by its time alone, the first does; the others look again.
+  -- Of several that would take one call by its time alone, or by what visitors wrote, the first does; the others look again.
   v_taken := array(
     select s.provider || ' ' || s.provider_call_id
     from (
       select u.*, row_number() over (
-        partition by u.widget_id, u.session_id, u.call_id order by u.provider, u.provider_call_id
+        partition by u.widget_id, u.session_id, u.call_id, case u.matched_by when 'metadata' then u.provider end
+        order by u.provider, u.provider_call_id
       ) as place
       from unnest(v_shares) u
-      where u.matched_by = 'session'
+      where u.matched_by in ('session', 'metadata')
     ) s
     where s.place > 1
   );

@@ -111,15 +111,16 @@ begin
     from unnest(v_calls) c
     cross join lateral widget_internal.provider_shares(c, match_provider_calls.at) s
   );
-  -- Of several that would take one call of a session by its time alone, the first does; the others look again.
+  -- Of several that would take one call by its time alone, or by what visitors wrote, the first does; the others look again.
   v_taken := array(
     select s.provider || ' ' || s.provider_call_id
     from (
       select u.*, row_number() over (
-        partition by u.widget_id, u.session_id, u.call_id order by u.provider, u.provider_call_id
+        partition by u.widget_id, u.session_id, u.call_id, case u.matched_by when 'metadata' then u.provider end
+        order by u.provider, u.provider_call_id
       ) as place
       from unnest(v_shares) u
-      where u.matched_by = 'session'
+      where u.matched_by in ('session', 'metadata')
     ) s
     where s.place > 1
   );
