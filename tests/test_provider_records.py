@@ -172,25 +172,27 @@ def test_an_agents_calls_are_matched_in_its_widget_alone(db: Connection, new_wid
     assert lengths(db, other_id) == {"s": (300, "observed")}
 
 
-@pytest.mark.parametrize("is_named", [False, True], ids=["agent unknown", "agent named, session erased"])
+@pytest.mark.parametrize("agents", ["unknown", "erased", "moved"])
 def test_an_event_of_another_widget_voids_no_call(
-    db: Connection, new_widget: NewWidget, provider: str, is_named: bool
+    db: Connection, new_widget: NewWidget, provider: str, agents: str
 ) -> None:
     """Whoever pays for one widget could tell another's door of its calls, earlier than they were."""
     widget_id, other_id, call_id = new_widget(), new_widget(), a_name()
-    if is_named:
+    if agents != "unknown":
         name_agent(db, provider, "asst-1", widget_id)
     browser_call(db, widget_id, call_id, start=0, end=300)
     tell(db, provider, call_id, started_at=at(2), ended_at=at(290), agent="asst-1")
-    if is_named:
+    if agents == "erased":
         db.execute("select public.erase_widget_session(%s, 's')", [widget_id])
+    elif agents == "moved":
+        db.execute("update public.widget_provider_agents set widget_id = %s where provider = %s", [other_id, provider])
 
     browser_call(db, other_id, call_id, start=-60, end=300)
     match_records(db)
 
     assert lengths(db, widget_id) == {"s": (288, "provider")}
     assert provider_call(db, provider, call_id)["widget_id"] == widget_id
-    assert lengths(db, other_id) == {"s": (360, "observed") if is_named else (288, "provider")}
+    assert lengths(db, other_id) == {"s": (360, "observed") if agents == "erased" else (288, "provider")}
 
 
 @pytest.mark.parametrize("order", ["first, second, record", "record, second, first", "second, record, first"])

@@ -304,7 +304,6 @@ as $$
 #variable_conflict use_column
 declare
   v_call constant public.widget_provider_calls := provider_call;
-  v_mapped constant uuid := (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id;
   v_start_record text;
   v_end_record text;
 begin
@@ -337,13 +336,13 @@ begin
       of_call order by
         -- What a person has decided, or the archive took, is not given to another.
         t.is_held and (t.archived_at is not null or widget_internal.is_set_by_matching(t.c) is false) desc,
-        t.widget_id is distinct from v_mapped, t.told_at, t.session_id, t.call_id
+        t.told_at, t.session_id, t.call_id
     ) = 1 as is_holder
     from told t
     -- An end alone is nothing before a start is known, and that lies before it.
     where v_call.started_at is not null or t.started_at <= v_call.ended_at
-    -- Where nobody named the agent's widget, each widget's calls apart: an event of one cannot say that another's was none.
-    window of_call as (partition by case when v_mapped is null then t.widget_id end)
+    -- Each widget's calls apart: an event of one cannot say that another's call was none.
+    window of_call as (partition by t.widget_id)
   )
   select
     v_call.provider, v_call.call_id, r.widget_id, r.session_id, r.call_id, r.matched_by, r.is_holder, r.told_at,
@@ -365,8 +364,8 @@ end
 $$;
 
 comment on function widget_internal.provider_shares(public.widget_provider_calls, timestamptz) is
-  'What a provider''s call says, as of a moment, of each call that it may be: the one that started first holds it, of '
-  'each widget where the agent''s is not named. No rows: it waits.';
+  'What a provider''s call says, as of a moment, of each call that it may be: of each widget the one that started '
+  'first holds it. No rows: it waits.';
 
 
 -- What a match writes into the ledger: the provider's start and end, as events of source provider, where they change the
