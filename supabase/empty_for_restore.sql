@@ -1,4 +1,5 @@
--- Removes the rows that the migrations made (settings, rights, states), so that the data of a backup takes their place.
+-- Removes the rows that the migrations made (settings, rights, states), and those of jobs that ran since, so that the data of
+-- a backup takes their place.
 -- Refuses where there is anything that a backup could not bring back. A list of tables would age: all internals are emptied.
 do $$
 declare
@@ -15,5 +16,6 @@ begin
     execute format('delete from %s', v_table);
   end loop;
   alter table widget_internal.settings enable trigger settings_stay;
+  delete from public.widget_cleanup_runs;
 end
 $$;

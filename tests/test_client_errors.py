@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from local_stack.stack import Stack
+from tests.conftest import NewWidget
+from tests.support import Connection, record
 from widget_analytics import (
     ConfigError,
     NotMigrated,
     Period,
+    Refused,
     Unreachable,
     WidgetAnalytics,
     WidgetAnalyticsError,
@@ -107,6 +110,23 @@ def test_a_server_that_is_no_supabase_is_told_as_such(not_supabase: str) -> None
             list(client.usage(MONTH))
         with pytest.raises(Unreachable, match="does not answer as a Supabase API"):
             list(client.calls(MONTH))
+
+
+def test_a_bill_of_which_the_archive_has_the_events_is_refused(
+    stack: Stack, db: Connection, new_widget: NewWidget
+) -> None:
+    """It is a 500 (55000), and no later try would find them."""
+    widget_id = new_widget()
+    record(db, widget_id, "s", "call_start", MONTH.start, call_id="c")
+    archived = "update widget_internal.call_states set archived_at = %s where widget_id = %s"
+    db.execute(archived, [MONTH.end, widget_id])
+
+    with WidgetAnalytics(url=stack.api_url, secret_key=stack.secret_key) as analytics, pytest.raises(Refused) as error:
+        list(analytics.usage(MONTH, as_of=MONTH.end))
+
+    db.execute(archived, [None, widget_id])
+    assert (error.value.code, error.value.is_passing) == ("55000", False)
+    assert "ask the archive" in str(error.value)
 
 
 def test_a_database_without_the_migrations_is_told_as_such() -> None:

@@ -1,5 +1,6 @@
 """docs/existing-project.md, followed by a project with migrations, a widgets table and teams of its own."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,11 +60,10 @@ def test_it_is_adopted(project: tuple[Stack, Path]) -> None:
     assert [line.strip() for line in rows.splitlines() if line.strip() and "-+-" not in line] == [
         "object | grantee | privilege | problem", "alarm | message",
     ]  # fmt: skip
-    assert sorted(path.name for path in (folder / "supabase" / "functions").iterdir()) == [
-        "_shared",
-        "cleanup",
-        "events",
-    ]
+    functions = {path.name for path in (folder / "supabase" / "functions").iterdir()} - {"_shared"}
+    [deployed] = re.findall(r"functions deploy ((?:\w+ )+)", pushing.text)
+    open_ones = re.findall(r"\[functions\.(\w+)\]\nverify_jwt = false", settings.text)
+    assert set(deployed.split()) == set(open_ones) == functions
 
 
 def test_its_members_see_their_calls_on_the_page(project: tuple[Stack, Path]) -> None:

@@ -102,8 +102,8 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in anchors, f"{target}#{heading}"
 
 
-def verdicts() -> list[tuple[str, int, str, bool]]:
-    """Of docs/answers.md's table: each answer with a status, its codes, and whether its events are to be dropped."""
+def verdicts() -> list[tuple[str, str, int, str, bool]]:
+    """Of docs/answers.md's table: each answer with its code, message and status, and whether its events go."""
     text = (ROOT / "docs/answers.md").read_text()
     rows = re.findall(
         r"^\| ([\d, ]+) \| (.*?) \| (.*?) \| (.*?) \|$", text[text.index("## Answers, one by one") :], re.M
@@ -111,20 +111,21 @@ def verdicts() -> list[tuple[str, int, str, bool]]:
     found = []
     for statuses, codes, _, event in rows:
         for status in map(int, statuses.split(", ")):
+            codes, _, message = codes.partition(", message ")
             for code in re.findall(r"`([^`]*)`", codes) or [""]:
-                found.append((code.replace("…", "000"), status, event, event.startswith("drop")))
+                found.append((code.replace("…", "000"), message.strip("`"), status, event, event.startswith("drop")))
     return found
 
 
 def test_the_rule_in_answers_is_its_table(tmp_path: Path) -> None:
     """The program decides each row of the table as the table does."""
     [program] = [block.text for block in blocks("docs/answers.md") if block.language == "js"]
-    rows = [row for row in verdicts() if row[2] != "delivered"]
+    rows = [row for row in verdicts() if row[3] != "delivered"]
     assert len(rows) > 30
     script = f"""{program}
       const rows = {json.dumps(rows)};
-      const body = (code) => ({{ code: code === '""' ? "" : code }});
-      console.log(JSON.stringify(rows.map(([code, status]) => isRefused(status, body(code)))));
+      const body = (code, message) => ({{ code: code === '""' ? "" : code, message }});
+      console.log(JSON.stringify(rows.map(([code, message, status]) => isRefused(status, body(code, message)))));
       const basics = [isDelivered(200, {{ accepted: 1 }}), isDelivered(200, undefined), isRefused(400, undefined)];
       console.log(JSON.stringify(basics));
     """
@@ -132,4 +133,4 @@ def test_the_rule_in_answers_is_its_table(tmp_path: Path) -> None:
     decided, basics = map(json.loads, done.stdout.splitlines())
 
     assert basics == [True, False, False]
-    assert [row for row, is_refused in zip(rows, decided, strict=True) if row[3] != is_refused] == []
+    assert [row for row, is_refused in zip(rows, decided, strict=True) if row[4] != is_refused] == []

@@ -104,6 +104,25 @@ def test_our_ids_in_the_metadata_are_hints(db: Connection, new_widget: NewWidget
     assert lengths(db, widget_id) == {"s": (60, "provider")}
 
 
+def test_metadata_takes_no_call_of_another_day_and_none_twice(
+    db: Connection, new_widget: NewWidget, provider: str
+) -> None:
+    """Visitors write it: who pays could have an old call become today's, or many calls become one."""
+    widget_id = new_widget()
+    name_agent(db, provider, "asst-1", widget_id)
+    browser_call(db, widget_id, "own", "today", start=0, end=300)
+    browser_call(db, widget_id, "own", "old", start=-40 * 86400, end=-40 * 86400 + 7200)
+    ours = {"agent": "asst-1", "widget_id": str(widget_id), "widget_call_id": "own"}
+
+    answers = [
+        tell(db, provider, a_name(), started_at=at(start), ended_at=at(start + 60), session_id=session, **ours)
+        for start, session in ((0, "old"), (1, "today"), (3600, "today"))
+    ]
+
+    assert [answer["matched"] for answer in answers] == [False, True, False]
+    assert lengths(db, widget_id) == {"old": (7200, "observed"), "today": (60, "provider")}
+
+
 def test_a_session_alone_is_matched_by_time_when_no_event_can_come(
     db: Connection, new_widget: NewWidget, provider: str
 ) -> None:
@@ -151,6 +170,29 @@ def test_an_agents_calls_are_matched_in_its_widget_alone(db: Connection, new_wid
 
     assert answer["matched"] is False
     assert lengths(db, other_id) == {"s": (300, "observed")}
+
+
+@pytest.mark.parametrize("agents", ["unknown", "erased", "moved"])
+def test_an_event_of_another_widget_voids_no_call(
+    db: Connection, new_widget: NewWidget, provider: str, agents: str
+) -> None:
+    """Whoever pays for one widget could tell another's door of its calls, earlier than they were."""
+    widget_id, other_id, call_id = new_widget(), new_widget(), a_name()
+    if agents != "unknown":
+        name_agent(db, provider, "asst-1", widget_id)
+    browser_call(db, widget_id, call_id, start=0, end=300)
+    tell(db, provider, call_id, started_at=at(2), ended_at=at(290), agent="asst-1")
+    if agents == "erased":
+        db.execute("select public.erase_widget_session(%s, 's')", [widget_id])
+    elif agents == "moved":
+        db.execute("update public.widget_provider_agents set widget_id = %s where provider = %s", [other_id, provider])
+
+    browser_call(db, other_id, call_id, start=-60, end=300)
+    match_records(db)
+
+    assert lengths(db, widget_id) == {"s": (288, "provider")}
+    assert provider_call(db, provider, call_id)["widget_id"] == widget_id
+    assert lengths(db, other_id) == {"s": (360, "observed") if agents == "erased" else (288, "provider")}
 
 
 @pytest.mark.parametrize("order", ["first, second, record", "record, second, first", "second, record, first"])

@@ -313,6 +313,18 @@ def test_a_credit_that_a_system_would_lose(books: Books, kind: str) -> None:
         assert all(each.refusal for each in planned)
 
 
+def test_a_fee_without_seconds_is_nothing_to_lago(books: Books) -> None:
+    """A dynamic charge of no units is billed at nothing, whatever its amounts: it is refused, with the reason."""
+    row = books.db.execute("select * from public.widget_charges_to_push where period = %s limit 1", [FIRST]).fetchone()
+    assert row is not None
+    charge = ChargeToPush(**row)
+    fee = replace(charge, new_seconds=charge.old_seconds, difference_amount=Decimal("9.90"))
+    target = target_of("lago", books.systems)
+
+    assert [bool(each.refusal) for each in target.plan([(fee, "K-1"), (charge, "K-2")])] == [True, False]
+    assert [each.refusal for each in target.plan([(fee, "K-1"), (charge, "K-1")])] == [None, None]
+
+
 def test_a_dry_run_sends_nothing_and_needs_no_key(books: Books, tmp_path: Path) -> None:
     """It prints each payload, and leaves the outbox empty."""
     done = run(environment(books.stack), tmp_path, "push", "stripe", "--month", "2026-09", "--dry-run")
@@ -359,6 +371,7 @@ def test_an_open_month_is_not_pushed(books: Books, tmp_path: Path) -> None:
         ("-0.01", "EUR", 2, -1),
         ("1234", "JPY", 0, 1234),
         ("1234", "ISK", 0, 123400),
+        ("1234.00", "MGA", 2, 1234),
         ("1.234", "KWD", 3, 1230),
         ("1.235", "KWD", 3, 1240),
     ],

@@ -15,6 +15,10 @@ from tests.conftest import NewWidget
 from tests.support import Connection, Row, calls_of, differences, record, session_name, wait_until_blocked
 
 T0 = datetime(2026, 5, 4, 9, tzinfo=UTC)
+ROWS_READ = """
+    select idx_tup_fetch + seq_tup_read as rows from pg_stat_xact_all_tables
+    where relid = 'public.widget_analytics'::regclass
+"""
 
 
 def at(seconds: float) -> datetime:
@@ -335,10 +339,6 @@ def test_any_order_of_arrival_gives_the_same_calls(db: Connection, new_widget: N
 
 def test_r4_a_session_of_many_unnamed_calls_costs_no_more(db: Connection, widget_id: UUID) -> None:
     """One session for all of a sender's calls: an event reads the calls around it, not all of them, at either end."""
-    read = """
-        select idx_tup_fetch + seq_tup_read as rows from pg_stat_xact_all_tables
-        where relid = 'public.widget_analytics'::regclass
-    """
     with db.transaction(force_rollback=True):
         db.execute(
             """
@@ -349,11 +349,11 @@ def test_r4_a_session_of_many_unnamed_calls_costs_no_more(db: Connection, widget
             """,
             [widget_id, at(0)],
         )
-        before = db.execute(read).fetchone()
+        before = db.execute(ROWS_READ).fetchone()
         for seconds in (250 * 60 + 10, 600 * 60):
             record(db, widget_id, "s", "call_end", at(seconds))
         record(db, widget_id, "s", "call_start", at(30))
-        after = db.execute(read).fetchone()
+        after = db.execute(ROWS_READ).fetchone()
 
         lengths = durations(db, widget_id)
 
@@ -361,6 +361,24 @@ def test_r4_a_session_of_many_unnamed_calls_costs_no_more(db: Connection, widget
     assert after is not None
     assert after["rows"] - before["rows"] < 50
     assert sorted(length for length in lengths if length is not None) == [*[5] * 498, 10, 100 * 60]
+
+
+def test_r4_a_late_event_of_a_long_unnamed_call_reads_it_once(db: Connection, widget_id: UUID) -> None:
+    """Not what follows it anew for each event of the call: of thousands, that takes more time than a statement has."""
+    with db.transaction(force_rollback=True):
+        record(db, widget_id, "s", "call_start", at(0))
+        db.execute(
+            'insert into public.widget_analytics (widget_id, session_id, event_type, "timestamp")'
+            " select %s, 's', 'call_heartbeat', %s + n * interval '1 s' from generate_series(1, 500) n",
+            [widget_id, at(0)],
+        )
+        before = db.execute(ROWS_READ).fetchone()
+        record(db, widget_id, "s", "call_heartbeat", at(1.5))
+        after = db.execute(ROWS_READ).fetchone()
+
+    assert before is not None
+    assert after is not None
+    assert after["rows"] - before["rows"] < 5 * 500
 
 
 def test_calls_are_kept_however_events_come_in(db: Connection, widget_id: UUID) -> None:

@@ -1,5 +1,6 @@
 """No event without its widget: a foreign key, and what the door answers meanwhile."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from local_stack.places import ROOT
 from local_stack.stack import Stack
 from tests.conftest import Connect, NewWidget
 from tests.support import Connection, events_of, record
@@ -145,3 +147,16 @@ def test_a_widget_deleted_meanwhile_is_unknown_to_the_door(
     assert answer is not None
     assert answer["answer"]["code"] == "42501"
     assert events_of(db, widget_id) == []
+
+
+def test_a_widget_is_deleted_as_documented(db: Connection) -> None:
+    """From each table that references it first."""
+    page = (ROOT / "docs/operations.md").read_text()
+    emptied = set(re.findall(r"delete from (\w+) where widget_id = 'YOUR-TEST-WIDGET-ID'", page))
+
+    references = db.execute(
+        "select relname from pg_constraint join pg_class c on c.oid = conrelid"
+        " where confrelid = 'public.widgets'::regclass"
+    ).fetchall()
+
+    assert {row["relname"] for row in references} - emptied == set()

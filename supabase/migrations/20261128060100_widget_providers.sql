@@ -221,7 +221,12 @@ as $$
 #variable_conflict use_column
 declare
   v_call constant public.widget_provider_calls := provider_call;
-  v_mapped constant uuid := (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id;
+  v_at constant timestamptz := coalesce(v_call.started_at, v_call.ended_at);
+  -- Of what was erased the agent is not known any more, and the widget that it served is the one that was found.
+  v_mapped constant uuid := coalesce(
+    (widget_internal.provider_widget(v_call.provider, v_call.agent)).widget_id,
+    case when v_call.erased_at is not null then v_call.widget_id end
+  );
 begin
   return query
   select k.widget_id, k.session_id, k.call_id, min(k.matched_by)
@@ -234,6 +239,17 @@ begin
     from widget_internal.call_states c
     where c.widget_id = v_call.named_widget_id and c.session_id = v_call.named_session_id
       and c.call_id = v_call.named_call_id and (v_mapped is null or c.widget_id = v_mapped)
+      -- Visitors write metadata: it must not move a call of another day here, nor make one call of many.
+      and coalesce(c.started_at, c.first_event_at) between v_at - interval '1 day' and v_at + interval '1 day'
+      and not exists (
+        select from public.widget_provider_calls p
+        where p.provider = v_call.provider and p.call_id = c.call_id and p.call_id <> v_call.call_id
+      )
+      and not exists (
+        select from public.widget_provider_calls p
+        where p.widget_id = c.widget_id and p.session_id = c.session_id and p.widget_call_id = c.call_id
+          and p.provider = v_call.provider and p.call_id <> v_call.call_id
+      )
     union all
     -- What it has been billed as is a part of it, whatever else is found or set later.
     select v_call.widget_id, v_call.session_id, v_call.widget_call_id, v_call.matched_by
@@ -274,7 +290,8 @@ end
 $$;
 
 comment on function widget_internal.provider_candidates(public.widget_provider_calls, timestamptz) is
-  'The calls that a provider''s call may be: those of its id; the one that its metadata names; seven days after its end the '
+  'The calls that a provider''s call may be: those of its id; the one of about then that its metadata names, if no other '
+  'call of the provider has it; seven days after its end the '
   'one of the named session that started about then, else a new one of the widget that its agent serves, unless that has a '
   'call of then that could be it.';
 
@@ -315,15 +332,17 @@ begin
       on c.widget_id = k.widget_id and c.session_id = k.session_id and c.call_id = k.call_id
   ),
   ranked as (
-    select t.*, min(t.told_at) over () as earliest_at, row_number() over (
-      order by
+    select t.*, min(t.told_at) over of_call as earliest_at, row_number() over (
+      of_call order by
         -- What a person has decided, or the archive took, is not given to another.
         t.is_held and (t.archived_at is not null or widget_internal.is_set_by_matching(t.c) is false) desc,
-        t.told_at, t.widget_id, t.session_id, t.call_id
+        t.told_at, t.session_id, t.call_id
     ) = 1 as is_holder
     from told t
     -- An end alone is nothing before a start is known, and that lies before it.
     where v_call.started_at is not null or t.started_at <= v_call.ended_at
+    -- Each widget's calls apart: an event of one cannot say that another's call was none.
+    window of_call as (partition by t.widget_id)
   )
   select
     v_call.provider, v_call.call_id, r.widget_id, r.session_id, r.call_id, r.matched_by, r.is_holder, r.told_at,
@@ -345,8 +364,8 @@ end
 $$;
 
 comment on function widget_internal.provider_shares(public.widget_provider_calls, timestamptz) is
-  'What a provider''s call says, as of a moment, of each call of a widget that it may be: the one that started first holds '
-  'it. No rows: it waits.';
+  'What a provider''s call says, as of a moment, of each call that it may be: of each widget the one that started '
+  'first holds it. No rows: it waits.';
 
 
 -- What a match writes into the ledger: the provider's start and end, as events of source provider, where they change the
@@ -462,15 +481,16 @@ begin
     from unnest(v_calls) c
     cross join lateral widget_internal.provider_shares(c, match_provider_calls.at) s
   );
-  -- Of several that would take one call of a session by its time alone, the first does; the others look again.
+  -- Of several that would take one call by its time alone, or by what visitors wrote, the first does; the others look again.
   v_taken := array(
     select s.provider || ' ' || s.provider_call_id
     from (
       select u.*, row_number() over (
-        partition by u.widget_id, u.session_id, u.call_id order by u.provider, u.provider_call_id
+        partition by u.widget_id, u.session_id, u.call_id, case u.matched_by when 'metadata' then u.provider end
+        order by u.provider, u.provider_call_id
       ) as place
       from unnest(v_shares) u
-      where u.matched_by = 'session'
+      where u.matched_by in ('session', 'metadata')
     ) s
     where s.place > 1
   );
@@ -490,8 +510,15 @@ begin
   set widget_id = s.widget_id, session_id = s.session_id, widget_call_id = s.call_id, matched_by = s.matched_by,
     matched_at = match_provider_calls.at,
     next_look_at = case when num_nulls(s.started_at, s.ended_at) = 2 then c.started_at + interval '7 days' end
-  from unnest(v_shares) s
-  where s.is_holder and c.provider = s.provider and c.call_id = s.provider_call_id;
+  from (
+    -- Of several widgets the one that it was found in stays, else the one in which it was told of first.
+    select distinct on (h.provider, h.provider_call_id) h.*
+    from unnest(v_shares) h
+    join unnest(v_calls) k on k.provider = h.provider and k.call_id = h.provider_call_id
+    where h.is_holder
+    order by h.provider, h.provider_call_id, h.widget_id is distinct from k.widget_id, h.told_at, h.widget_id
+  ) s
+  where c.provider = s.provider and c.call_id = s.provider_call_id;
   get diagnostics v_matched = row_count;
   -- What was erased before its records came, or found it.
   perform widget_internal.erase_provider_records(jsonb_build_object('widget_id', s.widget_id, 'session_id', s.session_id))

@@ -89,7 +89,7 @@ def test_an_open_tab_delivers_what_a_closed_one_left(
         Answer(400, '{"code":"0A000","details":null,"hint":null,"message":"cannot set transaction read-write mode"}'),
         Answer(400, "Bad Request"),
         Answer(403, "<html>Are you a robot?</html>"),
-        Answer(401, '{"code":"42501","details":null,"hint":null,"message":"permission denied for function"}'),
+        Answer(403, '{"code":"42501","details":null,"hint":null,"message":"permission denied for function"}'),
         Answer(200, "<!doctype html><title>You are offline</title>"),
         Answer(200, ""),
         None,
@@ -151,7 +151,6 @@ REFUSALS = {
     ),
     "not a form": Answer(400, '{"code":"PGRST102","details":null,"hint":null,"message":"Invalid body"}'),
     "refused by the relay": Answer(400, '{"code":"invalid_events","message":"events is missing."}'),
-    "refused by the door": Answer(403, '{"code": "42501", "hint": null, "details": null, "message": "widget_id: …"}'),
     "too large": Answer(413, "<html>nginx</html>"),
 }
 

@@ -7,9 +7,10 @@ export type RoundTrip = number[];
 
 /**
  * Refused for good is what the answer says of the request's body: too large, or one of these codes. Any other refusal may
- * be the server's own trouble: PostgREST answers 400 without a code when its connection to the database has died.
+ * be the server's own trouble: PostgREST answers 400 without a code when its connection to the database has died. The door
+ * refuses events in a list, by a 200; a 403 is that of a role that has lost its rights.
  */
-const REFUSED = /^(413|40[03].*"code\W+(22|PGRST1|42501|inv))/s;
+const REFUSED = /^(413|400.*"code\W+(22|PGRST1|inv))/s;
 
 /**
  * Delivers a queue. In the page's life by `fetch` with `keepalive`, one request at a time; on the way out by

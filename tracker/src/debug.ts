@@ -38,7 +38,6 @@ const judgeAnswer = (status: number, text: string, widgetIds: string[]): void =>
     rejected?: { reason: string }[];
   };
   const reasons = (rejected || []).map(({ reason }) => reason);
-  if (status == 403 && /42501/.test(text)) reasons.push("not allowed");
   for (const reason of reasons)
     if (/not allowed/.test(reason))
       for (const id of widgetIds.filter((id) => UUID.test(id)))

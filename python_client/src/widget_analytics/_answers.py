@@ -19,6 +19,8 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _QUERY_CANCELED = "57014"
 # Postgres takes no writes: a standby, or the platform's brake on a disk that is almost full. PostgREST makes it a 405.
 _READ_ONLY = "25006"
+# What the database holds does not allow it, such as a bill as of a moment of which the archive has the events. A 500.
+_WRONG_STATE = "55000"
 # A 400 with another code than these, or none, is not about what was sent. PostgREST answers so where a pooled
 # connection had died, and passes on what a standby or a pooler says, such as 0A000 and 42P05.
 _ABOUT_THE_REQUEST = ("22", "23", "P0", "PT", "PGRST1", "WA", _INSUFFICIENT_PRIVILEGE)
@@ -59,6 +61,9 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and path.endswith("/rpc/complete_stale_sessions") and not body:
         # Its way to say that it failed: it answers with its row, so that the note of the failure is kept.
         return Refused(status=status, code=code, reason="the cleanup failed", hint="see widget_cleanup_runs.error")
+    hint = _one_line(body.get("hint") or "")
+    if code == _WRONG_STATE and not path.endswith(_TRACKING):
+        return Refused(status=status, code=code, reason=reason, hint=hint)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Unreachable(f"{host} failed: HTTP {status}, {reason}. Try again later.")
     is_passing = status == HTTPStatus.BAD_REQUEST and not code.startswith(_ABOUT_THE_REQUEST)
@@ -66,7 +71,6 @@ def error_of(response: httpx.Response) -> WidgetAnalyticsError:  # noqa: PLR0911
         return Unreachable(
             f"{host} does not answer as a Supabase API does: HTTP {status}. Check SUPABASE_URL.", is_passing=is_passing
         )
-    hint = _one_line(body.get("hint") or "")
     return Refused(status=status, code=code, reason=reason, hint=hint, is_passing=is_passing)
 
 

@@ -49,9 +49,12 @@ export function misconfiguration(name: string, { status, body }: RpcAnswer): str
   if (status === 404) return `${name} answered 404: apply the migrations, or check SUPABASE_URL.`;
   // PostgREST's answer to a database that takes no writes, such as one whose disk is almost full.
   if (status === 405) return `${name} answered 405: the database is read-only.`;
-  // A column, type or operator that is missing, not a caller's mistake; 42501 is the door's refusal.
   const code = textIn(body, "code") ?? "";
-  if (/^42(?!501)/.test(code)) return `${name} failed with ${code}: apply the migrations.`;
+  if (code === "42501") {
+    return `${name} failed with 42501: run \`select widget_internal.apply_rights();\`.`;
+  }
+  // A column, type or operator that is missing, not a caller's mistake.
+  if (code.startsWith("42")) return `${name} failed with ${code}: apply the migrations.`;
   return null;
 }
 

@@ -103,5 +103,6 @@ function isTaken({ status, body }: RpcAnswer): boolean {
 function isRefusal({ status, body }: RpcAnswer): boolean {
   const code = textIn(body, "code") ?? "";
   if (status === 400) return /^(22|PGRST1)/.test(code);
-  return (status === 403 && code === "42501") || (status === 413 && code === "54000");
+  // The door refuses events in a list, never the whole list.
+  return status === 413 && code === "54000";
 }

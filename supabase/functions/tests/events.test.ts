@@ -103,7 +103,6 @@ const aboutTheEvents: [number, string][] = [
   [400, "22023"],
   [400, "22P05"],
   [400, "PGRST102"],
-  [403, "42501"],
   [413, "54000"],
   [500, "57014"],
   [503, "PGRST001"],
@@ -128,6 +127,14 @@ const notTheCallers: Record<string, [() => Response, number, RegExp]> = {
     () => Response.json({ code: "25006" }, { status: 405 }),
     502,
     /database is read-only/,
+  ],
+  "a right that was lost": [
+    () =>
+      Response.json({ code: "42501", message: "permission denied for function track_events" }, {
+        status: 403,
+      }),
+    502,
+    /failed with 42501: .*apply_rights/,
   ],
   "a missing column": [
     () => Response.json({ code: "42703" }, { status: 400 }),

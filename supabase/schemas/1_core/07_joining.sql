@@ -71,6 +71,7 @@ begin
             and a.event_type like 'call\_%' and a.event_type = 'call_start' and a."timestamp" > s.to_at
           order by a."timestamp" limit 1
         ), 'infinity') as to_at
+      offset 0  -- once for the session: inlined, it would be asked for each of its events
     ) w
     cross join lateral (
       select a.* from public.widget_analytics a

@@ -111,15 +111,16 @@ begin
     from unnest(v_calls) c
     cross join lateral widget_internal.provider_shares(c, match_provider_calls.at) s
   );
-  -- Of several that would take one call of a session by its time alone, the first does; the others look again.
+  -- Of several that would take one call by its time alone, or by what visitors wrote, the first does; the others look again.
   v_taken := array(
     select s.provider || ' ' || s.provider_call_id
     from (
       select u.*, row_number() over (
-        partition by u.widget_id, u.session_id, u.call_id order by u.provider, u.provider_call_id
+        partition by u.widget_id, u.session_id, u.call_id, case u.matched_by when 'metadata' then u.provider end
+        order by u.provider, u.provider_call_id
       ) as place
       from unnest(v_shares) u
-      where u.matched_by = 'session'
+      where u.matched_by in ('session', 'metadata')
     ) s
     where s.place > 1
   );
@@ -139,8 +140,15 @@ begin
   set widget_id = s.widget_id, session_id = s.session_id, widget_call_id = s.call_id, matched_by = s.matched_by,
     matched_at = match_provider_calls.at,
     next_look_at = case when num_nulls(s.started_at, s.ended_at) = 2 then c.started_at + interval '7 days' end
-  from unnest(v_shares) s
-  where s.is_holder and c.provider = s.provider and c.call_id = s.provider_call_id;
+  from (
+    -- Of several widgets the one that it was found in stays, else the one in which it was told of first.
+    select distinct on (h.provider, h.provider_call_id) h.*
+    from unnest(v_shares) h
+    join unnest(v_calls) k on k.provider = h.provider and k.call_id = h.provider_call_id
+    where h.is_holder
+    order by h.provider, h.provider_call_id, h.widget_id is distinct from k.widget_id, h.told_at, h.widget_id
+  ) s
+  where c.provider = s.provider and c.call_id = s.provider_call_id;
   get diagnostics v_matched = row_count;
   -- What was erased before its records came, or found it.
   perform widget_internal.erase_provider_records(jsonb_build_object('widget_id', s.widget_id, 'session_id', s.session_id))

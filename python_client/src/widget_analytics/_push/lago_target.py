@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -18,6 +20,7 @@ from widget_analytics.errors import ConfigError
 _KNOWN = "value_already_exist"
 _REFUSALS = (httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY)
 _LOST = "Lago bills a negative total as nothing, so this credit would be lost: give the customer a credit note for it"
+_NO_SECONDS = "Lago bills no seconds as nothing, so this amount would be lost: bill the customer for it there by hand"
 
 
 class LagoTarget:
@@ -36,8 +39,14 @@ class LagoTarget:
 
     def plan(self, charges: Sequence[tuple[ChargeToPush, str]]) -> list[Planned]:
         creditors = in_credit(charges, lambda charge: charge.difference_seconds)
+        seconds, amounts = defaultdict[str, Decimal](Decimal), defaultdict[str, Decimal](Decimal)
+        for charge, customer in charges:
+            seconds[customer] += charge.difference_seconds
+            amounts[customer] += charge.difference_amount or 0
+        refusals = {customer: _NO_SECONDS for customer in seconds if not seconds[customer] and amounts[customer]}
+        refusals |= dict.fromkeys(creditors, _LOST)
         return [
-            Planned(charge, customer, self._event(charge, customer), _LOST if customer in creditors else None)
+            Planned(charge, customer, self._event(charge, customer), refusals.get(customer))
             for charge, customer in charges
         ]
 

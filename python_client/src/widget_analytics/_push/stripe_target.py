@@ -17,7 +17,7 @@ from widget_analytics._push.target import Passing, Planned, Push, Settled, Uncle
 from widget_analytics.errors import ConfigError, UsageError
 
 # https://docs.stripe.com/currencies: what Stripe counts unlike ISO 4217.
-_DECIMALS = {"ISK": 2, "UGX": 2}
+_DECIMALS = {"ISK": 2, "MGA": 0, "UGX": 2}
 _LAST_DIGIT_ZERO = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 _KEY = "widget_charge"
 _MINUTES = 28 * 24 * 60
