@@ -151,6 +151,7 @@ REFUSALS = {
     ),
     "not a form": Answer(400, '{"code":"PGRST102","details":null,"hint":null,"message":"Invalid body"}'),
     "refused by the relay": Answer(400, '{"code":"invalid_events","message":"events is missing."}'),
+    "refused by the door": Answer(403, '{"code": "42501", "hint": null, "details": null, "message": "widget_id: …"}'),
     "too large": Answer(413, "<html>nginx</html>"),
 }
 

@@ -7,10 +7,10 @@ export type RoundTrip = number[];
 
 /**
  * Refused for good is what the answer says of the request's body: too large, or one of these codes. Any other refusal may
- * be the server's own trouble: PostgREST answers 400 without a code when its connection to the database has died. The door
- * refuses events in a list, by a 200; a 403 is that of a role that has lost its rights.
+ * be the server's own trouble: PostgREST answers 400 without a code when its connection to the database has died, and 403
+ * when a role has lost its right. The door's 403, which a server of yours may pass on, names widget_id.
  */
-const REFUSED = /^(413|400.*"code\W+(22|PGRST1|inv))/s;
+const REFUSED = /^(413|400.*"code\W+(22|PGRST1|inv)|403.*"widget_id)/s;
 
 /**
  * Delivers a queue. In the page's life by `fetch` with `keepalive`, one request at a time; on the way out by

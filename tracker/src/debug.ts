@@ -38,6 +38,7 @@ const judgeAnswer = (status: number, text: string, widgetIds: string[]): void =>
     rejected?: { reason: string }[];
   };
   const reasons = (rejected || []).map(({ reason }) => reason);
+  if (status == 403 && /"widget_id/.test(text)) reasons.push("not allowed");
   for (const reason of reasons)
     if (/not allowed/.test(reason))
       for (const id of widgetIds.filter((id) => UUID.test(id)))

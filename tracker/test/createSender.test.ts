@@ -96,6 +96,7 @@ for (const [status, body] of [
   [400, '{"code": "22023", "message": "events: must be a JSON array of events"}'],
   [400, '{"code":"PGRST102","details":null,"hint":null,"message":"Invalid body"}'],
   [400, '{"code":"invalid_events","message":"events is missing."}'],
+  [403, '{"code": "42501", "message": "widget_id: this widget is unknown"}'],
   [413, "<html>too large</html>"],
 ] as const)
   test(`${status} ${body} drops the events: they would only be refused again`, async () => {
