@@ -100,8 +100,12 @@ class Sender:
         answer = self._http.getresponse()
         said = answer.read()
         self.seen["requests"] += 1
+        # PostgREST's own two, before our functions run.
         if not _is_utf8(request) and (answer.status, said) == (500, b"Something went wrong"):
-            self.seen["500, bytes that are no UTF-8"] += 1  # PostgREST's own, before our functions run
+            self.seen["500, bytes that are no UTF-8"] += 1
+            return
+        if not request.good and answer.status == 500 and json.loads(said)["code"] == "54001":
+            self.seen["500, nested too deep"] += 1
             return
         assert answer.status < 500, f"{answer.status}: {said!r}"
         self._judge(request, answer.status, json.loads(said))
