@@ -116,13 +116,13 @@ def test_a_bill_of_which_the_archive_has_the_events_is_refused(
     stack: Stack, db: Connection, new_widget: NewWidget
 ) -> None:
     """It is a 500 (55000), and no later try would find them."""
-    widget_id = new_widget()
-    record(db, widget_id, "s", "call_start", MONTH.start, call_id="c")
+    month, widget_id = Period.month("2013-05"), new_widget()
+    record(db, widget_id, "s", "call_start", month.start, call_id="c")
     archived = "update widget_internal.call_states set archived_at = %s where widget_id = %s"
-    db.execute(archived, [MONTH.end, widget_id])
+    db.execute(archived, [month.end, widget_id])
 
     with WidgetAnalytics(url=stack.api_url, secret_key=stack.secret_key) as analytics, pytest.raises(Refused) as error:
-        list(analytics.usage(MONTH, as_of=MONTH.end))
+        list(analytics.usage(month, as_of=month.end))
 
     db.execute(archived, [None, widget_id])
     assert (error.value.code, error.value.is_passing) == ("55000", False)
