@@ -273,6 +273,7 @@ def test_the_storage_is_bounded(
     visitor.new_tab().goto(site.address())
 
     assert stored == 500
-    ledger.wait_until(lambda events: len(events) == 502)
+    # More where the tab, on its way out, still finds the connection back.
+    ledger.wait_until(lambda events: len(events) >= 502)
     assert [event["event_type"] for event in ledger.events()].count("call_start") == 1
     assert [call["outcome"] for call in ledger.calls()] == ["completed"]
