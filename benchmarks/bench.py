@@ -14,6 +14,19 @@ from benchmarks.pgbench import Load, Pair, machine, side_by_side
 from local_stack.stack import Stack
 
 ORIGINAL_SCHEMA = Path(__file__).with_name("original_baseline.sql")
+# The document's query, up to its grouping by widget and session.
+ORIGINAL_BILL = """
+select
+  widget_id,
+  session_id,
+  min(case when event_type = 'call_start' then timestamp end) as start_time,
+  max(case when event_type = 'call_end' then timestamp end) as end_time,
+  extract(epoch from (
+    max(case when event_type = 'call_end' then timestamp end) -
+    min(case when event_type = 'call_start' then timestamp end)
+  )) as duration_seconds
+from original_baseline.widget_analytics
+where event_type in ('call_start', 'call_end')"""
 # Every event is counted towards quotas that none of the loads fills.
 WIDE_QUOTAS = """
 update widget_internal.settings

@@ -9,7 +9,7 @@ from statistics import median
 import psycopg
 
 from benchmarks import loads
-from benchmarks.bench import OWNER_ID, Bench, running, seconds_of, take_turns
+from benchmarks.bench import ORIGINAL_BILL, OWNER_ID, Bench, running, seconds_of, take_turns
 from benchmarks.findings import Finding, at_least, at_most, figure, spread
 from benchmarks.history import CALL_SECONDS, EVENTS_A_MONTH, History
 from benchmarks.pgbench import events_per_second, side_by_side, wal_per_event
@@ -22,20 +22,7 @@ CLOSING_SECONDS = 8
 _UNTIL_PLANNED = 6  # PostgreSQL plans a function's query anew at each of the first five calls in a connection
 SIZES = (EVENTS_A_MONTH, 10 * EVENTS_A_MONTH, 50 * EVENTS_A_MONTH)
 
-# The original query, and the filter that it lacks.
-_ORIGINAL_BILL = """
-select
-  widget_id,
-  session_id,
-  min(case when event_type = 'call_start' then timestamp end) as start_time,
-  max(case when event_type = 'call_end' then timestamp end) as end_time,
-  extract(epoch from (
-    max(case when event_type = 'call_end' then timestamp end) -
-    min(case when event_type = 'call_start' then timestamp end)
-  )) as duration_seconds
-from original_baseline.widget_analytics
-where event_type in ('call_start', 'call_end') and timestamp >= %s and timestamp < %s
-"""
+_ORIGINAL_BILL = f"{ORIGINAL_BILL} and timestamp >= %s and timestamp < %s"  # the filter is what it lacks
 
 
 def sizes_up_to(events: int) -> list[int]:
