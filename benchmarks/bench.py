@@ -1,7 +1,6 @@
 """A running stack with the same widgets on both sides, and how long to measure."""
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 import psycopg
 
 from benchmarks import loads
-from benchmarks.pgbench import Load, Pair, machine, side_by_side
+from benchmarks.measure import machine
+from benchmarks.pgbench import Load, Pair, side_by_side
 from local_stack.stack import Stack
 
 ORIGINAL_SCHEMA = Path(__file__).with_name("original_baseline.sql")
@@ -121,21 +121,3 @@ def conditions(bench: Bench) -> str:
         f"{machine()}, load {os.getloadavg()[0]:.1f} before; PostgreSQL {version} ({shown}). "
         f"{bench.plan.rounds} rounds of {bench.plan.seconds:g} s."
     )
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def take_turns(
-    ours: Callable[[], object], other: Callable[[], object], *, rounds: int
-) -> tuple[list[float], list[float]]:
-    """The seconds that each took, in turns as `side_by_side` has them."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds):
-        turns = [(ours, taken[0]), (other, taken[1])]
-        for work, seconds in turns if number % 2 == 0 else reversed(turns):
-            seconds.append(seconds_of(work))
-    return taken

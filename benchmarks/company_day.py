@@ -20,7 +20,7 @@ import psycopg
 
 from benchmarks.findings import Finding, figure, table
 from benchmarks.loads import REQUESTS, SENT_HEADERS, WIDGETS
-from benchmarks.pgbench import machine, processor_seconds
+from benchmarks.measure import machine, processor_seconds
 from local_stack.database import MICRO_SETTINGS
 from local_stack.places import NODE, bare_environment
 from local_stack.stack import Stack

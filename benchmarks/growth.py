@@ -9,9 +9,10 @@ from statistics import median
 import psycopg
 
 from benchmarks import loads
-from benchmarks.bench import ORIGINAL_BILL, OWNER_ID, Bench, running, seconds_of, take_turns
+from benchmarks.bench import ORIGINAL_BILL, OWNER_ID, Bench, running
 from benchmarks.findings import Finding, at_least, at_most, figure, spread
 from benchmarks.history import CALL_SECONDS, EVENTS_A_MONTH, History
+from benchmarks.measure import seconds_of, take_turns
 from benchmarks.pgbench import events_per_second, side_by_side, wal_per_event
 
 NEWLY_STALE = 1000
@@ -73,8 +74,8 @@ def _bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
         originals = f"select sum(duration_seconds) from ({_ORIGINAL_BILL} group by widget_id, session_id) s"
         _check_both_bill_the_same(connection.execute(billed, month), connection.execute(originals.encode(), month))
         ours, other = take_turns(
-            lambda: connection.execute(billed, month),
-            lambda: connection.execute(originals.encode(), month),
+            lambda: seconds_of(lambda: connection.execute(billed, month)),
+            lambda: seconds_of(lambda: connection.execute(originals.encode(), month)),
             rounds=bench.plan.rounds,
         )
     what, against = f"the month's bill, all widgets, {at}", "the original query with a month filter"
@@ -98,8 +99,8 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
             as_owner.execute(billed, month)
             connection.execute(originals.encode(), values)
         ours, other = take_turns(
-            lambda: as_owner.execute(billed, month),
-            lambda: connection.execute(originals.encode(), values),
+            lambda: seconds_of(lambda: as_owner.execute(billed, month)),
+            lambda: seconds_of(lambda: connection.execute(originals.encode(), values)),
             rounds=10 * bench.plan.rounds,
         )
     what, against = f"one widget's month, asked by its owner, {at}", "the same for one widget"
