@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from typing import Any
 
 import psycopg
@@ -11,6 +11,7 @@ import psycopg
 from benchmarks.loads import PAGE_URL
 from local_stack.browsers import launch
 from local_stack.demo_site import DemoSite
+from local_stack.processes import await_condition
 from local_stack.stack import Stack
 from local_stack.unreliable_proxy import UnreliableProxy
 
@@ -35,7 +36,7 @@ def record() -> dict[str, list[Event]]:
         options = {"widget_id": row[0], "heartbeat_seconds": HEARTBEAT_SECONDS}
 
         def wait_for(*types: str) -> None:
-            _await(lambda: types in _sent(proxy), f"a request of {', '.join(types)}")
+            _await(f"a request of {', '.join(types)}", lambda: types in _sent(proxy))
 
         with DemoSite(url=proxy.url, key=stack.publishable_key, **options) as site, launch("chromium") as browser:
             visitor = browser.new_visitor()
@@ -54,21 +55,15 @@ def record() -> dict[str, list[Event]]:
             sleep(HEARTBEAT_SECONDS / 4)  # a call lasts: there is nothing else to wait for while nothing is sent
             tab.evaluate("() => window.call.end()")
             visitor.set_offline(False)
-            _await(
-                lambda: any(types[0] == "call_start" and types[-1] == "call_end" for types in _sent(proxy)), "a return"
-            )
+            _await("a return", lambda: any(map(_is_whole_call, _sent(proxy))))
             requests = [_plain(request.events()) for request in proxy.seen if request.method == "POST"]
     recorded = {NAMES[types]: events for events in requests if (types := _types(events)) in NAMES}
     (back,) = [events for events in requests if _is_whole_call(_types(events))]
     return {name: recorded[name] for name in NAMES.values()} | {"return of an offline visitor": back}
 
 
-def _await(condition: Callable[[], bool], what: str) -> None:
-    deadline = monotonic() + 60
-    while not condition():
-        if monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within 60 s")
-        sleep(0.05)
+def _await(what: str, condition: Callable[[], bool]) -> None:
+    await_condition(what, condition, seconds=60, explain=str)
 
 
 def _sent(proxy: UnreliableProxy) -> list[tuple[str, ...]]:
