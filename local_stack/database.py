@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
+from psutil import NoSuchProcess, Process
 
 from local_stack.places import GATEWAY, NODE, bare_environment
 from local_stack.postgres_server import PostgresServer, complete_server, installed_servers
-from local_stack.processes import Child, as_account, await_condition, children_of, is_alive, unused_port
+from local_stack.processes import Child, as_account, await_condition, is_alive, unused_port
 
 SUPERUSER = "supabase_admin"
 OWNER = "postgres"
@@ -177,14 +178,14 @@ class Database:
     def kill(self) -> None:
         """`kill -9` of the server and of every process of its own: nothing is flushed, nobody is told."""
         os.kill(self.pid, signal.SIGSTOP)  # it must neither start further processes nor see its own end
-        processes = children_of(self.pid)
-        for pid in processes:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        processes = Process(self.pid).children()
+        for process in processes:
+            with suppress(NoSuchProcess):
+                process.kill()
         self._server.kill()
         await_condition(
             "the end of postgres",
-            lambda: not any(is_alive(pid) for pid in processes),
+            lambda: not any(is_alive(process.pid) for process in processes),
             seconds=10,
             explain=lambda: f"processes {processes}",
         )

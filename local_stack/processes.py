@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +59,6 @@ def await_condition(what: str, condition: Callable[[], bool], *, seconds: float,
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} took longer than {seconds:g} s\n{explain()}")
         time.sleep(_POLL_SECONDS)
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started and that still live. Linux only."""
-    children = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent = status.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == pid and state != "Z":
-                children.append(int(status.parent.name))
-    return children
 
 
 def is_alive(pid: int) -> bool:

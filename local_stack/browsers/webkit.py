@@ -1,8 +1,6 @@
 """WebKitGTK's own small browser, driven by WebDriver over HTTP; it has no headless mode, so it gets a screen."""
 
-import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from psutil import NoSuchProcess, Process
 
-from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called, descendants_of
+from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
 from local_stack.browsers.screen import open_screen
 from local_stack.places import bare_environment
 from local_stack.processes import Child, await_condition, unused_port
@@ -144,20 +143,20 @@ class WebKitVisitor(Visitor):
         raise NotImplementedError("WebKit's driver cannot cut the network off: let the proxy fail instead")
 
     def kill_pages(self) -> None:
-        for pid in self._processes("WebKitWebProcess"):
-            os.kill(pid, signal.SIGKILL)
+        for process in self._processes("WebKitWebProcess"):
+            process.kill()
 
     def terminate(self) -> None:
-        for pid in self._processes("MiniBrowser"):
-            os.kill(pid, signal.SIGTERM)
+        for process in self._processes("MiniBrowser"):
+            process.terminate()
         await_condition("ending WebKit", lambda: not self._processes("MiniBrowser"), seconds=30, explain=str)
 
-    def _processes(self, program: str) -> list[int]:
+    def _processes(self, program: str) -> list[Process]:
         found = []
-        for pid in descendants_of(self._driver.pid):
-            with suppress(OSError):
-                if program.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(pid)
+        for process in Process(self._driver.pid).children(recursive=True):
+            with suppress(NoSuchProcess):
+                if any(program in part for part in process.cmdline()):
+                    found.append(process)
         return found
 
     def close(self) -> None:
