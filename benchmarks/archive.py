@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from benchmarks.measure import command, cpu_seconds
+from benchmarks.measure import command, cpu_seconds, execute
 from local_stack.stack import Stack
 
 MONTH, START, END = "2026-01", "2026-01-01", "2026-02-01"
@@ -62,8 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory() as folder,
         psycopg.connect(stack.database_url, autocommit=True) as db,
     ):
+
+        def number(query: str) -> int:
+            return int(execute(stack, query)[0][0])
+
         fill(db, sessions)
-        ledger = number(db, "select pg_total_relation_size('public.widget_analytics')")
+        ledger = number("select pg_total_relation_size('public.widget_analytics')")
         print(f"{options.events:,} events of {sessions:,} sessions with a call each, in one month", flush=True)
 
         def bill() -> float:
@@ -81,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         db.execute("vacuum widget_internal.call_states")
         size_of_states = "select pg_total_relation_size('widget_internal.call_states')"
-        states = number(db, size_of_states)
+        states = number(size_of_states)
         db.execute("vacuum full widget_internal.call_states")
-        compact_states = number(db, size_of_states)
-        lines = number(db, "select pg_total_relation_size('public.widget_statement_lines')")
+        compact_states = number(size_of_states)
+        lines = number("select pg_total_relation_size('public.widget_statement_lines')")
         for what, rows, size in (
             ("an event in the ledger, with its indexes", options.events, ledger),
             ("an event in Parquet", options.events, stored(folder, "events")),
@@ -94,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ("its line on a statement, with its indexes", sessions, lines),
         ):
             print(f"{size / rows:8.1f} bytes: {what}")
-        left = number(db, "select count(*) from public.widget_analytics")
+        left = number("select count(*) from public.widget_analytics")
         print(f"{left} events left in the ledger", flush=True)
 
         billed = command(stack, "bill", "--archive", folder)
@@ -121,13 +125,6 @@ def fill(db: psycopg.Connection[tuple[object, ...]], sessions: int) -> None:
 
 def stored(folder: str, content: str) -> int:
     return sum(file.stat().st_size for file in Path(folder, content).rglob("*.parquet"))
-
-
-def number(db: psycopg.Connection[tuple[object, ...]], query: str) -> int:
-    row = db.execute(query.encode()).fetchone()
-    assert row is not None
-    assert isinstance(row[0], int)
-    return row[0]
 
 
 if __name__ == "__main__":

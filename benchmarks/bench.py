@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import psycopg
+from typing import Any
 
 from benchmarks import loads
-from benchmarks.measure import machine
+from benchmarks.measure import execute, machine
 from benchmarks.pgbench import Load, Pair, side_by_side
 from local_stack.stack import Stack
 
@@ -72,13 +71,11 @@ class Bench:
         self.execute("vacuum analyze original_baseline.widgets")
         self.execute("vacuum analyze public.widgets")
 
-    def execute(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[object, ...]]:
-        with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
-            cursor = connection.execute(sql.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+    def execute(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+        return execute(self.stack, sql, parameters)
 
     def number(self, sql: str, parameters: Sequence[object] | None = None) -> float:
-        return float(str(self.execute(sql, parameters)[0][0]))
+        return float(self.execute(sql, parameters)[0][0])
 
     def empty(self) -> None:
         self.execute(

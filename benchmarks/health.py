@@ -14,7 +14,7 @@ from uuid import uuid4
 import psycopg
 from psycopg.types.json import Jsonb
 
-from benchmarks.measure import seconds_of
+from benchmarks.measure import execute, seconds_of
 from local_stack.stack import Stack
 
 DAYS = 60
@@ -50,9 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         owner_id = uuid4()
         db.execute("insert into auth.users (id, email) values (%s, 'owner@bench.example')", [owner_id])
         took = seconds_of(lambda: make_events(db, options.events, owner_id))
+        [(events, calls)] = execute(
+            stack, "select (select count(*) from public.widget_analytics), (select count(*) from public.widget_calls)"
+        )
         print(
-            f"{number(db, 'select count(*) from public.widget_analytics'):,} events of {WIDGETS} widgets in {DAYS} days"
-            f", {number(db, 'select count(*) from public.widget_calls'):,} calls, written in {took:.0f} s",
+            f"{events:,} events of {WIDGETS} widgets in {DAYS} days, {calls:,} calls, written in {took:.0f} s",
             flush=True,
         )
 
@@ -175,12 +177,6 @@ def read(stack: Stack, owner_id: object) -> None:
             rows = len(owner.execute(query.encode()).fetchall())
             what = f"{name}, 30 days of {OWNED} widgets, {rows:,} rows"
             print(f"{what:60} {median_of(owner, query):5.0f} ms", flush=True)
-
-
-def number(db: Connection, query: str) -> int:
-    row = db.execute(query.encode()).fetchone()
-    assert row is not None
-    return int(str(row[0]))
 
 
 def median_of(db: Connection, query: str) -> float:

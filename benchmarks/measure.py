@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import psycopg
 from psutil import NoSuchProcess, Process
 
 from local_stack.places import bare_environment
@@ -69,6 +70,12 @@ def command(stack: Stack, *arguments: str) -> Run:
         server_seconds=cpu_seconds(stack) - before,
         peak_megabytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6,
     )
+
+
+def execute(stack: Stack, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        cursor = connection.execute(sql.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
 
 
 def processor_seconds(stack: Stack, others: Mapping[str, int]) -> dict[str, float]:
