@@ -6,9 +6,8 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-import psycopg
-
 from benchmarks.loads import PAGE_URL
+from benchmarks.measure import execute
 from local_stack.browsers import launch
 from local_stack.demo_site import DemoSite
 from local_stack.processes import await_condition
@@ -30,10 +29,8 @@ NAMES = {
 def record() -> dict[str, list[Event]]:
     """What a visitor's tracker sends who opens the widget, calls, and makes another call while offline."""
     with Stack(durable=False, jobs=False) as stack, UnreliableProxy(stack.api_url) as proxy:
-        with psycopg.connect(stack.database_url, autocommit=True) as db:
-            row = db.execute("insert into widgets (allowed_domains) values ('{*}') returning id").fetchone()
-        assert row is not None
-        options = {"widget_id": row[0], "heartbeat_seconds": HEARTBEAT_SECONDS}
+        [(widget_id,)] = execute(stack, "insert into widgets (allowed_domains) values ('{*}') returning id")
+        options = {"widget_id": widget_id, "heartbeat_seconds": HEARTBEAT_SECONDS}
 
         def wait_for(*types: str) -> None:
             _await(f"a request of {', '.join(types)}", lambda: types in _sent(proxy))
