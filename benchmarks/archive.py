@@ -4,18 +4,14 @@ scripts/bench-archive --events 200000
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from psutil import Process
 
+from benchmarks.measure import command, cpu_seconds, execute
 from local_stack.stack import Stack
 
 MONTH, START, END = "2026-01", "2026-01-01", "2026-02-01"
@@ -55,16 +51,6 @@ _EVENTS = """
 _SESSIONS_AT_ONCE = 20_000
 
 
-@dataclass(frozen=True)
-class Run:
-    """What one command took."""
-
-    seconds: float
-    processor_seconds: float
-    peak_megabytes: float
-    said: str
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench-archive", description=__doc__)
     parser.add_argument("--events", type=int, default=200_000)
@@ -76,27 +62,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory() as folder,
         psycopg.connect(stack.database_url, autocommit=True) as db,
     ):
-        fill(db, sessions)
-        ledger = number(db, "select pg_total_relation_size('public.widget_analytics')")
-        print(f"{options.events:,} events of {sessions:,} sessions with a call each, in one month", flush=True)
-        usage = f"select count(*) from public.widget_billing_usage('{START}', '{END}')"
-        kept = server_seconds(db, usage)
 
-        before = ended_servers_seconds(stack)
+        def number(query: str) -> int:
+            return int(execute(stack, query)[0][0])
+
+        fill(db, sessions)
+        ledger = number("select pg_total_relation_size('public.widget_analytics')")
+        print(f"{options.events:,} events of {sessions:,} sessions with a call each, in one month", flush=True)
+
+        def bill() -> float:
+            before = cpu_seconds(stack)
+            db.execute("select count(*) from public.widget_billing_usage(%s, %s)", [START, END])
+            return cpu_seconds(stack) - before
+
+        kept = bill()
         moved = command(stack, "archive", "--month", MONTH, "--to", folder)
-        worked = ended_servers_seconds(stack) - before
         print(
             f"archived {options.events / moved.seconds:,.0f} events a second; processor time for a million events: "
-            f"{worked / options.events * 1e6:.0f} s in Postgres, "
+            f"{moved.server_seconds / options.events * 1e6:.0f} s in Postgres, "
             f"{moved.processor_seconds / options.events * 1e6:.0f} s in the command; "
             f"peak memory {moved.peak_megabytes:.0f} MB"
         )
         db.execute("vacuum widget_internal.call_states")
         size_of_states = "select pg_total_relation_size('widget_internal.call_states')"
-        states = number(db, size_of_states)
+        states = number(size_of_states)
         db.execute("vacuum full widget_internal.call_states")
-        compact_states = number(db, size_of_states)
-        lines = number(db, "select pg_total_relation_size('public.widget_statement_lines')")
+        compact_states = number(size_of_states)
+        lines = number("select pg_total_relation_size('public.widget_statement_lines')")
         for what, rows, size in (
             ("an event in the ledger, with its indexes", options.events, ledger),
             ("an event in Parquet", options.events, stored(folder, "events")),
@@ -106,12 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ("its line on a statement, with its indexes", sessions, lines),
         ):
             print(f"{size / rows:8.1f} bytes: {what}")
-        left = number(db, "select count(*) from public.widget_analytics")
+        left = number("select count(*) from public.widget_analytics")
         print(f"{left} events left in the ledger", flush=True)
 
         billed = command(stack, "bill", "--archive", folder)
         print(f"bill, Postgres:       {kept:.3f} s of processor time")
-        print(f"the same, archived:   {server_seconds(db, usage):.3f} s")
+        print(f"the same, archived:   {bill():.3f} s")
         print(
             f"bill, files, DuckDB:  {billed.processor_seconds:.3f} s with the command's start, "
             f"peak memory {billed.peak_megabytes:.0f} MB"
@@ -133,56 +125,6 @@ def fill(db: psycopg.Connection[tuple[object, ...]], sessions: int) -> None:
 
 def stored(folder: str, content: str) -> int:
     return sum(file.stat().st_size for file in Path(folder, content).rglob("*.parquet"))
-
-
-def number(db: psycopg.Connection[tuple[object, ...]], query: str) -> int:
-    row = db.execute(query.encode()).fetchone()
-    assert row is not None
-    assert isinstance(row[0], int)
-    return row[0]
-
-
-def server_seconds(db: psycopg.Connection[tuple[object, ...]], query: str) -> float:
-    """The processor time that the server takes for a query: what else the machine does makes no difference."""
-    process = Process(db.info.backend_pid)
-    before = process.cpu_times()
-    db.execute(query.encode())
-    after = process.cpu_times()
-    return float(after.user - before.user + after.system - before.system)
-
-
-def ended_servers_seconds(stack: Stack) -> float:
-    """The processor time of all connections that are over."""
-    times = Process(stack.database.pid).cpu_times()
-    return float(times.children_user + times.children_system)
-
-
-def command(stack: Stack, *arguments: str) -> Run:
-    """Run the command as a process of its own, and tell what it took."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "widget_analytics", *arguments],
-        env=kept | {"SUPABASE_DB_URL": stack.database_url},
-        cwd="/",
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - began
-    assert process.stderr is not None
-    with process.stderr as stderr:
-        said = stderr.read().decode()
-    if process.returncode:
-        raise RuntimeError(said)
-    kilobytes = usage.ru_maxrss / 1024 if sys.platform == "darwin" else usage.ru_maxrss
-    return Run(
-        seconds=seconds,
-        processor_seconds=usage.ru_utime + usage.ru_stime,
-        peak_megabytes=kilobytes * 1024 / 1e6,
-        said=said,
-    )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,31 @@
 """A running stack with the same widgets on both sides, and how long to measure."""
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import psycopg
+from typing import Any
 
 from benchmarks import loads
-from benchmarks.pgbench import Load, Pair, machine, side_by_side
+from benchmarks.measure import execute, machine
+from benchmarks.pgbench import Load, Pair, side_by_side
 from local_stack.stack import Stack
 
 ORIGINAL_SCHEMA = Path(__file__).with_name("original_baseline.sql")
+# The document's query, up to its grouping by widget and session.
+ORIGINAL_BILL = """
+select
+  widget_id,
+  session_id,
+  min(case when event_type = 'call_start' then timestamp end) as start_time,
+  max(case when event_type = 'call_end' then timestamp end) as end_time,
+  extract(epoch from (
+    max(case when event_type = 'call_end' then timestamp end) -
+    min(case when event_type = 'call_start' then timestamp end)
+  )) as duration_seconds
+from original_baseline.widget_analytics
+where event_type in ('call_start', 'call_end')"""
 # Every event is counted towards quotas that none of the loads fills.
 WIDE_QUOTAS = """
 update widget_internal.settings
@@ -59,13 +71,11 @@ class Bench:
         self.execute("vacuum analyze original_baseline.widgets")
         self.execute("vacuum analyze public.widgets")
 
-    def execute(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[object, ...]]:
-        with psycopg.connect(self.stack.database_url, autocommit=True) as connection:
-            cursor = connection.execute(sql.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+    def execute(self, sql: str, parameters: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
+        return execute(self.stack, sql, parameters)
 
     def number(self, sql: str, parameters: Sequence[object] | None = None) -> float:
-        return float(str(self.execute(sql, parameters)[0][0]))
+        return float(self.execute(sql, parameters)[0][0])
 
     def empty(self) -> None:
         self.execute(
@@ -108,21 +118,3 @@ def conditions(bench: Bench) -> str:
         f"{machine()}, load {os.getloadavg()[0]:.1f} before; PostgreSQL {version} ({shown}). "
         f"{bench.plan.rounds} rounds of {bench.plan.seconds:g} s."
     )
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def take_turns(
-    ours: Callable[[], object], other: Callable[[], object], *, rounds: int
-) -> tuple[list[float], list[float]]:
-    """The seconds that each took, in turns as `side_by_side` has them."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds):
-        turns = [(ours, taken[0]), (other, taken[1])]
-        for work, seconds in turns if number % 2 == 0 else reversed(turns):
-            seconds.append(seconds_of(work))
-    return taken

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
-from uuid import UUID, uuid4
 
 import psycopg
 
+from benchmarks.measure import execute
 from local_stack.browsers import ENGINES, Browser, Tab, Visitor, launch
 from local_stack.demo_site import DemoSite
 from local_stack.stack import Stack
@@ -61,7 +61,10 @@ class Closings:
     def rows(self, engine: str, *, ways: Sequence[str], times: int) -> Iterator[Row]:
         with ExitStack() as opened:
             self._db = opened.enter_context(psycopg.connect(self._stack.database_url, autocommit=True))
-            widget_id = _new_widget(self._db)
+            [(widget_id,)] = execute(
+                self._stack,
+                "insert into public.widgets (allowed_domains) values ('{127.0.0.1,localhost}') returning id",
+            )
             self._site = opened.enter_context(
                 DemoSite(url=self._stack.api_url, key=self._stack.publishable_key, widget_id=widget_id)
             )
@@ -141,15 +144,6 @@ def _leave_by(way: str, browser: Browser, tab: Tab) -> None:
         browser.quit()
     else:
         browser.terminate()
-
-
-def _new_widget(db: psycopg.Connection) -> UUID:
-    widget_id = uuid4()
-    db.execute(
-        "insert into public.widgets (id, name, allowed_domains) values (%s, 'Closings', '{127.0.0.1,localhost}')",
-        [widget_id],
-    )
-    return widget_id
 
 
 def main() -> int:

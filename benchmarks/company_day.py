@@ -16,18 +16,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from benchmarks.findings import Finding, figure, table
 from benchmarks.loads import REQUESTS, SENT_HEADERS, WIDGETS
-from benchmarks.pgbench import machine, processor_seconds
+from benchmarks.measure import execute, machine, processor_seconds
 from local_stack.database import MICRO_SETTINGS
 from local_stack.places import NODE, bare_environment
 from local_stack.stack import Stack
 
 PLAYER = Path(__file__).with_suffix(".mjs")
 _WIDGET_IDS = [f"00000000-0000-7000-8000-{number:012}" for number in range(1, WIDGETS + 1)]
-Rows = list[tuple[Any, ...]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def simulate(stack: Stack, options: argparse.Namespace) -> tuple[list[Finding], str]:
     """What was found, and what is not as it should be."""
-    _run(
+    execute(
         stack,
         "insert into public.widgets (id, name, allowed_domains)"
         " select id, 'bench', '{shop.example}' from unnest(%s::uuid[]) id",
@@ -65,9 +62,9 @@ def simulate(stack: Stack, options: argparse.Namespace) -> tuple[list[Finding], 
     seconds = time.monotonic() - began
     after, size = processor_seconds(stack, pids), _size(stack) - size_before
     # A crashed call's last heartbeat is the end; it waits for the cleanup.
-    _run(stack, "select public.complete_stale_sessions('0 seconds')")
+    execute(stack, "select public.complete_stale_sessions('0 seconds')")
     billed: dict[str, Decimal] = dict(
-        _run(stack, "select call_id, billable_seconds from public.widget_billing_calls('-infinity', 'infinity')")
+        execute(stack, "select call_id, billable_seconds from public.widget_billing_calls('-infinity', 'infinity')")
     )
     findings = [
         _finding(
@@ -136,13 +133,7 @@ def _milliseconds(values: Sequence[float]) -> str:
 
 
 def _size(stack: Stack) -> int:
-    return int(_run(stack, "select pg_database_size(current_database())")[0][0])
-
-
-def _run(stack: Stack, sql: str, parameters: Sequence[object] | None = None) -> Rows:
-    with psycopg.connect(stack.database_url, autocommit=True) as connection:
-        cursor = connection.execute(sql.encode(), parameters)
-        return cursor.fetchall() if cursor.description else []
+    return int(execute(stack, "select pg_database_size(current_database())")[0][0])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from benchmarks.screenshots import sign_in
 from local_stack import demo_history
-from local_stack.chromium import launch
+from local_stack.browsers.chromium import launch
 from local_stack.demo_site import DemoSite
 from local_stack.stack import Stack
 
@@ -164,13 +164,7 @@ OBSERVER = """
     window.seen = {};
     const look = () => {
       const mark = (name, holds) => { if (!(name in seen) && holds()) seen[name] = performance.now(); };
-      const text = (selector) => document.querySelector(selector)?.textContent ?? "";
-      mark("the page with its panels", () => document.querySelector(".figure"));
       mark("the list of calls", () => document.querySelector(".calls tbody tr"));
-      mark("calls and minutes of 30 days, and their charts", () => /\\d/.test(text("[data-figure=Calls] .value")));
-      mark("this month against the last", () => document.querySelector(".months"));
-      mark("plans, with the forecast", () => document.querySelector("[aria-label='Plans this month'] tbody tr"));
-      mark("statements", () => document.querySelector("[aria-label='Statements'] tbody tr"));
       mark("all panels", () => document.querySelector(".figure") && !document.querySelector("[aria-busy=true]"));
     };
     const everything = { subtree: true, childList: true, attributes: true, characterData: true };

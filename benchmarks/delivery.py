@@ -13,10 +13,11 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 
+from benchmarks.measure import execute
 from local_stack.browsers import ENGINES, Tab, launch
 from local_stack.browsers import Visitor as BrowserVisitor
 from local_stack.browsers.connection import Connection
@@ -165,7 +166,9 @@ def run(stack: Stack, *, sessions: int, seed: int, engine: str = "chromium") -> 
     names, weights = list(visits), list(visits.values())
     with ExitStack() as opened:
         db = opened.enter_context(psycopg.connect(stack.database_url, autocommit=True))
-        widget_id = _new_widget(db)
+        [(widget_id,)] = execute(
+            stack, "insert into public.widgets (allowed_domains) values ('{127.0.0.1}') returning id"
+        )
         proxy = opened.enter_context(UnreliableProxy(stack.api_url))
         site = opened.enter_context(
             DemoSite(url=proxy.url, key=stack.publishable_key, widget_id=widget_id, heartbeat_seconds=3600)
@@ -186,15 +189,6 @@ def run(stack: Stack, *, sessions: int, seed: int, engine: str = "chromium") -> 
         report.arrived = _await_quiet(db, widget_id)
     report.seconds = time.monotonic() - began
     return report
-
-
-def _new_widget(db: psycopg.Connection) -> UUID:
-    widget_id = uuid4()
-    db.execute(
-        "insert into public.widgets (id, name, allowed_domains) values (%s, 'Delivery benchmark', '{127.0.0.1}')",
-        [widget_id],
-    )
-    return widget_id
 
 
 def _await_quiet(db: psycopg.Connection, widget_id: UUID) -> set[Expected]:

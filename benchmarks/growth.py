@@ -9,9 +9,10 @@ from statistics import median
 import psycopg
 
 from benchmarks import loads
-from benchmarks.bench import OWNER_ID, Bench, running, seconds_of, take_turns
+from benchmarks.bench import ORIGINAL_BILL, OWNER_ID, Bench, running
 from benchmarks.findings import Finding, at_least, at_most, figure, spread
 from benchmarks.history import CALL_SECONDS, EVENTS_A_MONTH, History
+from benchmarks.measure import seconds_of, take_turns
 from benchmarks.pgbench import events_per_second, side_by_side, wal_per_event
 
 NEWLY_STALE = 1000
@@ -22,20 +23,7 @@ CLOSING_SECONDS = 8
 _UNTIL_PLANNED = 6  # PostgreSQL plans a function's query anew at each of the first five calls in a connection
 SIZES = (EVENTS_A_MONTH, 10 * EVENTS_A_MONTH, 50 * EVENTS_A_MONTH)
 
-# The original query, and the filter that it lacks.
-_ORIGINAL_BILL = """
-select
-  widget_id,
-  session_id,
-  min(case when event_type = 'call_start' then timestamp end) as start_time,
-  max(case when event_type = 'call_end' then timestamp end) as end_time,
-  extract(epoch from (
-    max(case when event_type = 'call_end' then timestamp end) -
-    min(case when event_type = 'call_start' then timestamp end)
-  )) as duration_seconds
-from original_baseline.widget_analytics
-where event_type in ('call_start', 'call_end') and timestamp >= %s and timestamp < %s
-"""
+_ORIGINAL_BILL = f"{ORIGINAL_BILL} and timestamp >= %s and timestamp < %s"  # the filter is what it lacks
 
 
 def sizes_up_to(events: int) -> list[int]:
@@ -86,8 +74,8 @@ def _bill(bench: Bench, history: History, at: str) -> Iterator[Finding]:
         originals = f"select sum(duration_seconds) from ({_ORIGINAL_BILL} group by widget_id, session_id) s"
         _check_both_bill_the_same(connection.execute(billed, month), connection.execute(originals.encode(), month))
         ours, other = take_turns(
-            lambda: connection.execute(billed, month),
-            lambda: connection.execute(originals.encode(), month),
+            lambda: seconds_of(lambda: connection.execute(billed, month)),
+            lambda: seconds_of(lambda: connection.execute(originals.encode(), month)),
             rounds=bench.plan.rounds,
         )
     what, against = f"the month's bill, all widgets, {at}", "the original query with a month filter"
@@ -111,8 +99,8 @@ def _one_widgets_bill(bench: Bench, history: History, at: str) -> Iterator[Findi
             as_owner.execute(billed, month)
             connection.execute(originals.encode(), values)
         ours, other = take_turns(
-            lambda: as_owner.execute(billed, month),
-            lambda: connection.execute(originals.encode(), values),
+            lambda: seconds_of(lambda: as_owner.execute(billed, month)),
+            lambda: seconds_of(lambda: connection.execute(originals.encode(), values)),
             rounds=10 * bench.plan.rounds,
         )
     what, against = f"one widget's month, asked by its owner, {at}", "the same for one widget"

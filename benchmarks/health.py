@@ -7,13 +7,14 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from uuid import uuid4
 
 import psycopg
 from psycopg.types.json import Jsonb
 
+from benchmarks.measure import execute, seconds_of
 from local_stack.stack import Stack
 
 DAYS = 60
@@ -34,6 +35,7 @@ SESSION = [
     ("call_end", 3),
 ]
 
+REFRESH = "select * from public.refresh_widget_health()"
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
@@ -47,10 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         db.execute("select cron.unschedule(jobid) from cron.job")
         owner_id = uuid4()
         db.execute("insert into auth.users (id, email) values (%s, 'owner@bench.example')", [owner_id])
-        took = timed(lambda: make_events(db, options.events, owner_id))
+        took = seconds_of(lambda: make_events(db, options.events, owner_id))
+        [(events, calls)] = execute(
+            stack, "select (select count(*) from public.widget_analytics), (select count(*) from public.widget_calls)"
+        )
         print(
-            f"{number(db, 'select count(*) from public.widget_analytics'):,} events of {WIDGETS} widgets in {DAYS} days"
-            f", {number(db, 'select count(*) from public.widget_calls'):,} calls, written in {took:.0f} s",
+            f"{events:,} events of {WIDGETS} widgets in {DAYS} days, {calls:,} calls, written in {took:.0f} s",
             flush=True,
         )
 
@@ -61,14 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         db.execute("vacuum analyze")
 
         print(f"refresh after {NEW_EVENTS:,} new events, median of 5   {1000 * new_events_refresh(db):8.0f} ms")
-        print(f"refresh after none, median of 5                {1000 * median_of(lambda: refresh(db)):8.0f} ms")
+        print(f"refresh after none, median of 5                {median_of(db, REFRESH):8.0f} ms")
         read(stack, owner_id)
         for check in ("health_differences()", "widget_calls_differences()"):
-            took = timed(partial(db.execute, f"select from widget_internal.{check}".encode()))
+            took = seconds_of(partial(db.execute, f"select from widget_internal.{check}".encode()))
             print(f"{check:<46} {took:10.1f} s", flush=True)
-        print(
-            f"widget_alarms(), median of 5                   {1000 * median_of(lambda: alarms(db)):8.0f} ms", flush=True
-        )
+        alarms = median_of(db, "select * from public.widget_alarms()")
+        print(f"widget_alarms(), median of 5                   {alarms:8.0f} ms", flush=True)
     return 0
 
 
@@ -153,16 +156,8 @@ def new_events_refresh(db: Connection) -> float:
         answer = db.execute("select public.track_events(%s)", [Jsonb(events)]).fetchone()
         assert answer is not None
         assert answer[0]["accepted"] == len(events), answer  # type: ignore[index]  # a JSON object
-        took.append(timed(lambda: refresh(db)))
+        took.append(seconds_of(lambda: db.execute(REFRESH)))
     return statistics.median(took)
-
-
-def alarms(db: Connection) -> None:
-    db.execute("select * from public.widget_alarms()")
-
-
-def refresh(db: Connection) -> None:
-    db.execute("select * from public.refresh_widget_health()")
 
 
 def read(stack: Stack, owner_id: object) -> None:
@@ -177,30 +172,16 @@ def read(stack: Stack, owner_id: object) -> None:
         queries = {
             "widget_health": "select * from public.widget_health where hour >= now() - interval '30 days'",
             "widget_rates()": "select * from public.widget_rates(now() - interval '30 days')",
-            "widget_pages": "select * from public.widget_pages where day >= current_date - 30",
-            "widget_busiest_places()": "select * from public.widget_busiest_places(current_date - 30, current_date)",
         }
         for name, query in queries.items():
             rows = len(owner.execute(query.encode()).fetchall())
-            took = median_of(lambda query=query: owner.execute(query.encode()).fetchall())  # type: ignore[misc]  # query is bound
             what = f"{name}, 30 days of {OWNED} widgets, {rows:,} rows"
-            print(f"{what:60} {1000 * took:5.0f} ms", flush=True)
+            print(f"{what:60} {median_of(owner, query):5.0f} ms", flush=True)
 
 
-def number(db: Connection, query: str) -> int:
-    row = db.execute(query.encode()).fetchone()
-    assert row is not None
-    return int(str(row[0]))
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began
-
-
-def median_of(work: Callable[[], object]) -> float:
-    return statistics.median(timed(work) for _ in range(5))
+def median_of(db: Connection, query: str) -> float:
+    """Milliseconds."""
+    return 1000 * statistics.median(seconds_of(lambda: db.execute(query.encode()).fetchall()) for _ in range(5))
 
 
 if __name__ == "__main__":

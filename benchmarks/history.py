@@ -6,14 +6,13 @@ was inferred, at its last heartbeat. The rows are those that the tracker's event
 meanwhile, and the calls are written beside the ledger.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from benchmarks.loads import HEADERS, PAGE_URL, USER_AGENT, WIDGETS
+from benchmarks.loads import PAGE_URL, USER_AGENT, WIDGETS
 from local_stack.stack import Stack
 
 EVENTS_A_MONTH = 1_000_000
@@ -64,6 +63,22 @@ _EVENTS = f"""
     offset 0
   ) v
 """
+# Page and browser stand on a session's first event.
+_OUR_EVENTS = f"""
+insert into public.widget_analytics
+  (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, received_at, properties,
+    source)
+select
+  v.id, v.widget_id, e.event_type, v.session_id,
+  case when e.event_type = 'widget_load' then %(page_url)s end,
+  case when e.event_type = 'widget_load' then %(user_agent)s end,
+  v.at, case when e.event_type like 'call%%' then v.session_id end, case when s.is_inferred then null else e.seq end,
+  v.at + case when s.is_inferred then interval '45 minutes' else interval '80 milliseconds' end,
+  case when e.place > 2 and not s.is_inferred then '{{"rtt_ms": 84}}'::jsonb end,
+  case when s.is_inferred then 'inferred' else 'browser' end
+{_EVENTS}
+cross join lateral (select e.place = 9 and {_INFERRED} as is_inferred) s
+"""
 _OUR_CALLS = f"""
 insert into widget_internal.call_states (
   widget_id, session_id, call_id, start_claim, heartbeat_at, end_claim, first_event_at, last_event_at,
@@ -91,24 +106,6 @@ _VACUUM_OURS = ("vacuum (freeze) public.widget_analytics", "vacuum (freeze) widg
 _VACUUM_ORIGINAL = "vacuum (freeze) original_baseline.widget_analytics"
 
 
-def _ours(table: str, *, page_on: str, agent_on: str) -> str:
-    """`page_on` and `agent_on`: SQL that says of an event whether its row has the page, and the browser."""
-    return f"""
-insert into {table}
-  (id, widget_id, event_type, session_id, page_url, user_agent, "timestamp", call_id, seq, received_at, properties,
-    source)
-select
-  v.id, v.widget_id, e.event_type, v.session_id,
-  case when {page_on} then %(page_url)s end, case when {agent_on} then %(user_agent)s end,
-  v.at, case when e.event_type like 'call%%' then v.session_id end, case when s.is_inferred then null else e.seq end,
-  v.at + case when s.is_inferred then interval '45 minutes' else interval '80 milliseconds' end,
-  case when e.place > 2 and not s.is_inferred then '{{"rtt_ms": 84}}'::jsonb end,
-  case when s.is_inferred then 'inferred' else 'browser' end
-{_EVENTS}
-cross join lateral (select e.place = 9 and {_INFERRED} as is_inferred) s
-"""
-
-
 def _parameters(began: datetime, every: timedelta, first: int, calls: int) -> dict[str, object]:
     return {
         "began": round(began.timestamp() * 1000),
@@ -134,11 +131,6 @@ class History:
         self._stack = stack
         self._first_month = _month(datetime.now(UTC), -months)
         self._calls = 0
-        self._insert = _ours(
-            "public.widget_analytics",
-            page_on="e.event_type = 'widget_load'",
-            agent_on="true" if self._keeps_agent_on_later_events() else "e.event_type = 'widget_load'",
-        )
 
     @property
     def events(self) -> int:
@@ -174,7 +166,7 @@ class History:
         with ThreadPoolExecutor() as pool:
             for added in [
                 pool.submit(self._run, sql, parameters)
-                for sql in ((self._insert, _OUR_CALLS, *_VACUUM_OURS), (_ORIGINAL_ROWS, _VACUUM_ORIGINAL))
+                for sql in ((_OUR_EVENTS, _OUR_CALLS, *_VACUUM_OURS), (_ORIGINAL_ROWS, _VACUUM_ORIGINAL))
             ]:
                 added.result()
         self._calls += calls
@@ -205,21 +197,3 @@ class History:
         for setting in ("fsync", "full_page_writes", "synchronous_commit", "autovacuum"):
             connection.execute(f"alter system set {setting} = {value}".encode())
         connection.execute("select pg_reload_conf()")
-
-    def _keeps_agent_on_later_events(self) -> bool:
-        """Ask the door: what it does with a later event's browser is what the history must look like."""
-        with psycopg.connect(self._stack.database_url) as connection:
-            connection.execute("select set_config('request.headers', %s, true)", [json.dumps(HEADERS)])
-            for seq, event_type in enumerate(("widget_load", "widget_open"), start=1):
-                connection.execute(
-                    "select public.track_event("
-                    "'00000000-0000-7000-8000-000000000001', %s, 'probe', event_id => gen_random_uuid(), seq => %s)",
-                    [event_type, seq],
-                )
-            kept = connection.execute(
-                "select user_agent is not null from public.widget_analytics"
-                " where session_id = 'probe' and event_type = 'widget_open'"
-            ).fetchone()
-            connection.rollback()
-        assert kept is not None
-        return bool(kept[0])

@@ -36,9 +36,8 @@ grant usage on schema original_baseline to service_role;
 grant insert on original_baseline.bare to service_role;
 grant select, insert on original_baseline.widget_analytics to service_role;
 
-
 -- "What the cleanup job does", steps 1 to 4 of the document.
-create function original_baseline.cleanup()
+create function original_baseline.cleanup(now timestamptz default now())
 returns bigint
 language plpgsql
 set search_path = ''
@@ -50,7 +49,7 @@ begin
   select s.widget_id, 'call_end', s.session_id, s."timestamp" + interval '30 minutes'
   from original_baseline.widget_analytics s
   where s.event_type = 'call_start'
-    and s."timestamp" < now() - interval '30 minutes'
+    and s."timestamp" < cleanup.now - interval '30 minutes'
     and not exists (
       select from original_baseline.widget_analytics e
       where e.widget_id = s.widget_id

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlencode
@@ -15,7 +16,7 @@ import psycopg
 from benchmarks.bench import WIDE_QUOTAS, Plan
 from benchmarks.findings import Finding, at_least, figure, spread
 from benchmarks.loads import FIRST_WIDGET, PAGE_URL, REQUESTS, SENT_HEADERS, TWO_MINUTES, Event
-from benchmarks.pgbench import processor_seconds
+from benchmarks.measure import processor_seconds, take_turns
 from local_stack.places import NODE, bare_environment
 from local_stack.processes import Child
 from local_stack.stack import Stack
@@ -171,11 +172,8 @@ def measure(plan: Plan, settings: Mapping[str, str] | None = None) -> Iterator[F
                 played = ways(stack, endpoint_url, endpoint_pid, visit)
                 for way in played:  # code gets compiled, and connections opened
                     send(stack, way, connections=connections, seconds=max(1, plan.seconds / 3))
-                runs: list[list[Sent]] = [[] for _ in played]
-                for number in range(plan.rounds):
-                    turn = list(zip(played, runs, strict=True))
-                    for way, sent in turn if number % 2 == 0 else reversed(turn):
-                        sent.append(send(stack, way, connections=connections, seconds=plan.seconds))
+                turns = [partial(send, stack, way, connections=connections, seconds=plan.seconds) for way in played]
+                runs = take_turns(*turns, rounds=plan.rounds)
                 yield from _findings(visit, connections, played, runs)
 
 

@@ -1,20 +1,20 @@
 """Loads that pgbench plays against a database, two and two side by side."""
 
 import json
-import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from urllib.parse import urlsplit
 
 import psycopg
-from psutil import NoSuchProcess, Process
 
+from benchmarks.measure import take_turns
 from local_stack.places import bare_environment
 from local_stack.postgres_server import complete_server
 from local_stack.stack import Stack
@@ -87,14 +87,12 @@ def side_by_side(
     rounds: int,
     before_each: Callable[[], None] = lambda: None,
 ) -> Pair:
-    """Play both in turns, A B B A A B …, so that what changes on the machine meanwhile meets both alike."""
-    pair = Pair([], [])
-    for number in range(rounds):
-        turns = [(ours, pair.ours), (other, pair.other)]
-        for (stack, load), runs in turns if number % 2 == 0 else reversed(turns):
-            before_each()
-            runs.append(play(stack, load, clients=clients, seconds=seconds))
-    return pair
+
+    def turn(stack: Stack, load: Load) -> Run:
+        before_each()
+        return play(stack, load, clients=clients, seconds=seconds)
+
+    return Pair(*take_turns(partial(turn, *ours), partial(turn, *other), rounds=rounds))
 
 
 def play(stack: Stack, load: Load, *, clients: int, seconds: float) -> Run:
@@ -143,24 +141,6 @@ def _wal_position(connection: psycopg.Connection[tuple[object, ...]]) -> int:
     assert row is not None
     assert isinstance(row[0], int)
     return row[0]
-
-
-def cpu_seconds(stack: Stack) -> float:
-    """What the server's processes have taken: those that live, and those that have ended."""
-    server = Process(stack.database.pid)
-    while True:
-        living = server.children()
-        with suppress(NoSuchProcess):
-            taken = [process.cpu_times() for process in (server, *living)]
-            # One that ended meanwhile would be counted twice, or not at all.
-            if server.children() == living:
-                ended = taken[0].children_user + taken[0].children_system
-                return float(ended + sum(times.user + times.system for times in taken))
-
-
-def processor_seconds(stack: Stack, others: Mapping[str, int]) -> dict[str, float]:
-    """What the database has taken so far, and each other process, by its name."""
-    return {"database": cpu_seconds(stack)} | {part: sum(Process(pid).cpu_times()[:2]) for part, pid in others.items()}
 
 
 def _start_pgbench(stack: Stack, load: Load, *arguments: str) -> subprocess.Popen[str]:
@@ -212,9 +192,3 @@ def request_settings(headers: Mapping[str, str]) -> dict[str, str]:
         "request.jwt.claims": '{"role":"anon"}',
         "request.method": "POST",
     }
-
-
-def machine() -> str:
-    """Cores and memory of this machine."""
-    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return f"{os.cpu_count()} cores, {gigabytes:.0f} GB"

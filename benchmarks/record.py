@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from typing import Any
 
-import psycopg
-
 from benchmarks.loads import PAGE_URL
+from benchmarks.measure import execute
 from local_stack.browsers import launch
 from local_stack.demo_site import DemoSite
+from local_stack.processes import await_condition
 from local_stack.stack import Stack
 from local_stack.unreliable_proxy import UnreliableProxy
 
@@ -29,13 +29,11 @@ NAMES = {
 def record() -> dict[str, list[Event]]:
     """What a visitor's tracker sends who opens the widget, calls, and makes another call while offline."""
     with Stack(durable=False, jobs=False) as stack, UnreliableProxy(stack.api_url) as proxy:
-        with psycopg.connect(stack.database_url, autocommit=True) as db:
-            row = db.execute("insert into widgets (allowed_domains) values ('{*}') returning id").fetchone()
-        assert row is not None
-        options = {"widget_id": row[0], "heartbeat_seconds": HEARTBEAT_SECONDS}
+        [(widget_id,)] = execute(stack, "insert into widgets (allowed_domains) values ('{*}') returning id")
+        options = {"widget_id": widget_id, "heartbeat_seconds": HEARTBEAT_SECONDS}
 
         def wait_for(*types: str) -> None:
-            _await(lambda: types in _sent(proxy), f"a request of {', '.join(types)}")
+            _await(f"a request of {', '.join(types)}", lambda: types in _sent(proxy))
 
         with DemoSite(url=proxy.url, key=stack.publishable_key, **options) as site, launch("chromium") as browser:
             visitor = browser.new_visitor()
@@ -54,21 +52,15 @@ def record() -> dict[str, list[Event]]:
             sleep(HEARTBEAT_SECONDS / 4)  # a call lasts: there is nothing else to wait for while nothing is sent
             tab.evaluate("() => window.call.end()")
             visitor.set_offline(False)
-            _await(
-                lambda: any(types[0] == "call_start" and types[-1] == "call_end" for types in _sent(proxy)), "a return"
-            )
+            _await("a return", lambda: any(map(_is_whole_call, _sent(proxy))))
             requests = [_plain(request.events()) for request in proxy.seen if request.method == "POST"]
     recorded = {NAMES[types]: events for events in requests if (types := _types(events)) in NAMES}
     (back,) = [events for events in requests if _is_whole_call(_types(events))]
     return {name: recorded[name] for name in NAMES.values()} | {"return of an offline visitor": back}
 
 
-def _await(condition: Callable[[], bool], what: str) -> None:
-    deadline = monotonic() + 60
-    while not condition():
-        if monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within 60 s")
-        sleep(0.05)
+def _await(what: str, condition: Callable[[], bool]) -> None:
+    await_condition(what, condition, seconds=60, explain=str)
 
 
 def _sent(proxy: UnreliableProxy) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ import psycopg
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from local_stack import demo_history
-from local_stack.chromium import launch
+from local_stack.browsers.chromium import launch
 from local_stack.demo_site import DemoSite
 from local_stack.places import ROOT
 from local_stack.stack import Stack

@@ -9,12 +9,11 @@ least and the most in brackets.
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from statistics import median
 
-from benchmarks import export_memory, growth, loads, over_http, requests
+from benchmarks import exports, growth, loads, over_http, requests
 from benchmarks.bench import Bench, Plan, conditions, running
 from benchmarks.findings import HEAD, Finding, at_least, figure, row, spread
-from benchmarks.pgbench import Run, events_per_second, p95, play, wal_per_event
+from benchmarks.pgbench import events_per_second, p95, wal_per_event
 from local_stack.database import MICRO_SETTINGS
 
 
@@ -61,50 +60,14 @@ def one_widget(bench: Bench) -> Iterator[Finding]:
     yield Finding("the bare insert on one widget", f"spread over {loads.WIDGETS:,}", spread(pair.rate_ratios()), "–")
 
 
-def foreign_key(bench: Bench) -> Iterator[Finding]:
-    """What the reference to widgets costs the writer where it costs most: one hot widget, 16 connections."""
-    load = loads.tracker("load", widgets=loads.ONE_WIDGET)
-    kept: list[Run] = []
-    dropped: list[Run] = []
-    drop = "alter table public.widget_analytics drop constraint events_belong_to_a_widget"
-    add = (
-        "alter table public.widget_analytics add constraint events_belong_to_a_widget"
-        " foreign key (widget_id) references public.widgets (id)"
-    )
-    for number in range(bench.plan.rounds):
-        for with_key in (True, False) if number % 2 == 0 else (False, True):
-            bench.empty()
-            if not with_key:
-                bench.execute(drop)
-            (kept if with_key else dropped).append(play(bench.stack, load, clients=16, seconds=bench.plan.seconds))
-            if not with_key:
-                bench.execute(add)
-    ratios = [a.events_per_second / b.events_per_second for a, b in zip(kept, dropped, strict=True)]
-    yield Finding(
-        "load on one hot widget, 16 connections, with the foreign key to widgets",
-        "the same without it",
-        spread(ratios),
-        *at_least(ratios, 0.85),
-    )
-
-
 def over_http_path(bench: Bench) -> Iterator[Finding]:
     """In a stack of its own, as the gateway reads the schema when it starts."""
     yield from over_http.measure(bench.plan, bench.settings)
 
 
-def exports(bench: Bench) -> Iterator[Finding]:
-    """In a stack of its own, with the calls of one month."""
-    for way, name, ours, copies in export_memory.beside_copy(bench.plan.calls, bench.plan.rounds):
-        ratios = [copy / run.seconds for run, copy in zip(ours, copies, strict=True)]
-        seconds, peak = median(run.seconds for run in ours), max(run.peak_megabytes for run in ours)
-        yield Finding(
-            f"export of {bench.plan.calls:,} calls to {name}, {'over the API' if way == 'API' else '`--direct`'}:"
-            f" {figure(seconds)} s, {peak:.0f} MB at its peak",
-            f"`\\copy` of the same rows: {figure(median(copies))} s",
-            spread(ratios),
-            *(at_least(ratios, 0.5) if way == "direct" else ("–", None)),
-        )
+def exports_of_a_month(bench: Bench) -> Iterator[Finding]:
+    """In a stack of its own."""
+    yield from exports.measure(bench.plan)
 
 
 def growth_of_history(bench: Bench) -> Iterator[Finding]:
@@ -115,9 +78,8 @@ ROWS: dict[str, Callable[[Bench], Iterator[Finding]]] = {
     "requests": requests_of_a_tracker,
     "rates": rates,
     "one-widget": one_widget,
-    "foreign-key": foreign_key,
     "http": over_http_path,
-    "export": exports,
+    "export": exports_of_a_month,
     "history": growth_of_history,
 }
 

@@ -135,13 +135,13 @@ def play(dice: random.Random, end: datetime) -> Day:
 
 
 def _play_session(dice: random.Random, day: Day, site: Site, at: datetime) -> None:
-    session_id = _uuid7(dice, at)
+    session_id = demo_history.uuid7(dice, at)
     events: list[dict[str, Any]] = []
 
     def happen(event_type: str, when: datetime, **fields: Any) -> None:
         events.append({
             "widget_id": str(site.widget_id), "event_type": event_type, "session_id": session_id,
-            "event_id": _uuid7(dice, when), "seq": len(events) + 1, "at": when, **fields,
+            "event_id": demo_history.uuid7(dice, when), "seq": len(events) + 1, "at": when, **fields,
         })  # fmt: skip
 
     happen("widget_load", at, page_url=site.page)
@@ -288,11 +288,6 @@ def introduce(stack: Running, console: Console) -> None:
         highlight=False,
         markup=False,
     )
-
-
-def _uuid7(dice: random.Random, at: datetime) -> str:
-    milliseconds = int(at.timestamp() * 1000)
-    return str(UUID(int=milliseconds << 80 | 0x7 << 76 | dice.getrandbits(12) << 64 | 0x2 << 62 | dice.getrandbits(62)))
 
 
 if __name__ == "__main__":

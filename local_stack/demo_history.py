@@ -152,7 +152,7 @@ def _play(dice: random.Random, place: Place, until: datetime) -> Iterator[Event]
 
 
 def _session(dice: random.Random, place: Place, at: datetime) -> Iterator[Event]:
-    session_id = _uuid7(dice, at)
+    session_id = uuid7(dice, at)
     seq = 0
 
     def event(event_type: str, when: datetime, source: str = "browser", **columns: Any) -> Event:
@@ -164,7 +164,7 @@ def _session(dice: random.Random, place: Place, at: datetime) -> Iterator[Event]
             columns["properties"] = json.dumps(columns["properties"])
         delay = timedelta(milliseconds=dice.uniform(40, 400))
         return {
-            "id": _uuid7(dice, when), "widget_id": place.widget_id, "event_type": event_type, "session_id": session_id,
+            "id": uuid7(dice, when), "widget_id": place.widget_id, "event_type": event_type, "session_id": session_id,
             "source": source, "timestamp": when, "received_at": when + delay, **columns,
         }  # fmt: skip
 
@@ -236,6 +236,6 @@ def _add_refusals(connection: psycopg.Connection[Any], dice: random.Random, unti
                 )
 
 
-def _uuid7(dice: random.Random, at: datetime) -> str:
+def uuid7(dice: random.Random, at: datetime) -> str:
     milliseconds = int(at.timestamp() * 1000)
     return str(UUID(int=milliseconds << 80 | 0x7 << 76 | dice.getrandbits(12) << 64 | 0x2 << 62 | dice.getrandbits(62)))

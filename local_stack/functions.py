@@ -46,7 +46,7 @@ class EdgeFunction(Child):
 
     def __init__(self, name: str, *, environment: Mapping[str, str], directory: Path) -> None:
         home = SUPABASE / "functions" / name
-        configuration, lock = home / "deno.json", home / "npm-lock.json"
+        lock = home / "npm-lock.json"
         command: list[str | Path] = [
             DENO,
             "run",
@@ -55,7 +55,8 @@ class EdgeFunction(Child):
             "--cached-only",  # nothing is fetched at run time
             "--allow-net=127.0.0.1",
             f"--allow-env={','.join(ENVIRONMENT)}",
-            *(["--config", configuration] if configuration.exists() else ["--no-config"]),
+            "--config",
+            home / "deno.json",
             home / "index.ts",
         ]
         super().__init__(

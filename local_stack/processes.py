@@ -4,13 +4,14 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.02
@@ -40,6 +41,17 @@ def dies_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
     return in_child
 
 
+def as_account(account: tuple[int, int] | None) -> dict[str, Any]:
+    """Options of `subprocess` that run a program as a user and group, or as the caller."""
+    return {"user": account[0], "group": account[1], "extra_groups": []} if account else {}
+
+
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def await_condition(what: str, condition: Callable[[], bool], *, seconds: float, explain: Callable[[], str]) -> None:
     """Poll until `condition` holds; on timeout raise with `explain()`, which may also raise."""
     deadline = time.monotonic() + seconds
@@ -47,17 +59,6 @@ def await_condition(what: str, condition: Callable[[], bool], *, seconds: float,
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} took longer than {seconds:g} s\n{explain()}")
         time.sleep(_POLL_SECONDS)
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that a process has started and that still live. Linux only."""
-    children = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent = status.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == pid and state != "Z":
-                children.append(int(status.parent.name))
-    return children
 
 
 def is_alive(pid: int) -> bool:
@@ -79,8 +80,13 @@ class Child:
         log: Path,
         environment: dict[str, str],
         pass_fds: Sequence[int] = (),
+        cwd: Path | None = None,
+        account: tuple[int, int] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.name = name
+        self._stop_signal = stop_signal
         self.log = log
         with log.open("ab") as output:
             # What an earlier process of this name wrote is not this one's.
@@ -92,7 +98,9 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 pass_fds=pass_fds,
-                preexec_fn=dies_with_parent(signal.SIGKILL),
+                cwd=cwd,
+                preexec_fn=dies_with_parent(death_signal),
+                **as_account(account),
             )
 
     @property
@@ -136,7 +144,7 @@ class Child:
 
     def stop(self, *, seconds: float = 10) -> None:
         if self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(self._stop_signal)
             try:
                 self._process.wait(seconds)
             except subprocess.TimeoutExpired:

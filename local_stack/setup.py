@@ -200,8 +200,6 @@ def install_python_packages() -> None:
 
 def install_python_client() -> None:
     project = CLIENT / "pyproject.toml"
-    if not project.exists():
-        return
     stamp, state = STAMPS / "python-client", _digest(project, ROOT / "requirements.txt")
     if _stamp_is(stamp, state):
         return

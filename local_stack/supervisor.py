@@ -120,7 +120,7 @@ def serve(folder: Path = RUN, *, seed: bool = True) -> None:
             Stack(
                 port=_preferred_port(configuration["api"]["port"], "API", notes),
                 database_port=_preferred_port(configuration["db"]["port"], "database", notes),
-                seed=seed and (SUPABASE / "seed.sql").exists(),
+                seed=seed,
                 logs=folder,
             ) as stack,
             DemoSite(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from local_stack.background_server import BackgroundServer, Handler
+from local_stack.processes import await_condition
 
 # They belong to one connection, not to the message.
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
@@ -100,19 +101,16 @@ class UnreliableProxy(BackgroundServer):
             self._fault = None
 
     def await_requests(self, count: int, *, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while len(self.seen) < count:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(self.seen)} requests of {count} after {seconds} s")
-            time.sleep(0.01)
+        await_condition(
+            f"{count} requests",
+            lambda: len(self.seen) >= count,
+            seconds=seconds,
+            explain=lambda: f"{len(self.seen)} came",
+        )
 
     def await_quiet(self, *, seconds: float = 60) -> None:
         """Wait until nothing is under way to the gateway."""
-        deadline = time.monotonic() + seconds
-        while self._bytes_in_flight:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._bytes_in_flight} bytes are under way after {seconds} s")
-            time.sleep(0.01)
+        await_condition("what is under way", lambda: not self._bytes_in_flight, seconds=seconds, explain=str)
 
     def handle(self, request: Seen) -> Answer | None:
         with self._lock:

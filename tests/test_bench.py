@@ -1,11 +1,12 @@
 """The speed bench measures what it says; how fast things are, is not for a test to say."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import psycopg
 import pytest
 
-from benchmarks import company_day, export_memory, growth, loads, over_http, record, requests
+from benchmarks import company_day, exports, growth, loads, over_http, record, requests
 from benchmarks.bench import Bench, Plan, running
 from benchmarks.findings import Finding, table
 from benchmarks.pgbench import Load, play
@@ -118,10 +119,9 @@ def test_a_simulated_day_is_billed_as_it_was_played(capsys: pytest.CaptureFixtur
     assert code == 0, capsys.readouterr()
 
 
-def test_exports_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    """The calls that are made for it are exported, and the rate is said."""
-    code = export_memory.main(["--calls", "2000", "--formats", "csv", "--ways", "API"])
+def test_exports_are_measured() -> None:
+    """The calls that are made for it are exported, and what that took is said."""
+    with closing(exports.measure(Plan(seconds=1, rounds=1, calls=2000))) as findings:
+        first = next(findings)
 
-    assert code == 0, capsys.readouterr()
-    assert "2,000 calls" in (said := capsys.readouterr().out)
-    assert said.splitlines()[-1].startswith("API    csv")
+    assert first.what.startswith("export of 2,000 calls to csv, over the API: ")

@@ -157,7 +157,7 @@ else:
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl", "parquet"])
 def test_many_rows_are_written_in_little_memory(tmp_path: Path, file_format: str) -> None:
-    """50,000 calls pass through in under 200 MB; `scripts/bench-export` shows the same of a million, in the command."""
+    """50,000 calls pass through in under 200 MB; `scripts/bench --only export` measures the command."""
     program = """
 import sys
 from datetime import UTC, datetime, timedelta

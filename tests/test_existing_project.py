@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from psycopg.rows import dict_row
 
-from local_stack.chromium import launch
+from local_stack.browsers.chromium import launch
 from local_stack.demo_site import DemoSite
 from local_stack.places import ROOT
 from local_stack.stack import Stack

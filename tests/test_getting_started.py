@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from local_stack.chromium import launch
+from local_stack.browsers.chromium import launch
 from local_stack.places import ROOT
 from local_stack.processes import await_condition
 from local_stack.stack import Stack

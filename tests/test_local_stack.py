@@ -16,10 +16,11 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from psutil import Process
 
 from local_stack import supervisor
 from local_stack.places import NODE, ROOT, SUPABASE
-from local_stack.processes import await_condition
+from local_stack.processes import await_condition, is_alive
 from local_stack.stack import Stack
 from tests.conftest import Connection, FreshDatabase, NewOwner, NewWidget
 
@@ -344,9 +345,9 @@ def test_a_killed_run_leaves_nothing_behind(own_temporary_files: Path) -> None:
     assert directory.parent == own_temporary_files
     await_condition(
         "the end of a killed run's processes",
-        lambda: not any(map(_is_alive, processes)),
+        lambda: not any(map(is_alive, processes)),
         seconds=60,
-        explain=lambda: f"still there: {[pid for pid in processes if _is_alive(pid)]} of {programs}",
+        explain=lambda: f"still there: {[pid for pid in processes if is_alive(pid)]} of {programs}",
     )
     assert directory.exists()
     with Stack(durable=False, migrate=False, gateway=False) as next_run:
@@ -371,13 +372,13 @@ def test_the_background_stack_starts_afresh_and_stops(background: Path) -> None:
 
     second = supervisor.up(background, seed=False)
     assert second.keys != first.keys
-    assert not any(_is_alive(pid) for name, pid in first.pids.items() if name != "supervisor")
+    assert not any(is_alive(pid) for name, pid in first.pids.items() if name != "supervisor")
     assert httpx.get(f"{second.api_url}/rest/v1/widgets", timeout=60).status_code == 401
 
     os.kill(second.pids["supervisor"], signal.SIGKILL)
     await_condition(
         "the end of a killed supervisor's processes",
-        lambda: not any(map(_is_alive, second.pids.values())),
+        lambda: not any(map(is_alive, second.pids.values())),
         seconds=60,
         explain=lambda: str(second.pids),
     )
@@ -472,28 +473,9 @@ def _sockets_of(pid: int) -> Iterator[str]:
 
 
 def _descendants(pid: int) -> list[int]:
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            after_name = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(status.parent.name)] = int(after_name[1])
-    found: list[int] = []
-    generation = [pid]
-    while generation:
-        generation = [child for child, parent in parents.items() if parent in generation]
-        found += generation
-    return found
+    return [process.pid for process in Process(pid).children(recursive=True)]
 
 
 def _program(pid: int) -> str:
     words = re.split(r"[\0 ]", Path(f"/proc/{pid}/cmdline").read_text())
     return Path(words[0]).name.rstrip(":")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from local_stack.chromium import launch
+from local_stack.browsers.chromium import launch
 from local_stack.stack import Stack
 from tests.billing_books import add_plan
 from tests.client_support import LedgerCall, environment, insert_calls, run

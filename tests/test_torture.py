@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from psycopg.rows import dict_row
 
-from local_stack.chromium import launch
+from local_stack.browsers.chromium import launch
 from local_stack.stack import GATEWAY_LOGIN, Stack
 from tests.support import event, events_of
 from tests.torture.crashes import connect, crashes

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser as PlaywrightBrowser
-from playwright.sync_api import BrowserContext, Frame, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Frame, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -18,9 +19,34 @@ from websockets.sync.client import connect
 from local_stack.browsers.discards import DiscardsPage, discards_page, open_discards_page
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
 from local_stack.browsers.screen import open_screen
-from local_stack.chromium import ARGUMENTS, executable, launch
 from local_stack.places import bare_environment
 from local_stack.processes import Child, await_condition
+
+# Names under .example are this machine; nothing else is looked up or called home.
+_ARGUMENTS = [
+    "--no-sandbox",  # it has none for root, and opens only our own pages
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP *.example 127.0.0.1",
+]
+
+
+def _executable() -> str | None:
+    """The distribution's; without one playwright uses its own."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def launch(playwright: Playwright) -> PlaywrightBrowser:
+    return playwright.chromium.launch(
+        executable_path=_executable(),
+        args=_ARGUMENTS,
+        # Playwright switches the back/forward cache off, and it is one of the things to test.
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
 
 
 @contextmanager
@@ -40,8 +66,8 @@ def launch_chromium_on_screen() -> Iterator["ChromiumOnScreen"]:
         child = Child(
             "Chromium",
             [
-                executable() or playwright.chromium.executable_path,
-                *ARGUMENTS,
+                _executable() or playwright.chromium.executable_path,
+                *_ARGUMENTS,
                 "--ozone-platform=x11",
                 "--remote-debugging-port=0",
                 f"--user-data-dir={folder}/profile",

@@ -5,8 +5,6 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any
 
-from local_stack.processes import children_of
-
 _POLL_SECONDS = 0.02
 
 
@@ -119,12 +117,6 @@ class Browser(ABC):
     @abstractmethod
     def terminate(self) -> None:
         """End the browser by SIGTERM, as a logout does, and wait until it has ended."""
-
-
-def descendants_of(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
-    children = children_of(pid)
-    return children + [pid for child in children for pid in descendants_of(child)]
 
 
 def called(script: str, arguments: tuple[Any, ...]) -> str:

@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from psutil import NoSuchProcess, Process
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
-from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called, descendants_of
+from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
 from local_stack.places import bare_environment
 from local_stack.processes import Child, await_condition
 
@@ -140,10 +141,10 @@ class Firefox(Browser):
 
     def kill_pages(self) -> None:
         """Ends every process that runs pages; Firefox starts them through a process of its own."""
-        for pid in descendants_of(self._child.pid):
-            with suppress(OSError):
-                if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(b"tab"):
-                    os.kill(pid, signal.SIGKILL)
+        for process in Process(self._child.pid).children(recursive=True):
+            with suppress(NoSuchProcess):
+                if process.cmdline()[-1:] == ["tab"]:
+                    process.kill()
 
 
 class FirefoxVisitor(Visitor):

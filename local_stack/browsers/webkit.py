@@ -1,9 +1,6 @@
 """WebKitGTK's own small browser, driven by WebDriver over HTTP; it has no headless mode, so it gets a screen."""
 
-import os
 import shutil
-import signal
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from psutil import NoSuchProcess, Process
 
-from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called, descendants_of
+from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
 from local_stack.browsers.screen import open_screen
 from local_stack.places import bare_environment
-from local_stack.processes import Child, await_condition
+from local_stack.processes import Child, await_condition, unused_port
 
 _MINI_BROWSERS = ("/usr/lib/*/webkit2gtk-4.1/MiniBrowser", "/usr/lib*/webkit2gtk-4.1/MiniBrowser")
 
@@ -77,7 +75,7 @@ class WebKitVisitor(Visitor):
     def __init__(self, browser: WebKit) -> None:
         super().__init__()
         self.home = Path(tempfile.mkdtemp(dir=browser.home))
-        port = _free_port()
+        port = unused_port()
         self._driver = Child(
             "WebKitWebDriver",
             [str(shutil.which("WebKitWebDriver")), f"--port={port}"],
@@ -145,20 +143,20 @@ class WebKitVisitor(Visitor):
         raise NotImplementedError("WebKit's driver cannot cut the network off: let the proxy fail instead")
 
     def kill_pages(self) -> None:
-        for pid in self._processes("WebKitWebProcess"):
-            os.kill(pid, signal.SIGKILL)
+        for process in self._processes("WebKitWebProcess"):
+            process.kill()
 
     def terminate(self) -> None:
-        for pid in self._processes("MiniBrowser"):
-            os.kill(pid, signal.SIGTERM)
+        for process in self._processes("MiniBrowser"):
+            process.terminate()
         await_condition("ending WebKit", lambda: not self._processes("MiniBrowser"), seconds=30, explain=str)
 
-    def _processes(self, program: str) -> list[int]:
+    def _processes(self, program: str) -> list[Process]:
         found = []
-        for pid in descendants_of(self._driver.pid):
-            with suppress(OSError):
-                if program.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(pid)
+        for process in Process(self._driver.pid).children(recursive=True):
+            with suppress(NoSuchProcess):
+                if any(program in part for part in process.cmdline()):
+                    found.append(process)
         return found
 
     def close(self) -> None:
@@ -212,10 +210,3 @@ class WebKitTab(Tab):
 
     def crash(self) -> None:
         self._visitor.kill_pages()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

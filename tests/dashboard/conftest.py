@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 from psycopg.rows import DictRow
 
-from local_stack.chromium import launch
+from local_stack.browsers.chromium import launch
 from local_stack.demo_site import DemoSite
 from local_stack.places import ROOT
 from local_stack.stack import Stack

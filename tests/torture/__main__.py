@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from local_stack.chromium import launch
+from local_stack.browsers.chromium import launch
 from local_stack.stack import Stack
 from tests.torture.crashes import crashes
 from tests.torture.crowds import WRITERS, crowds

@@ -1,18 +1,15 @@
 """Computers that sleep, clocks that are put right, pages that wait or freeze: none of it makes a bill longer."""
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
+from psutil import Process
 
 from local_stack.browsers import Browser, Tab, Visitor
 from local_stack.browsers.connection import Connection
-from local_stack.browsers.driver import descendants_of
 from local_stack.demo_site import DemoSite
 from local_stack.demo_site import Page as SitePage
 from local_stack.unreliable_proxy import UnreliableProxy
@@ -109,14 +106,13 @@ def test_a_browser_that_is_stopped(browser: Browser, tab: Tab, site: DemoSite, l
 @contextmanager
 def stopped() -> Iterator[None]:
     """Chromium's pages: what drives them waits."""
-    pages = [
-        pid for pid in descendants_of(os.getpid()) if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    for pid in pages:
-        os.kill(pid, signal.SIGSTOP)
+    children = Process().children(recursive=True)
+    pages = [process for process in children if "--type=renderer" in " ".join(process.cmdline())]
+    for process in pages:
+        process.suspend()
     yield
-    for pid in pages:
-        os.kill(pid, signal.SIGCONT)
+    for process in pages:
+        process.resume()
 
 
 def test_a_clock_that_is_put_forward_while_the_start_waits(

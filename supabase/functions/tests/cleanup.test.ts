@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
 import { cleanup } from "../cleanup/handler.ts";
-import { capturedLog, deadAddress, rawHead, serve, silentAddress, upstream } from "./servers.ts";
+import {
+  capturedLog,
+  deadAddress,
+  exchange,
+  rawHead,
+  serve,
+  silentAddress,
+  upstream,
+} from "./servers.ts";
 
 const SECRET = "correct horse battery staple";
 const LEGACY_KEY = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.c2lnbmF0dXJl";
@@ -22,23 +30,37 @@ function bearer(token: string) {
   return { headers: { Authorization: `Bearer ${token}` } };
 }
 
+const counts = () => Response.json([COUNTS]);
+
+/** One request, with the secret if not told otherwise, while the API answers like that. */
+function run(
+  { reply = counts, settings = {}, timeoutMs, path = "", ...init }: RequestInit & {
+    reply?: () => Response | Promise<Response>;
+    settings?: Settings;
+    timeoutMs?: number;
+    path?: string;
+  } = {},
+) {
+  return exchange(
+    reply,
+    (api) => door(api, settings, timeoutMs),
+    (url) => fetch(url + path, { ...bearer(SECRET), ...init }),
+  );
+}
+
 for (const method of ["GET", "POST"]) {
   Deno.test(`cleanup: ${method} with the secret runs the job and answers its counts`, async () => {
-    using log = capturedLog();
-    await using api = upstream(() => Response.json([COUNTS]));
-    await using functions = door(api.url);
+    const answer = await run({ method });
 
-    const response = await fetch(functions.url, { method, ...bearer(SECRET) });
-
-    assert.equal(response.status, 200);
-    assert.equal(response.headers.get("Content-Type"), "application/json");
-    assert.equal(response.headers.get("Cache-Control"), "no-store");
-    assert.deepEqual(await response.json(), COUNTS);
-    assert.equal(api.received.length, 1);
-    assert.equal(api.received[0].method, "POST");
-    assert.equal(api.received[0].path, "/rest/v1/rpc/complete_stale_sessions");
-    assert.equal(api.received[0].text, "{}");
-    assert.match(log.lines.join(), /"calls_completed":2/);
+    assert.equal(answer.status, 200);
+    assert.equal(answer.headers.get("Content-Type"), "application/json");
+    assert.equal(answer.headers.get("Cache-Control"), "no-store");
+    assert.deepEqual(answer.json(), COUNTS);
+    assert.equal(answer.received.length, 1);
+    assert.equal(answer.received[0].method, "POST");
+    assert.equal(answer.received[0].path, "/rest/v1/rpc/complete_stale_sessions");
+    assert.equal(answer.received[0].text, "{}");
+    assert.match(answer.lines.join(), /"calls_completed":2/);
   });
 }
 
@@ -59,101 +81,79 @@ function rows(...all: Record<string, number>[]) {
 }
 
 Deno.test("cleanup: runs follow each other until no calls are left, and their counts are added up", async () => {
-  using log = capturedLog();
-  await using api = upstream(rows(
+  const reply = rows(
     { calls_checked: 500, calls_completed: 490, calls_still_active: 10, calls_left: 700 },
     { calls_checked: 500, calls_completed: 500, calls_still_active: 0, calls_left: 200 },
     { calls_checked: 200, calls_completed: 199, calls_still_active: 1, calls_left: 0 },
-  ));
-  await using functions = door(api.url);
+  );
 
-  const response = await fetch(functions.url, bearer(SECRET));
+  const answer = await run({ reply });
 
-  assert.deepEqual(await response.json(), {
+  assert.deepEqual(answer.json(), {
     calls_checked: 1200,
     calls_completed: 1189,
     calls_still_active: 11,
     calls_left: 0,
   });
-  assert.equal(api.received.length, 3);
-  assert.equal(log.lines.length, 3);
+  assert.equal(answer.received.length, 3);
+  assert.equal(answer.lines.length, 3);
 });
 
 Deno.test("cleanup: while another one is at work it does not ask for ever", async () => {
-  using _log = capturedLog();
   const none = { calls_checked: 0, calls_completed: 0, calls_still_active: 0, calls_left: 700 };
-  await using api = upstream(() => Response.json([none]));
-  await using functions = door(api.url);
 
-  const response = await fetch(functions.url, bearer(SECRET));
+  const answer = await run({ reply: rows(none) });
 
-  assert.deepEqual(await response.json(), none);
-  assert.equal(api.received.length, 2);
+  assert.deepEqual(answer.json(), none);
+  assert.equal(answer.received.length, 2);
 });
 
 Deno.test("cleanup: no run starts in the second half of the time, and the answer says how many calls are left", async () => {
-  using _log = capturedLog();
   let left = 1000;
-  await using api = upstream(async () => {
+  const reply = async () => {
     await new Promise((resolve) => setTimeout(resolve, 300));
     return Response.json([{ ...COUNTS, calls_left: --left }]);
-  });
-  await using functions = door(api.url, {}, 1000);
+  };
 
-  const response = await fetch(functions.url, bearer(SECRET));
+  const { status, json, received } = await run({ reply, timeoutMs: 1000 });
 
-  assert.equal(response.status, 200);
-  const { calls_checked, calls_left } = await response.json();
-  assert.ok(api.received.length < 4, `${api.received.length} runs`);
+  assert.equal(status, 200);
+  const { calls_checked, calls_left } = json();
+  assert.ok(received.length < 4, `${received.length} runs`);
   assert.equal(calls_left, left);
-  assert.equal(calls_checked, COUNTS.calls_checked * api.received.length);
+  assert.equal(calls_checked, COUNTS.calls_checked * received.length);
 });
 
 Deno.test("cleanup: a run that fails after others answers as a failed one, and the log has what was done", async () => {
-  using log = capturedLog();
   const replies = [
     () => Response.json([{ ...COUNTS, calls_left: 10 }]),
     () => Response.json({ code: "57014", message: "statement timeout" }, { status: 500 }),
   ];
-  await using api = upstream(() => replies.shift()!());
-  await using functions = door(api.url);
 
-  const response = await fetch(functions.url, bearer(SECRET));
+  const { status, json, lines } = await run({ reply: () => replies.shift()!() });
 
-  assert.equal(response.status, 502);
-  assert.match((await response.json()).message, /statement timeout/);
-  assert.match(log.lines[0], /"calls_completed":2/);
+  assert.equal(status, 502);
+  assert.match(json().message, /statement timeout/);
+  assert.match(lines[0], /"calls_completed":2/);
 });
 
 Deno.test("cleanup: stale_after is not the caller's to choose", async () => {
-  using _log = capturedLog();
-  await using api = upstream(() => Response.json([COUNTS]));
-  await using functions = door(api.url);
-
   const body = JSON.stringify({ stale_after: "1 second" });
-  const response = await fetch(`${functions.url}/?stale_after=1s`, {
-    method: "POST",
-    body,
-    ...bearer(SECRET),
-  });
-  await response.body?.cancel();
 
-  assert.equal(response.status, 200);
-  assert.equal(api.received[0].path, "/rest/v1/rpc/complete_stale_sessions");
-  assert.equal(api.received[0].text, "{}");
+  const { status, received } = await run({ method: "POST", path: "/?stale_after=1s", body });
+
+  assert.equal(status, 200);
+  assert.equal(received[0].path, "/rest/v1/rpc/complete_stale_sessions");
+  assert.equal(received[0].text, "{}");
 });
 
 for (const method of ["HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"]) {
   Deno.test(`cleanup: ${method} is not allowed, even with the secret`, async () => {
-    await using api = upstream(() => Response.json([COUNTS]));
-    await using functions = door(api.url);
+    const { status, headers, received } = await run({ method });
 
-    const response = await fetch(functions.url, { method, ...bearer(SECRET) });
-    await response.body?.cancel();
-
-    assert.equal(response.status, 405);
-    assert.equal(response.headers.get("Allow"), "GET, POST");
-    assert.equal(api.received.length, 0);
+    assert.equal(status, 405);
+    assert.equal(headers.get("Allow"), "GET, POST");
+    assert.equal(received.length, 0);
   });
 }
 
@@ -168,37 +168,30 @@ const refused: Record<string, Settings> = {
   "the secret under another scheme": { Authorization: `Basic ${SECRET}` },
   "the service key": { Authorization: `Bearer ${LEGACY_KEY}`, apikey: LEGACY_KEY },
 };
-for (const [what, headers] of Object.entries(refused)) {
+for (const [what, sent] of Object.entries(refused)) {
   Deno.test(`cleanup: ${what} is refused`, async () => {
-    await using api = upstream(() => Response.json([COUNTS]));
     // A configured secret counts, whatever the switch for internal networks says.
-    await using functions = door(api.url, { CLEANUP_ALLOW_UNAUTHENTICATED: "true" });
+    const settings = { CLEANUP_ALLOW_UNAUTHENTICATED: "true" };
 
-    const response = await fetch(functions.url, { method: "POST", headers });
-    const body = await response.text();
+    const answer = await run({ settings, method: "POST", headers: sent });
 
-    assert.equal(response.status, 401);
-    assert.equal(response.headers.get("WWW-Authenticate"), "Bearer");
-    assert.equal(JSON.parse(body).code, "unauthorized");
-    assert.ok(!body.includes(SECRET));
-    assert.equal(api.received.length, 0);
+    assert.equal(answer.status, 401);
+    assert.equal(answer.headers.get("WWW-Authenticate"), "Bearer");
+    assert.equal(answer.json().code, "unauthorized");
+    assert.ok(!answer.text.includes(SECRET));
+    assert.equal(answer.received.length, 0);
   });
 }
 
 Deno.test("cleanup: the scheme's case does not matter", async () => {
-  using _log = capturedLog();
-  await using api = upstream(() => Response.json([COUNTS]));
-  await using functions = door(api.url);
+  const { status } = await run({ headers: { Authorization: `bEARER ${SECRET}` } });
 
-  const response = await fetch(functions.url, { headers: { Authorization: `bEARER ${SECRET}` } });
-  await response.body?.cancel();
-
-  assert.equal(response.status, 200);
+  assert.equal(status, 200);
 });
 
 Deno.test("cleanup: a secret may hold any letters, and a line end in its variable is not its own", async () => {
   using _log = capturedLog();
-  await using api = upstream(() => Response.json([COUNTS]));
+  await using api = upstream(counts);
   await using functions = door(api.url, { CRON_SECRET: "Schlüssel-鍵\n" });
 
   const head = await rawHead(
@@ -211,75 +204,54 @@ Deno.test("cleanup: a secret may hold any letters, and a line end in its variabl
 
 for (const secret of ["", "  "]) {
   for (const flag of ["", "false", "TRUE", "1"]) {
-    Deno.test(`cleanup: secret "${secret}" and switch "${flag}" refuse everybody`, async () => {
-      using log = capturedLog();
-      await using api = upstream(() => Response.json([COUNTS]));
-      await using functions = door(api.url, {
-        CRON_SECRET: secret,
-        CLEANUP_ALLOW_UNAUTHENTICATED: flag,
+    for (
+      const [who, headers] of [["nobody", {}], ["an empty token", {
+        Authorization: "Bearer ",
+      }]] as const
+    ) {
+      Deno.test(`cleanup: secret "${secret}" and switch "${flag}" refuse ${who}`, async () => {
+        const settings = { CRON_SECRET: secret, CLEANUP_ALLOW_UNAUTHENTICATED: flag };
+
+        const { status, json, lines, received } = await run({ settings, headers });
+
+        assert.equal(status, 503);
+        assert.match(json().message, /Set CRON_SECRET/);
+        assert.match(lines[0], /Set CRON_SECRET/);
+        assert.equal(received.length, 0);
       });
-
-      const anonymous = await fetch(functions.url);
-      const withEmpty = await fetch(functions.url, { headers: { Authorization: "Bearer " } });
-      await withEmpty.body?.cancel();
-
-      assert.equal(anonymous.status, 503);
-      assert.equal(withEmpty.status, 503);
-      assert.match((await anonymous.json()).message, /Set CRON_SECRET/);
-      assert.match(log.lines[0], /Set CRON_SECRET/);
-      assert.equal(api.received.length, 0);
-    });
+    }
   }
 }
 
 Deno.test("cleanup: without a secret, the switch for internal networks opens the door", async () => {
-  using _log = capturedLog();
-  await using api = upstream(() => Response.json([COUNTS]));
-  await using functions = door(api.url, {
-    CRON_SECRET: "",
-    CLEANUP_ALLOW_UNAUTHENTICATED: "true",
-  });
+  const settings = { CRON_SECRET: "", CLEANUP_ALLOW_UNAUTHENTICATED: "true" };
 
-  const response = await fetch(functions.url);
+  const { json } = await run({ settings, headers: {} });
 
-  assert.deepEqual(await response.json(), COUNTS);
+  assert.deepEqual(json(), COUNTS);
 });
 
-Deno.test("cleanup: a legacy key goes as apikey and bearer token", async () => {
-  using _log = capturedLog();
-  await using api = upstream(() => Response.json([COUNTS]));
-  await using functions = door(api.url);
-
-  await (await fetch(functions.url, bearer(SECRET))).body?.cancel();
-
-  assert.equal(api.received[0].headers.get("apikey"), LEGACY_KEY);
-  assert.equal(api.received[0].headers.get("Authorization"), `Bearer ${LEGACY_KEY}`);
-});
-
-const newKeys: Record<string, [Settings, string]> = {
-  "the default key goes before the legacy key": [
+const keys: Record<string, [Settings, string, string?]> = {
+  "a legacy key goes as apikey and bearer token": [{}, LEGACY_KEY, `Bearer ${LEGACY_KEY}`],
+  "the default of the new keys goes as apikey alone": [
     { SUPABASE_SECRET_KEYS: '{"other":"sb_secret_o","default":"sb_secret_d"}' },
     "sb_secret_d",
   ],
-  "a key of another name will do": [
+  "a new key of another name will do": [
     { SUPABASE_SECRET_KEYS: '{"other":"sb_secret_o"}' },
     "sb_secret_o",
   ],
-  "one may stand in the legacy variable": [
+  "a new key may stand in the legacy variable": [
     { SUPABASE_SECRET_KEYS: "{}", SUPABASE_SERVICE_ROLE_KEY: "sb_secret_s" },
     "sb_secret_s",
   ],
 };
-for (const [what, [settings, key]] of Object.entries(newKeys)) {
-  Deno.test(`cleanup: new keys go as apikey alone: ${what}`, async () => {
-    using _log = capturedLog();
-    await using api = upstream(() => Response.json([COUNTS]));
-    await using functions = door(api.url, settings);
+for (const [what, [settings, key, token]] of Object.entries(keys)) {
+  Deno.test(`cleanup: ${what}`, async () => {
+    const { received } = await run({ settings });
 
-    await (await fetch(functions.url, bearer(SECRET))).body?.cancel();
-
-    assert.equal(api.received[0].headers.get("apikey"), key);
-    assert.equal(api.received[0].headers.get("Authorization"), null);
+    assert.equal(received[0].headers.get("apikey"), key);
+    assert.equal(received[0].headers.get("Authorization"), token ?? null);
   });
 }
 
@@ -294,29 +266,26 @@ const incomplete: Record<string, [Settings, RegExp]> = {
 };
 for (const [what, [settings, names]] of Object.entries(incomplete)) {
   Deno.test(`cleanup: ${what} answers 503 and names what to set`, async () => {
-    using log = capturedLog();
-    await using functions = door(deadAddress(), settings);
+    const { status, json, lines, received } = await run({ settings });
 
-    const response = await fetch(functions.url, bearer(SECRET));
-
-    assert.equal(response.status, 503);
-    assert.match((await response.json()).message, names);
-    assert.match(log.lines[0], names);
+    assert.equal(status, 503);
+    assert.match(json().message, names);
+    assert.match(lines[0], names);
+    assert.equal(received.length, 0);
   });
 }
 
 Deno.test("cleanup: a run that failed partly answers 500 with its message and counts", async () => {
-  using log = capturedLog();
   const message = "2 calls could not be completed";
-  await using api = upstream(() => Response.json([{ ...COUNTS, message }], { status: 500 }));
-  await using functions = door(api.url);
 
-  const response = await fetch(functions.url, bearer(SECRET));
+  const { status, headers, json, lines } = await run({
+    reply: () => Response.json([{ ...COUNTS, message }], { status: 500 }),
+  });
 
-  assert.equal(response.status, 500);
-  assert.equal(response.headers.get("Cache-Control"), "no-store");
-  assert.deepEqual(await response.json(), { code: "run_failed", message, ...COUNTS });
-  assert.match(log.lines[0], /2 calls could not be completed/);
+  assert.equal(status, 500);
+  assert.equal(headers.get("Cache-Control"), "no-store");
+  assert.deepEqual(json(), { code: "run_failed", message, ...COUNTS });
+  assert.match(lines[0], /2 calls could not be completed/);
 });
 
 const failures: Record<string, [() => Response, RegExp]> = {
@@ -349,16 +318,11 @@ const failures: Record<string, [() => Response, RegExp]> = {
 };
 for (const [what, [reply, message]] of Object.entries(failures)) {
   Deno.test(`cleanup: ${what} answers 502, says so and keeps the key`, async () => {
-    using log = capturedLog();
-    await using api = upstream(reply);
-    await using functions = door(api.url);
+    const { status, json, text, lines } = await run({ reply });
 
-    const response = await fetch(functions.url, bearer(SECRET));
-    const body = await response.text();
-
-    assert.equal(response.status, 502);
-    assert.match(JSON.parse(body).message, message);
-    assert.ok(!(body + log.lines.join()).includes(LEGACY_KEY));
+    assert.equal(status, 502);
+    assert.match(json().message, message);
+    assert.ok(!(text + lines.join()).includes(LEGACY_KEY));
   });
 }
 

@@ -1,22 +1,20 @@
 import assert from "node:assert/strict";
-import { json, PAGE, post, relayTo, SERVICE_KEY, taken } from "./relays.ts";
+import { json, PAGE, post, relayed, relayTo, SERVICE_KEY, taken } from "./relays.ts";
 import { capturedLog, deadAddress, rawHead, silentAddress, upstream } from "./servers.ts";
 
 Deno.test("events: the sender's headers are passed on, its cookies and keys are not", async () => {
-  await using api = upstream(taken);
-  await using functions = relayTo(api.url);
-
-  const response = await post(functions.url, json, "text/plain", {
-    Referer: `${PAGE}/cart`,
-    "User-Agent": "Mozilla/5.0 (Test)",
-    "X-Forwarded-For": "198.51.100.7, 203.0.113.9",
-    Authorization: "Bearer someone",
-    apikey: "sb_secret_someones",
-    Cookie: "session=1",
+  const answer = await relayed(json, "text/plain", {
+    headers: {
+      Referer: `${PAGE}/cart`,
+      "User-Agent": "Mozilla/5.0 (Test)",
+      "X-Forwarded-For": "198.51.100.7, 203.0.113.9",
+      Authorization: "Bearer someone",
+      apikey: "sb_secret_someones",
+      Cookie: "session=1",
+    },
   });
-  await response.body?.cancel();
 
-  const { headers } = api.received[0];
+  const { headers } = answer.received[0];
   assert.equal(headers.get("Origin"), PAGE);
   assert.equal(headers.get("Referer"), `${PAGE}/cart`);
   assert.equal(headers.get("X-Widget-Agent"), "Mozilla/5.0 (Test)");
@@ -72,31 +70,27 @@ for (
 }
 
 Deno.test("events: a secret key goes as apikey alone", async () => {
-  await using api = upstream(taken);
-  await using functions = relayTo(api.url, {
-    SUPABASE_SECRET_KEYS: '{"default":"sb_secret_d"}',
+  const answer = await relayed(json, undefined, {
+    settings: { SUPABASE_SECRET_KEYS: '{"default":"sb_secret_d"}' },
   });
 
-  await (await post(functions.url, json)).body?.cancel();
-
-  assert.equal(api.received[0].headers.get("apikey"), "sb_secret_d");
-  assert.equal(api.received[0].headers.get("Authorization"), null);
+  assert.equal(answer.received[0].headers.get("apikey"), "sb_secret_d");
+  assert.equal(answer.received[0].headers.get("Authorization"), null);
 });
 
 Deno.test("events: status, body and Retry-After of a refusal come back", async () => {
   const refusal = { code: "WA429", message: "over quota", retry_after: 30 };
-  await using api = upstream(() =>
-    Response.json(refusal, { status: 429, headers: { "Retry-After": "30", "X-Internal": "1" } })
-  );
-  await using functions = relayTo(api.url);
+  const headers = { "Retry-After": "30", "X-Internal": "1" };
 
-  const response = await post(functions.url, json, "text/plain");
+  const answer = await relayed(json, "text/plain", {
+    reply: () => Response.json(refusal, { status: 429, headers }),
+  });
 
-  assert.equal(response.status, 429);
-  assert.equal(response.headers.get("Retry-After"), "30");
-  assert.equal(response.headers.get("Access-Control-Expose-Headers"), "Retry-After");
-  assert.equal(response.headers.get("X-Internal"), null);
-  assert.deepEqual(await response.json(), refusal);
+  assert.equal(answer.status, 429);
+  assert.equal(answer.headers.get("Retry-After"), "30");
+  assert.equal(answer.headers.get("Access-Control-Expose-Headers"), "Retry-After");
+  assert.equal(answer.headers.get("X-Internal"), null);
+  assert.deepEqual(answer.json(), refusal);
 });
 
 const aboutTheEvents: [number, string][] = [
@@ -110,13 +104,13 @@ const aboutTheEvents: [number, string][] = [
 for (const [status, code] of aboutTheEvents) {
   Deno.test(`events: a ${status} with ${code} comes back as it is`, async () => {
     const refusal = { code, message: "as it is" };
-    await using api = upstream(() => Response.json(refusal, { status }));
-    await using functions = relayTo(api.url);
 
-    const response = await post(functions.url, json);
+    const answer = await relayed(json, undefined, {
+      reply: () => Response.json(refusal, { status }),
+    });
 
-    assert.equal(response.status, status);
-    assert.deepEqual(await response.json(), refusal);
+    assert.equal(answer.status, status);
+    assert.deepEqual(answer.json(), refusal);
   });
 }
 
@@ -186,16 +180,12 @@ const notTheCallers: Record<string, [() => Response, number, RegExp]> = {
 };
 for (const [what, [reply, status, message]] of Object.entries(notTheCallers)) {
   Deno.test(`events: ${what} answers ${status}, so that the tracker keeps its events`, async () => {
-    using log = capturedLog();
-    await using api = upstream(reply);
-    await using functions = relayTo(api.url);
+    const answer = await relayed(json, undefined, { reply });
 
-    const response = await post(functions.url, json);
-
-    assert.equal(response.status, status);
-    assert.equal(response.headers.get("Access-Control-Allow-Origin"), PAGE);
-    assert.match((await response.json()).message, message);
-    assert.match(log.lines[0], message);
+    assert.equal(answer.status, status);
+    assert.equal(answer.headers.get("Access-Control-Allow-Origin"), PAGE);
+    assert.match(answer.json().message, message);
+    assert.match(answer.lines[0], message);
   });
 }
 

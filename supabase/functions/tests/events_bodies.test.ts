@@ -1,6 +1,17 @@
 import assert from "node:assert/strict";
 import { relay } from "../events/handler.ts";
-import { environment, EVENTS, json, LIMIT, PAGE, post, relayTo, TAKEN, taken } from "./relays.ts";
+import {
+  environment,
+  EVENTS,
+  json,
+  LIMIT,
+  PAGE,
+  post,
+  relayed,
+  relayTo,
+  TAKEN,
+  taken,
+} from "./relays.ts";
 import { capturedLog, deadAddress, rawHead, serve, upstream } from "./servers.ts";
 
 const wrapped = JSON.stringify({ events: EVENTS });
@@ -26,20 +37,17 @@ const bodies: Record<string, [string, string?]> = {
 };
 for (const [what, [body, type]] of Object.entries(bodies)) {
   Deno.test(`events: ${what} reaches track_events as JSON, and its answer comes back`, async () => {
-    await using api = upstream(taken);
-    await using functions = relayTo(api.url);
+    const answer = await relayed(body, type);
 
-    const response = await post(functions.url, body, type);
-
-    assert.equal(response.status, 200);
-    assert.equal(response.headers.get("Content-Type"), "application/json");
-    assert.equal(response.headers.get("Cache-Control"), "no-store");
-    assert.deepEqual(await response.json(), TAKEN);
-    assert.equal(api.received.length, 1);
-    assert.equal(api.received[0].method, "POST");
-    assert.equal(api.received[0].path, "/rest/v1/rpc/track_events");
-    assert.equal(api.received[0].headers.get("Content-Type"), "application/json");
-    assert.deepEqual(JSON.parse(api.received[0].text), { events: EVENTS });
+    assert.equal(answer.status, 200);
+    assert.equal(answer.headers.get("Content-Type"), "application/json");
+    assert.equal(answer.headers.get("Cache-Control"), "no-store");
+    assert.deepEqual(answer.json(), TAKEN);
+    assert.equal(answer.received.length, 1);
+    assert.equal(answer.received[0].method, "POST");
+    assert.equal(answer.received[0].path, "/rest/v1/rpc/track_events");
+    assert.equal(answer.received[0].headers.get("Content-Type"), "application/json");
+    assert.deepEqual(JSON.parse(answer.received[0].text), { events: EVENTS });
   });
 }
 
@@ -60,13 +68,11 @@ Deno.test("events: letters of every kind survive each form of body", async () =>
 });
 
 Deno.test("events: a form may leave an equals sign as it is, and its last field wins", async () => {
-  await using api = upstream(taken);
-  await using functions = relayTo(api.url);
-
   const body = 'events=[1]&events=[{"page_url":"https://shop.example/?a=b=c"}]&other=[2]';
-  await (await post(functions.url, body, FORM)).body?.cancel();
 
-  const { events } = JSON.parse(api.received[0].text);
+  const answer = await relayed(body, FORM);
+
+  const { events } = JSON.parse(answer.received[0].text);
   assert.deepEqual(events, [{ page_url: "https://shop.example/?a=b=c" }]);
 });
 
@@ -177,30 +183,22 @@ const malformed: Record<string, [string | Uint8Array, string?]> = {
 };
 for (const [what, [body, type]] of Object.entries(malformed)) {
   Deno.test(`events: ${what} is 400, names events and goes no further`, async () => {
-    await using api = upstream(taken);
-    await using functions = relayTo(api.url);
+    const answer = await relayed(body, type);
 
-    const response = await post(functions.url, body, type);
-
-    assert.equal(response.status, 400);
-    assert.equal(response.headers.get("Access-Control-Allow-Origin"), PAGE);
-    const answer = await response.json();
-    assert.equal(answer.code, "22023");
-    assert.match(answer.message, /^events: /);
-    assert.equal(api.received.length, 0);
+    assert.equal(answer.status, 400);
+    assert.equal(answer.headers.get("Access-Control-Allow-Origin"), PAGE);
+    assert.equal(answer.json().code, "22023");
+    assert.match(answer.json().message, /^events: /);
+    assert.equal(answer.received.length, 0);
   });
 }
 
 for (const type of ["multipart/form-data; boundary=x", "application/xml", "image/gif"]) {
   Deno.test(`events: ${type} is 415`, async () => {
-    await using api = upstream(taken);
-    await using functions = relayTo(api.url);
+    const answer = await relayed(json, type);
 
-    const response = await post(functions.url, json, type);
-    await response.body?.cancel();
-
-    assert.equal(response.status, 415);
-    assert.equal(api.received.length, 0);
+    assert.equal(answer.status, 415);
+    assert.equal(answer.received.length, 0);
   });
 }
 
@@ -216,42 +214,35 @@ const poison: Record<string, [string, unknown]> = {
 };
 for (const [what, [raw, stored]] of Object.entries(poison)) {
   Deno.test(`events: ${what} is made storable, and no event moves`, async () => {
-    await using api = upstream(taken);
-    await using functions = relayTo(api.url);
-
     const body = `[{"n":1},{"properties":${raw}},${raw},{"n":3}]`;
-    await (await post(functions.url, body, "text/plain")).body?.cancel();
+
+    const answer = await relayed(body, "text/plain");
 
     const expected = [{ n: 1 }, { properties: stored }, stored, { n: 3 }];
-    assert.deepEqual(JSON.parse(api.received[0].text).events, expected);
-    assert.ok(!/\\u0000|\\ud83d|\\ude00/i.test(api.received[0].text));
+    assert.deepEqual(JSON.parse(answer.received[0].text).events, expected);
+    assert.ok(!/\\u0000|\\ud83d|\\ude00/i.test(answer.received[0].text));
   });
 }
 
 Deno.test("events: what is nested without end is cut, and no event moves", async () => {
-  await using api = upstream(taken);
-  await using functions = relayTo(api.url);
-
   const body = `[{"n":1},{"properties":${deep(30_000)}},{"n":3}]`;
-  const response = await post(functions.url, body, "text/plain");
-  await response.body?.cancel();
 
-  assert.equal(response.status, 200);
-  const { events } = JSON.parse(api.received[0].text);
+  const answer = await relayed(body, "text/plain");
+
+  assert.equal(answer.status, 200);
+  const { events } = JSON.parse(answer.received[0].text);
   assert.equal(events.length, 3);
   assert.deepEqual([events[0], events[2]], [{ n: 1 }, { n: 3 }]);
-  assert.ok(api.received[0].text.length < 500);
+  assert.ok(answer.received[0].text.length < 500);
 });
 
 Deno.test("events: good values stay what they were", async () => {
-  await using api = upstream(taken);
-  await using functions = relayTo(api.url);
   const values = [null, true, 0, -1.5, 9007199254740991, "", "😀", [], {}, {
     a: [null, { b: "" }],
   }];
   const body = `[${JSON.stringify({ properties: values })},{"__proto__":{"x":1}}]`;
 
-  await (await post(functions.url, body, "application/json")).body?.cancel();
+  const answer = await relayed(body, "application/json");
 
-  assert.equal(api.received[0].text, `{"events":${body}}`);
+  assert.equal(answer.received[0].text, `{"events":${body}}`);
 });

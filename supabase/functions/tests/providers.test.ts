@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { deliver, door, ENDED, RECORD, SECRETS, SIGNERS, variable } from "./provider_senders.ts";
-import { capturedLog, deadAddress, silentAddress, upstream } from "./servers.ts";
+import { capturedLog, deadAddress, exchange, silentAddress, upstream } from "./servers.ts";
 
 const NAMES = Object.keys(ENDED);
 const taken = () => Response.json({ matched: true });
@@ -24,31 +24,37 @@ function changed(name: string, changes: Record<string, unknown>): string {
   return JSON.stringify(payload);
 }
 
+/** One delivery, while the API answers like that; `changes` are of the function's environment. */
+function delivered(
+  name: string,
+  body: string,
+  { reply = taken, changes = {}, ...sent }: Parameters<typeof deliver>[3] & {
+    reply?: () => Response;
+    changes?: Record<string, string>;
+  } = {},
+) {
+  return exchange(reply, (api) => door(api, changes), (url) => deliver(url, name, body, sent));
+}
+
 /** What one delivery makes the function store, or why it stores nothing. */
 async function recordOf(name: string, body: string, query = "") {
-  using _log = capturedLog();
-  await using api = upstream(taken);
-  await using functions = door(api.url);
-  const { status, body: answer } = await answerTo(deliver(functions.url, name, body, { query }));
+  const { status, received, json } = await delivered(name, body, { query });
   assert.equal(status, 200);
-  return api.received.length ? JSON.parse(api.received[0].text) : answer;
+  return received.length ? JSON.parse(received[0].text) : json();
 }
 
 for (const name of NAMES) {
   Deno.test(`providers: ${name}: a signed end of a call is recorded`, async () => {
-    using log = capturedLog();
-    await using api = upstream(taken);
-    await using functions = door(api.url);
+    const answer = await delivered(name, ENDED[name]);
 
-    const answer = await answerTo(deliver(functions.url, name, ENDED[name]));
-
-    assert.deepEqual(answer, { status: 200, body: { recorded: true } });
-    assert.equal(api.received[0].path, "/rest/v1/rpc/record_widget_provider_call");
-    const record = JSON.parse(api.received[0].text);
+    assert.equal(answer.status, 200);
+    assert.deepEqual(answer.json(), { recorded: true });
+    assert.equal(answer.received[0].path, "/rest/v1/rpc/record_widget_provider_call");
+    const record = JSON.parse(answer.received[0].text);
     assert.deepEqual({ ...record, ...RECORD, provider: name }, record);
     assert.ok(record.record_id && record.call_id);
-    assert.ok(!api.received[0].text.includes("private"));
-    assert.deepEqual(log.lines, []);
+    assert.ok(!answer.received[0].text.includes("private"));
+    assert.deepEqual(answer.lines, []);
   });
 
   Deno.test(`providers: ${name}: forged, unsigned and cut deliveries are 401 and store nothing`, async () => {
@@ -75,16 +81,16 @@ for (const name of NAMES) {
   });
 
   Deno.test(`providers: ${name}: without a secret everything is refused, signed with nothing too`, async () => {
-    using log = capturedLog();
-    await using api = upstream(taken);
-    await using functions = door(api.url, { [variable(name)]: "  " });
     const empty = name === "livekit" ? "abcdefg:x" : "";
 
-    const answer = await answerTo(deliver(functions.url, name, ENDED[name], { secret: empty }));
+    const answer = await delivered(name, ENDED[name], {
+      changes: { [variable(name)]: "  " },
+      secret: empty,
+    });
 
     assert.equal(answer.status, 401);
-    assert.equal(api.received.length, 0);
-    assert.match(log.lines.join(), new RegExp(`set ${variable(name)}`));
+    assert.equal(answer.received.length, 0);
+    assert.match(answer.lines.join(), new RegExp(`set ${variable(name)}`));
   });
 
   Deno.test(`providers: ${name}: while a secret is replaced, both count`, async () => {
@@ -100,32 +106,24 @@ for (const name of NAMES) {
 
   if (name !== "twilio") {
     Deno.test(`providers: ${name}: a replay of yesterday's delivery is 401`, async () => {
-      using _log = capturedLog();
-      await using api = upstream(taken);
-      await using functions = door(api.url);
-
       const yesterday = Date.now() - 86_400_000;
-      const answer = await answerTo(deliver(functions.url, name, ENDED[name], { at: yesterday }));
+
+      const answer = await delivered(name, ENDED[name], { at: yesterday });
 
       assert.equal(answer.status, 401);
-      assert.equal(api.received.length, 0);
+      assert.equal(answer.received.length, 0);
     });
   }
 
   Deno.test(`providers: ${name}: a signed payload of anything at all is 200`, async () => {
-    using log = capturedLog();
-    await using api = upstream(taken);
-    await using functions = door(api.url);
-
     for (
       const body of ["", "private {", "null", "[]", '"private"', '{"event":5}', '{"message":null}']
     ) {
-      const answer = await answerTo(deliver(functions.url, name, body));
-      assert.deepEqual([answer.status, answer.body.recorded], [200, false], body);
+      const answer = await delivered(name, body);
+      assert.deepEqual([answer.status, answer.json().recorded], [200, false], body);
+      assert.equal(answer.received.length, 0);
+      assert.ok(!answer.lines.join().includes("private"));
     }
-
-    assert.equal(api.received.length, 0);
-    assert.ok(!log.lines.join().includes("private"));
   });
 }
 
@@ -202,15 +200,11 @@ const otherEvents: Record<string, [string, string][]> = {
 for (const [name, bodies] of Object.entries(otherEvents)) {
   for (const [what, body] of bodies) {
     Deno.test(`providers: ${name}: ${what} is 200, and no record`, async () => {
-      using log = capturedLog();
-      await using api = upstream(taken);
-      await using functions = door(api.url);
+      const answer = await delivered(name, body);
 
-      const answer = await answerTo(deliver(functions.url, name, body));
-
-      assert.deepEqual([answer.status, answer.body.recorded], [200, false]);
-      assert.equal(api.received.length, 0);
-      assert.deepEqual(log.lines, []);
+      assert.deepEqual([answer.status, answer.json().recorded], [200, false]);
+      assert.equal(answer.received.length, 0);
+      assert.deepEqual(answer.lines, []);
     });
   }
 }
@@ -287,15 +281,11 @@ for (
   ]
 ) {
   Deno.test(`providers: ${name}: a call without an id is 200, logged and no record`, async () => {
-    using log = capturedLog();
-    await using api = upstream(taken);
-    await using functions = door(api.url);
+    const answer = await delivered(name, body);
 
-    const answer = await answerTo(deliver(functions.url, name, body));
-
-    assert.deepEqual([answer.status, answer.body.recorded], [200, false]);
-    assert.equal(api.received.length, 0);
-    assert.match(log.lines.join(), /not recorded: a call has no id/);
+    assert.deepEqual([answer.status, answer.json().recorded], [200, false]);
+    assert.equal(answer.received.length, 0);
+    assert.match(answer.lines.join(), /not recorded: a call has no id/);
   });
 }
 
@@ -339,20 +329,17 @@ Deno.test("providers: text that Postgres cannot hold is mended, and cut to what 
 });
 
 Deno.test("providers: elevenlabs: OpenTelemetry tells of the pull, and is 200", async () => {
-  using log = capturedLog();
-  await using api = upstream(taken);
-  await using functions = door(api.url);
   const body = JSON.stringify({
     type: "post_call_transcription_otel",
     data: { conversation_id: "conv_1", agent_id: "a", otlp_traces: { resourceSpans: ["private"] } },
   });
 
-  const answer = await answerTo(deliver(functions.url, "elevenlabs", body));
+  const answer = await delivered("elevenlabs", body);
 
-  assert.deepEqual([answer.status, answer.body.recorded], [200, false]);
-  assert.equal(api.received.length, 0);
-  assert.match(log.lines.join(), /conv_1 .*providers pull elevenlabs/);
-  assert.ok(!log.lines.join().includes("private"));
+  assert.deepEqual([answer.status, answer.json().recorded], [200, false]);
+  assert.equal(answer.received.length, 0);
+  assert.match(answer.lines.join(), /conv_1 .*providers pull elevenlabs/);
+  assert.ok(!answer.lines.join().includes("private"));
 });
 
 Deno.test("providers: daily: its test is 200, unsigned and without a secret", async () => {
@@ -369,31 +356,24 @@ Deno.test("providers: daily: its test is 200, unsigned and without a secret", as
 });
 
 Deno.test("providers: a body that is too large is 200, unread and unrecorded", async () => {
-  using log = capturedLog();
-  await using api = upstream(taken);
-  await using functions = door(api.url);
   const body = changed("vapi", { "message.artifact.transcript": "private ".repeat(600_000) });
 
-  const answer = await answerTo(deliver(functions.url, "vapi", body));
+  const answer = await delivered("vapi", body);
 
-  assert.deepEqual([answer.status, answer.body.recorded], [200, false]);
-  assert.equal(api.received.length, 0);
-  assert.match(log.lines.join(), /vapi: not recorded: a body has over/);
-  assert.ok(!log.lines.join().includes("private"));
+  assert.deepEqual([answer.status, answer.json().recorded], [200, false]);
+  assert.equal(answer.received.length, 0);
+  assert.match(answer.lines.join(), /vapi: not recorded: a body has over/);
+  assert.ok(!answer.lines.join().includes("private"));
 });
 
 Deno.test("providers: what the database refuses for good is 200, and the log names the field", async () => {
-  using log = capturedLog();
-  await using api = upstream(() =>
-    Response.json({ code: "22023", message: "ended_at: private" }, { status: 400 })
-  );
-  await using functions = door(api.url);
+  const answer = await delivered("vapi", ENDED.vapi, {
+    reply: () => Response.json({ code: "22023", message: "ended_at: private" }, { status: 400 }),
+  });
 
-  const answer = await answerTo(deliver(functions.url, "vapi", ENDED.vapi));
-
-  assert.deepEqual([answer.status, answer.body.recorded], [200, false]);
-  assert.match(log.lines.join(), /vapi: not recorded: record call-1 is refused for ended_at/);
-  assert.ok(!log.lines.join().includes("private"));
+  assert.deepEqual([answer.status, answer.json().recorded], [200, false]);
+  assert.match(answer.lines.join(), /vapi: not recorded: record call-1 is refused for ended_at/);
+  assert.ok(!answer.lines.join().includes("private"));
 });
 
 const outages: Record<string, () => Response> = {
@@ -405,15 +385,11 @@ const outages: Record<string, () => Response> = {
 };
 for (const [what, reply] of Object.entries(outages)) {
   Deno.test(`providers: ${what} is 503, so that the provider tries again`, async () => {
-    using log = capturedLog();
-    await using api = upstream(reply);
-    await using functions = door(api.url);
+    const answer = await delivered("vapi", ENDED.vapi, { reply });
 
-    const answer = await answerTo(deliver(functions.url, "vapi", ENDED.vapi));
-
-    assert.deepEqual([answer.status, answer.body.code], [503, "database_unavailable"]);
-    assert.equal(log.lines.length, 1);
-    assert.ok(!log.lines[0].includes("private"));
+    assert.deepEqual([answer.status, answer.json().code], [503, "database_unavailable"]);
+    assert.equal(answer.lines.length, 1);
+    assert.ok(!answer.lines[0].includes("private"));
   });
 }
 

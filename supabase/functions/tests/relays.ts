@@ -1,5 +1,5 @@
 import { relay } from "../events/handler.ts";
-import { serve } from "./servers.ts";
+import { exchange, type Reply, serve } from "./servers.ts";
 
 export const SERVICE_KEY = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoiYW5vbiJ9.c2lnbmF0dXJl";
 export const PAGE = "https://shop.example";
@@ -40,3 +40,18 @@ export function post(
 }
 
 export const json = JSON.stringify(EVENTS);
+
+interface Circumstances {
+  reply?: Reply;
+  headers?: HeadersInit;
+  settings?: Record<string, string>;
+}
+
+/** One post to the relay, while the API answers like that. */
+export function relayed(
+  body: string | Uint8Array,
+  type?: string,
+  { reply = taken, headers, settings }: Circumstances = {},
+) {
+  return exchange(reply, (api) => relayTo(api, settings), (url) => post(url, body, type, headers));
+}

@@ -6,7 +6,7 @@ export interface Received {
   text: string;
 }
 
-type Reply = (request: Request) => Response | Promise<Response>;
+export type Reply = (request: Request) => Response | Promise<Response>;
 
 /** Stands where the REST API stands: a real HTTP server that keeps what it is sent. */
 export function upstream(reply: Reply) {
@@ -71,4 +71,25 @@ export function capturedLog() {
       parts.map((part) => typeof part === "string" ? part : Deno.inspect(part)).join(),
     );
   return { lines, [Symbol.dispose]: () => void Object.assign(console, { log, error }) };
+}
+
+/** The answer to one request to a function, what the function sent to its API for it, and what it logged. */
+export async function exchange(
+  reply: Reply,
+  open: (apiUrl: string) => ReturnType<typeof serve>,
+  send: (url: string) => Promise<Response>,
+) {
+  using log = capturedLog();
+  await using api = upstream(reply);
+  await using functions = open(api.url);
+  const response = await send(functions.url);
+  const text = await response.text();
+  return {
+    status: response.status,
+    headers: response.headers,
+    text,
+    json: () => JSON.parse(text),
+    received: api.received,
+    lines: log.lines,
+  };
 }
