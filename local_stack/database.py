@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import pg8000
 import psycopg
 from psutil import NoSuchProcess, Process
+from testing.common.database import get_unused_port
+from testing.postgresql import Postgresql
 
 from local_stack.places import GATEWAY, NODE, bare_environment
 from local_stack.postgres_server import PostgresServer, complete_server, installed_servers
-from local_stack.processes import Child, as_account, await_condition, is_alive, unused_port
+from local_stack.processes import await_condition, dies_with_parent, is_alive
 
 SUPERUSER = "supabase_admin"
 OWNER = "postgres"
@@ -79,14 +83,14 @@ class Database:
         installation: PostgresServer | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        installation = installation or complete_server() or (None if scheduler else next(installed_servers(), None))
-        if installation is None:
-            raise RuntimeError("no PostgreSQL with pg_cron and plpgsql_check: run scripts/demo or scripts/test")
-        self._installation = _within_reach(installation, directory)
-        self._data, self._log = directory / "data", log
-        self._settings = _settings(durable=durable, scheduler=scheduler, jobs=jobs) | dict(settings or {})
-        self._initialize()
-        self._start_on(port)
+        self._server = _start(
+            directory,
+            log=log,
+            port=port,
+            settings=_settings(durable=durable, scheduler=scheduler, jobs=jobs) | dict(settings or {}),
+            scheduler=scheduler,
+            installation=installation,
+        )
         try:
             with psycopg.connect(self.superuser_url, autocommit=True) as connection:
                 connection.execute((_HERE / "platform.sql").read_bytes())
@@ -94,7 +98,7 @@ class Database:
                 connection.execute(_auth_tables().encode())
                 connection.execute("reset role")
                 for name in _EXTENSIONS:
-                    if name in installation.extensions:
+                    if name in self._server.extensions:
                         connection.execute(f'create extension "{name}" with schema extensions'.encode())
                 if scheduler:
                     connection.execute((_HERE / "scheduler.sql").read_bytes())
@@ -102,59 +106,15 @@ class Database:
             self.stop()
             raise
 
-    def _initialize(self) -> None:
-        account = _account()
-        self._data.mkdir(parents=True)
-        if account:
-            os.chown(self._data, *account)
-        locale = "C.UTF-8" if sys.platform.startswith("linux") else "en_US.UTF-8"
-        options = ["--auth=trust", "--no-sync", "--encoding=UTF8", f"--locale={locale}", f"--username={SUPERUSER}"]
-        done = subprocess.run(
-            [self._installation.bin / "initdb", "-D", self._data, *options],
-            cwd=self._data,
-            capture_output=True,
-            text=True,
-            env=bare_environment(),
-            check=False,
-            **as_account(account),
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"initdb failed\n{done.stderr}")
-
-    def _start_on(self, port: int | None) -> None:
-        """On a free port if none is given: another program may take it before the server does."""
-        for attempts_left in reversed(range(_ATTEMPTS)):
-            self.port = port or unused_port()
-            try:
-                self._start()
-            except RuntimeError as error:
-                if port or not attempts_left or "could not bind" not in str(error):
-                    raise
-            else:
-                break
-
-    def _start(self) -> None:
-        options = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        self._server = Child(
-            "postgres",
-            [self._installation.bin / "postgres", "-D", self._data, "-p", str(self.port), *options],
-            log=self._log,
-            environment=bare_environment(),
-            cwd=self._data,
-            account=_account(),
-            stop_signal=signal.SIGINT,  # without waiting for those who are connected
-            # At once and without a checkpoint: what a killed run leaves is thrown away.
-            death_signal=signal.SIGQUIT,
-        )
-        try:
-            self._server.await_output("ready to accept connections", seconds=_BOOT_SECONDS)
-        except BaseException:
-            self.stop()
-            raise
+    @property
+    def port(self) -> int:
+        port: int = self._server.settings["port"]
+        return port
 
     @property
     def pid(self) -> int:
-        return self._server.pid
+        pid: int = self._server.server_pid
+        return pid
 
     @property
     def url(self) -> str:
@@ -169,20 +129,96 @@ class Database:
 
     @property
     def is_running(self) -> bool:
-        return self._server.is_running
+        return bool(self._server.is_alive())
 
     def check(self) -> None:
         """Raise if the server has ended by itself."""
-        self._server.check()
+        if not self.is_running:
+            raise RuntimeError(f"postgres has ended\n{self._server.read_bootlog()}")
 
     def kill(self) -> None:
         """`kill -9` of the server and of every process of its own: nothing is flushed, nobody is told."""
-        os.kill(self.pid, signal.SIGSTOP)  # it must neither start further processes nor see its own end
-        processes = Process(self.pid).children()
-        for process in processes:
+        self._server.kill()
+
+    def start(self) -> None:
+        """Start again what was killed or has ended, on the same files and port: returns when it has recovered."""
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+class _Server(Postgresql):
+    """`testing.postgresql`'s server, able to run under root and to die with its parent."""
+
+    child_process: subprocess.Popen[bytes] | None
+
+    def __init__(self, installation: PostgresServer, settings: dict[str, str], log: Path, **options: Any) -> None:
+        self.extensions = installation.extensions
+        self._configuration = settings
+        self._data = Path(options["base_dir"], "data")
+        self.log = log
+        self._account = _account()
+        super().__init__(
+            initdb=str(installation.bin / "initdb"), postgres=str(installation.bin / "postgres"), **options
+        )
+
+    def setup(self) -> None:
+        self._data.mkdir(parents=True)
+        if self._account:
+            os.chown(self._data, *self._account)
+        self.initialize_database()
+
+    def initialize_database(self) -> None:
+        locale = "C.UTF-8" if sys.platform.startswith("linux") else "en_US.UTF-8"
+        self._run_initdb(
+            "--auth=trust", "--no-sync", "--encoding=UTF8", f"--locale={locale}", f"--username={SUPERUSER}"
+        )
+
+    def _run_initdb(self, *arguments: str) -> None:
+        process = subprocess.run(
+            [self.initdb, "-D", str(self._data), *arguments],
+            cwd=self.base_dir,
+            capture_output=True,
+            text=True,
+            env=bare_environment(),
+            **self._as_account(),
+        )
+        if process.returncode != 0:
+            raise RuntimeError(f"initdb failed\n{process.stderr}")
+
+    def start(self) -> None:
+        if self.child_process and self.child_process.poll() is None:
+            return
+        self.prestart()
+        with self.log.open("ab") as log:
+            self.child_process = subprocess.Popen(
+                self.get_server_commandline(),
+                cwd=self.base_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=bare_environment(),
+                # At once and without a checkpoint: what a killed run leaves is thrown away.
+                preexec_fn=dies_with_parent(signal.SIGQUIT),
+                **self._as_account(),
+            )
+        try:
+            self.wait_booting()
+        except BaseException:
+            self.stop()
+            raise
+
+    def kill(self) -> None:
+        assert self.child_process is not None
+        server = self.child_process.pid
+        os.kill(server, signal.SIGSTOP)  # it must neither start further processes nor see its own end
+        processes = Process(server).children()
+        for process in (*processes, Process(server)):
             with suppress(NoSuchProcess):
                 process.kill()
-        self._server.kill()
+        self.child_process.wait()
+        self.child_process = None
         await_condition(
             "the end of postgres",
             lambda: not any(is_alive(process.pid) for process in processes),
@@ -190,13 +226,57 @@ class Database:
             explain=lambda: f"processes {processes}",
         )
 
-    def start(self) -> None:
-        """Start again what was killed or has ended, on the same files and port: returns when it has recovered."""
-        if not self.is_running:
-            self._start()
+    def read_bootlog(self) -> str:
+        return self.log.read_text()[-2000:]
 
-    def stop(self) -> None:
-        self._server.stop()
+    def get_server_commandline(self) -> list[str]:
+        command = [self.postgres, "-D", str(self._data), "-p", str(self.settings["port"])]
+        for name, value in self._configuration.items():
+            command += ["-c", f"{name}={value}"]
+        return command
+
+    def is_server_available(self) -> bool:
+        try:
+            with closing(pg8000.connect(host="127.0.0.1", port=self.settings["port"], user=SUPERUSER, database=NAME)):
+                return True
+        except (pg8000.Error, OSError):  # OSError: it ends while it starts
+            return False
+
+    def _as_account(self) -> dict[str, Any]:
+        if self._account is None:
+            return {}
+        uid, gid = self._account
+        return {"user": uid, "group": gid, "extra_groups": []}
+
+
+def _start(
+    directory: Path,
+    *,
+    log: Path,
+    port: int | None,
+    settings: dict[str, str],
+    scheduler: bool,
+    installation: PostgresServer | None,
+) -> _Server:
+    installation = installation or complete_server() or (None if scheduler else next(installed_servers(), None))
+    if installation is None:
+        raise RuntimeError("no PostgreSQL with pg_cron and plpgsql_check: run scripts/demo or scripts/test")
+    installation = _within_reach(installation, directory)
+    server = _Server(
+        installation, settings, log, base_dir=str(directory), auto_start=0, port=port, boot_timeout=_BOOT_SECONDS
+    )
+    server.setup()
+    for attempt in range(1, _ATTEMPTS + 1):
+        if port is None:  # another program may take it before the server does
+            server.settings["port"] = get_unused_port()
+        try:
+            server.start()
+            break
+        except RuntimeError as error:
+            taken = "could not bind" in str(error)
+            if not taken or port is not None or attempt == _ATTEMPTS:
+                raise
+    return server
 
 
 def _settings(*, durable: bool, scheduler: bool, jobs: bool) -> dict[str, str]:
@@ -222,12 +302,15 @@ def _within_reach(installation: PostgresServer, directory: Path) -> PostgresServ
     account = _account()
     if account is None:
         return installation
+    uid, gid = account
     try:
         subprocess.run(
             [installation.bin / "postgres", "--version"],
             stdout=subprocess.DEVNULL,
+            user=uid,
+            group=gid,
+            extra_groups=[],
             check=True,
-            **as_account(account),
         )
     except PermissionError:
         copy = directory / "server"

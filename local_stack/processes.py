@@ -4,14 +4,12 @@ import ctypes
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.02
@@ -39,17 +37,6 @@ def dies_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
             os._exit(127)
 
     return in_child
-
-
-def as_account(account: tuple[int, int] | None) -> dict[str, Any]:
-    """Options of `subprocess` that run a program as a user and group, or as the caller."""
-    return {"user": account[0], "group": account[1], "extra_groups": []} if account else {}
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def await_condition(what: str, condition: Callable[[], bool], *, seconds: float, explain: Callable[[], str]) -> None:
@@ -80,13 +67,8 @@ class Child:
         log: Path,
         environment: dict[str, str],
         pass_fds: Sequence[int] = (),
-        cwd: Path | None = None,
-        account: tuple[int, int] | None = None,
-        stop_signal: signal.Signals = signal.SIGTERM,
-        death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.name = name
-        self._stop_signal = stop_signal
         self.log = log
         with log.open("ab") as output:
             # What an earlier process of this name wrote is not this one's.
@@ -98,9 +80,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 pass_fds=pass_fds,
-                cwd=cwd,
-                preexec_fn=dies_with_parent(death_signal),
-                **as_account(account),
+                preexec_fn=dies_with_parent(signal.SIGKILL),
             )
 
     @property
@@ -144,7 +124,7 @@ class Child:
 
     def stop(self, *, seconds: float = 10) -> None:
         if self._process.poll() is None:
-            self._process.send_signal(self._stop_signal)
+            self._process.terminate()
             try:
                 self._process.wait(seconds)
             except subprocess.TimeoutExpired:

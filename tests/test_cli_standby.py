@@ -16,10 +16,11 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from testing.common.database import get_unused_port
 
 from local_stack.places import bare_environment
 from local_stack.postgres_server import complete_server
-from local_stack.processes import await_condition, unused_port
+from local_stack.processes import await_condition
 from local_stack.stack import Stack
 from tests.client_support import environment, run
 from tests.support import Connection, record
@@ -64,7 +65,7 @@ def standby_of(primary: Stack) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="standby-"))
     if account:
         os.chown(folder, *pwd.getpwnam("postgres")[2:4])
-    data, port = folder / "data", unused_port()
+    data, port = folder / "data", get_unused_port()
     subprocess.run(
         [server.bin / "pg_basebackup", "-d", primary.superuser_url, "-D", data, "-R", "-X", "stream", "-c", "fast"],
         check=True,

@@ -1,6 +1,7 @@
 """WebKitGTK's own small browser, driven by WebDriver over HTTP; it has no headless mode, so it gets a screen."""
 
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,7 +14,7 @@ from psutil import NoSuchProcess, Process
 from local_stack.browsers.driver import Browser, BrowserError, Tab, Visitor, called
 from local_stack.browsers.screen import open_screen
 from local_stack.places import bare_environment
-from local_stack.processes import Child, await_condition, unused_port
+from local_stack.processes import Child, await_condition
 
 _MINI_BROWSERS = ("/usr/lib/*/webkit2gtk-4.1/MiniBrowser", "/usr/lib*/webkit2gtk-4.1/MiniBrowser")
 
@@ -75,7 +76,7 @@ class WebKitVisitor(Visitor):
     def __init__(self, browser: WebKit) -> None:
         super().__init__()
         self.home = Path(tempfile.mkdtemp(dir=browser.home))
-        port = unused_port()
+        port = _free_port()
         self._driver = Child(
             "WebKitWebDriver",
             [str(shutil.which("WebKitWebDriver")), f"--port={port}"],
@@ -210,3 +211,10 @@ class WebKitTab(Tab):
 
     def crash(self) -> None:
         self._visitor.kill_pages()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
