@@ -173,8 +173,8 @@ def test_a_stalled_push_does_not_undo_what_another_learnt(books: Books) -> None:
     target = target_of("lago", books.systems)
     outbox = Outbox(books.client._transport, "lago", target.account, SECOND, hold=timedelta(0))
     outbox.plan(target.plan(with_customers(outbox.charges(), None)))
-    stalled = [each.push for each in outbox.claim(100)]
-    others = [each.push for each in outbox.claim(100)]
+    stalled = outbox.claim(100)
+    others = outbox.claim(100)
 
     outbox.settle([Settled(push, "refused", "by the stalled one") for push in stalled])
     after_refusal = {row.state for row in outbox.rows()}

@@ -122,7 +122,7 @@ def _print(planned: list[Planned], frozen: Mapping[str, PushRow]) -> None:
             refused = {"refused": each.refusal} if each.refusal else {}
             typer.echo(json.dumps({"event_id": each.charge.event_id, **refused, "payload": each.payload}))
         elif row.state in ("planned", "sending"):
-            typer.echo(json.dumps({"event_id": row.event_id, "payload": row.as_push().payload}))
+            typer.echo(json.dumps({"event_id": row.event_id, "payload": row.payload}))
 
 
 def _report(outbox: Outbox, say: Callable[[str], object]) -> bool:

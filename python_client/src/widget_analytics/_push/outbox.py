@@ -2,66 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any
-from uuid import UUID
 
 from widget_analytics._push.charges import ChargeToPush, charges_of
 from widget_analytics._push.target import Planned, Push, Settled
 from widget_analytics._queries import Paging, Query
 from widget_analytics._rest import RestTransport
-from widget_analytics.models import Instant, _Row
+from widget_analytics.models import Instant
 
 _PLANNED_AT_ONCE = 500
 HOLD = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PushRow(_Row):
+class PushRow(Push):
     """A row of ``widget_pushes``."""
 
-    widget_id: UUID
-    usage_period: date
-    event_id: str
-    customer: str
-    payload: str
     account: str
-    state: str
-    refusals: int
-    sent_at: Instant | None
     held_until: Instant | None
     answer: str | None
 
-    def as_push(self) -> Push:
-        """Give what is sent."""
-        return Push(
-            self.widget_id,
-            self.usage_period,
-            self.event_id,
-            self.customer,
-            json.loads(self.payload),
-            self.refusals,
-            self.state,
-            self.sent_at,
-        )
 
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed(Push):
     """A row that this push holds.
 
     Attributes:
-        push: what is to be sent.
-        sent_before: since when the system may have it, None: it never was sent.
+        sent_before_seconds: since when the system may have it, None: it never was sent.
         may_be_known: it was sent under another account's name too, which may be the same account.
     """
 
-    push: Push
-    sent_before: timedelta | None
+    state: str = "sending"
+    sent_before_seconds: float | None
     may_be_known: bool
 
 
@@ -107,23 +83,7 @@ class Outbox:
     def claim(self, most: int) -> list[Claimed]:
         """Take what is to be sent next."""
         rows = self._call("claim_widget_pushes", most=most, hold=f"{self._hold.total_seconds()} seconds")
-        return [
-            Claimed(
-                Push(
-                    UUID(row["widget_id"]),
-                    date.fromisoformat(row["usage_period"]),
-                    row["event_id"],
-                    row["customer"],
-                    json.loads(row["payload"]),
-                    int(row["refusals"]),
-                    "sending",
-                    datetime.fromisoformat(row["sent_at"]),
-                ),
-                None if row["sent_before_seconds"] is None else timedelta(seconds=float(row["sent_before_seconds"])),
-                row["may_be_known"],
-            )
-            for row in rows
-        ]
+        return list(Claimed.read(rows))
 
     def settle(self, results: Sequence[Settled]) -> None:
         """Write down what became of rows."""

@@ -73,7 +73,7 @@ class Pusher:
         """See, before anything is written down, that the key is good, and that its account has what was confirmed."""
         for first in islice((each for each in planned if each.refusal is None), 1):
             self._find(first.as_push())
-        samples = [row.as_push() for row in islice(self._outbox.rows("confirmed"), _SAMPLES)]
+        samples = list(islice(self._outbox.rows("confirmed"), _SAMPLES))
         if samples and not any(isinstance(self._find(push), str | Unclear) for push in samples):
             raise UsageError(
                 f"nothing was sent: {samples[0].event_id} was confirmed in the account {self._target.account}, and the "
@@ -94,10 +94,10 @@ class Pusher:
             settled = self._retrying(send, unknown) if unknown else []
         except Exception:
             # Nobody knows; whoever runs next need not wait until it is no longer held. (After a kill they do.)
-            self._outbox.settle([Settled(each.push, "sending", "") for each in claimed])
+            self._outbox.settle([Settled(each, "sending", "") for each in claimed])
             raise
         # An earlier attempt may have arrived, and what the system has is not refused.
-        doubtful = {each.push.event_id for each in claimed if attempts > 1 or each.sent_before is not None}
+        doubtful = {each.event_id for each in claimed if attempts > 1 or each.sent_before_seconds is not None}
         self._outbox.settle(
             [
                 replace(each, state="unclear") if each.state == "refused" and each.push.event_id in doubtful else each
@@ -107,25 +107,25 @@ class Pusher:
 
     def _look(self, claimed: Sequence[Claimed]) -> tuple[list[Settled], list[Push]]:
         """Of what the system may have and not know by its name, or has refused: what it has, and what is to be sent."""
-        known, unknown = [], []
+        known, unknown = list[Settled](), list[Push]()
         for each in claimed:
             window = self._target.window
-            is_forgotten = window is not None and each.sent_before is not None and each.sent_before > window
-            is_new = not (is_forgotten or each.may_be_known or each.push.refusals)
-            match None if is_new else self._find(each.push):
+            is_forgotten = window is not None and (each.sent_before_seconds or 0) > window.total_seconds()
+            is_new = not (is_forgotten or each.may_be_known or each.refusals)
+            match None if is_new else self._find(each):
                 case None:
-                    unknown.append(each.push)
+                    unknown.append(each)
                 case Unclear() as error:
-                    known.append(Settled(each.push, "unclear", str(error)))
+                    known.append(Settled(each, "unclear", str(error)))
                 case found:
-                    known.append(Settled(each.push, "confirmed", found))
+                    known.append(Settled(each, "confirmed", found))
         return known, unknown
 
     def confirm(self) -> None:
         """Look for what the system has taken without checking it, and for what it refused and may have all the same."""
         for state, patience in (("unclear", self._shows_within), ("accepted", _COUNTS_WITHIN)):
             rows = self._outbox.rows(state)
-            while part := [row.as_push() for row in islice(rows, self._target.batch)]:
+            while part := list(islice(rows, self._target.batch)):
                 self._outbox.settle([settled for push in part if (settled := self._confirmed(push, patience))])
 
     def _confirmed(self, push: Push, patience: timedelta) -> Settled | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any, Protocol
+from datetime import date, timedelta
+from typing import Annotated, Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from pydantic import BeforeValidator
+
 from widget_analytics._push.charges import ChargeToPush
 from widget_analytics.errors import WidgetAnalyticsError
+from widget_analytics.models import Instant, _Row
 
 
 class Passing(WidgetAnalyticsError):
@@ -32,18 +36,18 @@ class Unclear(WidgetAnalyticsError):
     """Whether the system has an event cannot be told: a person has to look."""
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Push(_Row):
     """A row of the outbox that is to be sent, as it was frozen, and as it stood when it was read."""
 
     widget_id: UUID
     usage_period: date
     event_id: str
     customer: str
-    payload: Mapping[str, Any]
-    refusals: int
-    state: str
-    sent_at: datetime | None
+    payload: Annotated[Mapping[str, Any], BeforeValidator(json.loads)]
+    refusals: int = 0
+    state: str = "planned"
+    sent_at: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,11 @@ class Planned:
         """Give what would be sent."""
         charge = self.charge
         return Push(
-            charge.widget_id, charge.usage_period, charge.event_id, self.customer, self.payload, 0, "planned", None
+            widget_id=charge.widget_id,
+            usage_period=charge.usage_period,
+            event_id=charge.event_id,
+            customer=self.customer,
+            payload=self.payload,
         )
 
 
