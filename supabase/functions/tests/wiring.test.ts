@@ -3,7 +3,13 @@ import { deliver, ENDED, SECRETS, variable } from "./provider_senders.ts";
 import { upstream } from "./servers.ts";
 
 /** Runs a function as deployed, with the permissions that its index.ts states and no network. */
-async function deployed(name: string, environment: Record<string, string>) {
+async function deployed(name: string, apiUrl: string, settings: Record<string, string> = {}) {
+  const environment = {
+    SUPABASE_URL: apiUrl,
+    SUPABASE_SECRET_KEYS: "",
+    SUPABASE_SERVICE_ROLE_KEY: "sb_secret_x",
+    ...settings,
+  };
   const home = new URL(`../${name}/`, import.meta.url).pathname;
   const npm = await Deno.stat(`${home}npm-lock.json`).then(
     () => [
@@ -51,12 +57,9 @@ async function deployed(name: string, environment: Record<string, string>) {
 Deno.test("cleanup/index.ts serves the handler with the permissions that it states", async () => {
   const counts = { calls_checked: 0, calls_completed: 0, calls_still_active: 0 };
   await using api = upstream(() => Response.json([counts]));
-  await using running = await deployed("cleanup", {
+  await using running = await deployed("cleanup", api.url, {
     CRON_SECRET: "secret",
     CLEANUP_ALLOW_UNAUTHENTICATED: "",
-    SUPABASE_URL: api.url,
-    SUPABASE_SECRET_KEYS: "",
-    SUPABASE_SERVICE_ROLE_KEY: "sb_secret_x",
   });
 
   const headers = { Authorization: "Bearer secret" };
@@ -68,11 +71,7 @@ Deno.test("cleanup/index.ts serves the handler with the permissions that it stat
 Deno.test("events/index.ts serves the handler with the permissions that it states", async () => {
   const taken = { accepted: 0, duplicates: 0, rejected: [] };
   await using api = upstream(() => Response.json(taken));
-  await using running = await deployed("events", {
-    SUPABASE_URL: api.url,
-    SUPABASE_SECRET_KEYS: "",
-    SUPABASE_SERVICE_ROLE_KEY: "sb_secret_x",
-  });
+  await using running = await deployed("events", api.url);
 
   const response = await fetch(`${running.url}/events`, { method: "POST", body: "[]" });
 
@@ -81,15 +80,12 @@ Deno.test("events/index.ts serves the handler with the permissions that it state
 
 Deno.test("providers/index.ts serves the handler with the permissions that it states", async () => {
   await using api = upstream(() => Response.json({}));
-  await using running = await deployed("providers", {
+  await using running = await deployed("providers", api.url, {
     PROVIDERS_PUBLIC_URL: "",
     BUF_BIGINT_DISABLE: "",
     ...Object.fromEntries(
       Object.entries(SECRETS).map(([name, secret]) => [variable(name), secret]),
     ),
-    SUPABASE_URL: api.url,
-    SUPABASE_SECRET_KEYS: "",
-    SUPABASE_SERVICE_ROLE_KEY: "sb_secret_x",
   });
 
   const response = await deliver(running.url, "livekit", ENDED.livekit);
