@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx
 
-from widget_analytics._deadline import late
+from widget_analytics._deadline import begin, late
 from widget_analytics._doctor_database import alarms, max_rows, migrations
 from widget_analytics._doctor_project import Finding, Project, problem, skipped, well
 from widget_analytics._settings import (
@@ -23,7 +23,7 @@ from widget_analytics._settings import (
     unusable,
     variable,
 )
-from widget_analytics.errors import ConfigError
+from widget_analytics.errors import ConfigError, Unreachable
 
 # Seconds for all steps together, unless the environment says otherwise. Starting Python takes up to the rest of ten.
 _PATIENCE = 5.0
@@ -56,26 +56,26 @@ def examine(widget: UUID | None = None) -> list[Finding]:
 
 
 def _side_by_side(checks: dict[str, Callable[[Project], Iterable[Finding]]], project: Project) -> list[Finding]:
-    found: dict[str, list[Finding]] = {}
-
-    def run(name: str, check: Callable[[Project], Iterable[Finding]]) -> None:
-        try:
-            found[name] = list(check(project))
-        except httpx.HTTPError as error:
-            message = f"{urlsplit(project.url).netloc} cannot be reached: {error or type(error).__name__}"
-            found[name] = [problem(name, message)]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            found[name] = [problem(name, "the answer is not a Supabase API's: check SUPABASE_URL")]
-
-    # Daemons: a gateway that sends a byte now and then holds a request for ever, and must not hold the command.
-    threads = [threading.Thread(target=run, args=item, daemon=True) for item in checks.items()]
-    for thread in threads:
-        thread.start()
+    # A gateway that sends a byte now and then holds a request for ever, and must not hold the command.
+    answers = {name: begin(partial(_run, name, check, project)) for name, check in checks.items()}
     until = time.monotonic() + project.patience
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    in_vain = str(late(project.patience))
-    return [finding for name in checks for finding in found.get(name) or [problem(name, in_vain)]]
+    findings: list[Finding] = []
+    for name, answer in answers.items():
+        try:
+            findings += answer(max(0.0, until - time.monotonic()))
+        except Unreachable:
+            findings.append(problem(name, str(late(project.patience))))
+    return findings
+
+
+def _run(name: str, check: Callable[[Project], Iterable[Finding]], project: Project) -> list[Finding]:
+    try:
+        return list(check(project))
+    except httpx.HTTPError as error:
+        message = f"{urlsplit(project.url).netloc} cannot be reached: {error or type(error).__name__}"
+        return [problem(name, message)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [problem(name, "the answer is not a Supabase API's: check SUPABASE_URL")]
 
 
 def _keys(project: Project) -> Iterator[Finding]:
