@@ -7,7 +7,6 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from operator import attrgetter
 from pathlib import Path
 from uuid import UUID
 
@@ -15,7 +14,7 @@ import pytest
 
 from widget_analytics import Call, Evidence, Outcome
 from widget_analytics._formats import FORMATS
-from widget_analytics._lines import batches, texts, to_lines
+from widget_analytics._lines import lines_of
 from widget_analytics._spreadsheet import safe_text
 
 WIDGET = UUID("0195f2a0-0000-7000-8000-000000000001")
@@ -42,8 +41,7 @@ def a_call(**changes: object) -> Call:
 
 def written(name: str, calls: tuple[Call, ...]) -> str:
     file = io.BytesIO()
-    lines = to_lines(Call, map(texts, map(attrgetter(*Call.columns()), calls)))
-    FORMATS[name].write(Call, batches(lines, 1_000), file)
+    FORMATS[name].write(Call, lines_of(Call, calls, 1_000), file)
     return file.getvalue().decode()
 
 

@@ -8,15 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from widget_analytics._settings import patience
-from widget_analytics.errors import ConfigError, MissingExtra, NotMigrated, Refused, Unreachable, WrongKey
+from widget_analytics.errors import ConfigError, NotMigrated, Refused, Unreachable, WrongKey
 
 if TYPE_CHECKING:
     import psycopg
-
-
-def require_psycopg(what: str, extra: str) -> None:
-    """Look whether databases can be connected to."""
-    MissingExtra.unless_installed("psycopg", what, extra)
 
 
 @contextmanager

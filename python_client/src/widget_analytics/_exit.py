@@ -15,18 +15,6 @@ import typer
 
 from widget_analytics.errors import WidgetAnalyticsError
 
-# The archive's modules know its errors by this one.
-__all__ = [
-    "CODES_HELP",
-    "INCOMPLETE",
-    "NOT_DONE",
-    "NOT_EQUAL",
-    "OTHER_ALARM",
-    "STATUS_CODES",
-    "UNWELL",
-    "one_line_errors",
-]
-
 #: What `status` exits with, by alarm: the first of these that there is.
 STATUS_CODES = {
     "cleanup_failed": 1,

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain, islice
-from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from widget_analytics._atomic import atomic_file
 from widget_analytics._formats import FORMATS
-from widget_analytics._lines import batches, cells, texts, to_lines, utc
+from widget_analytics._lines import cells, lines_of, utc
 from widget_analytics._manifest import FileFacts, Manifest, manifest_path
 from widget_analytics._parquet import ROWS_IN_GROUP, require_pyarrow
 from widget_analytics._reader import Reader
@@ -93,9 +92,8 @@ def write_rows(
 ) -> None:
     """Write rows, wherever they come from and without labels, and tell what they add up to."""
     kind = replace(kind, is_labelled=False)
-    lines = to_lines(kind.model, map(texts, map(attrgetter(*kind.model.columns()), rows)))
     written = _Written(kind, file_format, output)
-    written.write(batches(lines, ROWS_IN_GROUP), period)
+    written.write(lines_of(kind.model, rows, ROWS_IN_GROUP), period)
     written.tell()
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
+from operator import attrgetter
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
@@ -52,14 +53,15 @@ def to_lines(model: type[_Row], rows: Iterable[tuple[Any, ...]]) -> Iterator[byt
         raise NotMigrated.unknown(model, error) from error
 
 
-def texts(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Give a model's values as text."""
-    return tuple(map(_text, values))
+def lines_of(model: type[_Row], rows: Iterable[_Row], size: int) -> Generator[list[bytes], None, None]:
+    """Write models as lines, so many at a time."""
+    values = map(attrgetter(*model.columns()), rows)
+    return batches(to_lines(model, map(_text, values)), size)
 
 
 def _text(value: Any) -> Any:
     if isinstance(value, tuple):
-        return texts(value)
+        return tuple(map(_text, value))
     if isinstance(value, datetime):
         return value.isoformat()
     return f"{value:f}" if isinstance(value, Decimal) else None if value is None else str(value)

@@ -11,13 +11,12 @@ from uuid import UUID
 
 import typer
 
-from widget_analytics._database import require_psycopg
 from widget_analytics._export import Format
 from widget_analytics._lines import utc
 from widget_analytics._reader import Reader
 from widget_analytics._selection import KINDS, Detail, Selection
 from widget_analytics.client import WidgetAnalytics
-from widget_analytics.errors import UsageError
+from widget_analytics.errors import MissingExtra, UsageError
 from widget_analytics.periods import Period, parse_instant
 
 FileFormat = Annotated[
@@ -47,6 +46,15 @@ def period_of(month: str | None, start: str | None, end: str | None) -> Period:
     raise UsageError("say which period: --month 2026-10, or both --from 2026-10-01 and --to 2026-11-01")
 
 
+def first_of(month: str) -> date:
+    """Read a month, such as ``2026-10``: its first day, as the database names months.
+
+    Raises:
+        UsageError: there is no such month.
+    """
+    return period_of(month, None, None).start.date()
+
+
 def check_closed_detail(detail: Detail, month: str | None, as_of: datetime | None) -> None:
     if month is None:
         raise UsageError(f"--detail {detail} is of a closed month: say which, --month 2026-10")
@@ -60,7 +68,7 @@ def source(direct: bool, database_url: str | None) -> Iterator[Reader]:
         with WidgetAnalytics() as client:
             yield client
         return
-    require_psycopg("--direct", "direct")
+    MissingExtra.unless_installed("psycopg", "--direct", "direct")
     from widget_analytics._copy import direct_reader  # noqa: PLC0415 (an extra)
 
     with direct_reader(database_url) as reader:
@@ -85,7 +93,7 @@ def selection_of(
     if month is not None:
         bounds = reader.billing_month(month)
         period = Period(bounds.period_start, bounds.period_end)
-        closed = date.fromisoformat(f"{month}-01") if KINDS[detail].is_closed else None
+        closed = first_of(month) if KINDS[detail].is_closed else None
     is_open = closed is not None and reader.statement(closed) is None
     if is_open and detail is not Detail.ADJUSTMENTS:
         raise UsageError(f"--month: {month} is not closed, so it has no statement yet; --detail usage has its figures")

@@ -10,11 +10,11 @@ from rich.console import Console
 from widget_analytics._archive.bill import archived_calls, archived_months, archived_usage
 from widget_analytics._archive.files import require_duckdb
 from widget_analytics._archive.place import Place
-from widget_analytics._database import connected, require_psycopg
+from widget_analytics._database import connected
 from widget_analytics._export import write_rows
 from widget_analytics._selection import KINDS, Detail
 from widget_analytics._settings import DATABASE_URL, database_url
-from widget_analytics.errors import InputError
+from widget_analytics.errors import InputError, MissingExtra
 from widget_analytics.periods import Period
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def archive(month: str, url: str) -> None:
     """Move a month to the archive at a place."""
     place = Place(url)
     require_duckdb()
-    require_psycopg("an archive", "archive")
+    MissingExtra.unless_installed("psycopg", "an archive", "archive")
     from widget_analytics._archive.move import archive_month, refuse_pooler  # noqa: PLC0415 (needs psycopg)
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from widget_analytics._archive import commands as archives
 from widget_analytics._archive.engines import EngineName
 from widget_analytics._exit import one_line_errors
 from widget_analytics._export import Format, check_output
-from widget_analytics._options import FileFormat, Output, file_of, period_of
+from widget_analytics._options import FileFormat, Output, file_of, first_of
 from widget_analytics._selection import KINDS, Detail
 from widget_analytics.errors import UsageError
 
@@ -35,7 +35,7 @@ def archive(
     `archive`; for s3:// also `s3`.
     """
     with one_line_errors():
-        period_of(month, None, None)
+        first_of(month)
         archives.archive(month, to)
 
 
@@ -59,7 +59,7 @@ def bill(
         if KINDS[detail].is_closed:
             raise UsageError("--detail must be usage or calls: statements stay in the database, see `export`")
         if month is not None:
-            period_of(month, None, None)
+            first_of(month)
         file = file_of(output)
         check_output(file, file_format, with_manifest=False)
         archives.bill(archive, month, detail, file_format=file_format, output=file, engine=engine)

@@ -14,8 +14,8 @@ from widget_analytics._commands.asking import DryRun, Yes, goes_ahead
 from widget_analytics._commands.finding import WidgetsOption, find_ids
 from widget_analytics._commands.tables import Sums, assumed_share, count, minute, money, number, price, table
 from widget_analytics._exit import one_line_errors
-from widget_analytics._labels import names_of
-from widget_analytics._options import period_of
+from widget_analytics._labels import label, names_of
+from widget_analytics._options import first_of
 from widget_analytics.book_models import MonthToClose, PendingMonth
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import UsageError
@@ -52,8 +52,7 @@ def close(
         if schedule is not None:
             _schedule(client, schedule, dry_run=dry_run)
         if month is not None:
-            period_of(month, None, None)
-            _close(client, month, dry_run=dry_run, yes=yes)
+            _close(client, month, first_of(month), dry_run=dry_run, yes=yes)
         elif schedule is None:
             for line in waiting_lines(client.months_to_close(), datetime.now(UTC)):
                 typer.echo(line)
@@ -74,8 +73,7 @@ def _schedule(client: WidgetAnalytics, text: str, *, dry_run: bool) -> None:
     )
 
 
-def _close(client: WidgetAnalytics, month: str, *, dry_run: bool, yes: bool) -> None:
-    first = date.fromisoformat(f"{month}-01")
+def _close(client: WidgetAnalytics, month: str, first: date, *, dry_run: bool, yes: bool) -> None:
     statement = client.statement(first)
     if statement:
         typer.echo(f"{month} was closed on {minute(statement.closed_at)} by {statement.closed_by}: nothing to do")
@@ -112,7 +110,7 @@ def _charge_lines(charges: list[Charge], widgets: dict[str, Widget], month: date
         widget = widgets.get(str(charge.widget_id))
         rows.append(
             (
-                widget.name or str(widget.id) if widget else str(charge.widget_id),
+                label(widgets, charge.widget_id),
                 (widget and widget.customer_reference) or "-",
                 f"{charge.usage_period:%Y-%m}" + (" adjusted" if charge.usage_period < month else ""),
                 number(charge.difference_seconds),
@@ -159,27 +157,22 @@ def adjustments(
     It becomes lines of the next month that is closed. As a file: export --month … --detail adjustments.
     """
     with one_line_errors(), WidgetAnalytics() as client:
-        first = None
-        if month is not None:
-            period_of(month, None, None)
-            first = date.fromisoformat(f"{month}-01")
+        first = None if month is None else first_of(month)
         pending = client.pending_adjustments(first, widgets=find_ids(client, widget))
         widgets = names_of(client)
-        rows = []
-        for call in pending:
-            known = widgets.get(str(call.widget_id))
-            rows.append(
-                (
-                    f"{call.usage_period:%Y-%m}",
-                    (known and known.name) or str(call.widget_id),
-                    call.session_id,
-                    call.call_id,
-                    call.rule,
-                    number(call.old_seconds),
-                    number(call.new_seconds),
-                    number(call.difference_seconds),
-                )
+        rows = [
+            (
+                f"{call.usage_period:%Y-%m}",
+                label(widgets, call.widget_id),
+                call.session_id,
+                call.call_id,
+                call.rule,
+                number(call.old_seconds),
+                number(call.new_seconds),
+                number(call.difference_seconds),
             )
+            for call in pending
+        ]
         if not rows:
             typer.echo("nothing is pending: the statements have all that was received")
             return

@@ -16,6 +16,7 @@ from widget_analytics._options import (
     Output,
     check_closed_detail,
     file_of,
+    first_of,
     instant_of,
     period_of,
     selection_of,
@@ -153,6 +154,6 @@ def report(
     Figures are rounded as people read them; `export` has the exact ones. Needs matplotlib: the extra `report`.
     """
     with one_line_errors():
-        period_of(month, None, None)
+        first_of(month)
         with WidgetAnalytics() as client:
             write_report(client, month, file_of(output), find_scope(client, customer, owner, widget))

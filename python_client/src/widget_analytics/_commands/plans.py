@@ -17,8 +17,8 @@ from widget_analytics._commands.asking import DryRun, Yes, goes_ahead
 from widget_analytics._commands.finding import WidgetOption, WidgetsOption, find_ids, find_widget
 from widget_analytics._commands.tables import Sums, assumed_share, money, number, plain, price, table
 from widget_analytics._exit import one_line_errors
-from widget_analytics._labels import names_of
-from widget_analytics._options import period_of
+from widget_analytics._labels import label, names_of
+from widget_analytics._options import first_of
 from widget_analytics.book_models import Plan
 from widget_analytics.client import WidgetAnalytics
 from widget_analytics.errors import InputError, UsageError
@@ -148,8 +148,7 @@ def set_plan(
         "assumed_calls": assumed,
     }
     with one_line_errors():
-        period_of(start, None, None)
-        month = date.fromisoformat(f"{start}-01")
+        month = first_of(start)
         terms = None if file is None else Terms.of_file(file)
         with WidgetAnalytics() as client:
             found = find_widget(client, widget)
@@ -195,7 +194,7 @@ def show_plans(
         names = names_of(client)
         rows = [
             (
-                ((known := names.get(str(one.widget_id))) and known.name) or str(one.widget_id),
+                label(names, one.widget_id),
                 f"{one.valid_from:%Y-%m}",
                 one.name,
                 _terms(one).sentence(),
@@ -218,7 +217,7 @@ def what_if(
     The draft holds for each widget in place of its own plan. Before: what a closed month charged, an open one as it is.
     """
     with one_line_errors():
-        period_of(month, None, None)
+        first_of(month)
         terms = Terms.of_file(file)
         with WidgetAnalytics() as client:
             bounds = client.billing_month(month)

@@ -6,7 +6,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ import typer
 from rich.console import Console
 
 from widget_analytics._exit import INCOMPLETE, one_line_errors
-from widget_analytics._options import period_of
+from widget_analytics._options import first_of
 from widget_analytics._push.charges import customers_of, with_customers
 from widget_analytics._push.outbox import Outbox, PushRow
 from widget_analytics._push.push import Pusher
@@ -87,12 +86,11 @@ def push(
     .env. Needs the extra of the system's name. Exits with 1 where something waits or was refused.
     """
     with one_line_errors():
-        period_of(month, None, None)
+        first = first_of(month)
         if meter is not None and system is not System.STRIPE:
             raise UsageError("--meter is of stripe")
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         with WidgetAnalytics() as client:
-            first = date.fromisoformat(f"{month}-01")
             if status:
                 complete = _report(Outbox(client._transport, system, account, first), typer.echo)
             elif client.statement(first) is None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from operator import attrgetter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from widget_analytics._commands.tables import table
 from widget_analytics._exit import one_line_errors
 from widget_analytics._export import Format, check_output, open_output
 from widget_analytics._formats import FORMATS
 from widget_analytics._labels import label, names_of
-from widget_analytics._lines import batches, texts, to_lines
-from widget_analytics._options import file_of, period_of
+from widget_analytics._lines import lines_of
+from widget_analytics._options import file_of, first_of
 from widget_analytics._parquet import ROWS_IN_GROUP
 from widget_analytics.book_models import Reconciliation
 from widget_analytics.client import WidgetAnalytics
@@ -51,7 +49,7 @@ def reconcile(
     provider charges, where it says so. docs/providers.md says what to do about each.
     """
     with one_line_errors():
-        period_of(month, None, None)
+        first_of(month)
         file = file_of(output)
         kind = file_format or (Format.CSV if file else None)
         if kind is not None:
@@ -61,20 +59,18 @@ def reconcile(
             rows = client.reconciliation(Period(bounds.period_start, bounds.period_end))
             names = names_of(client)
         if kind is None:
-            _print(rows, names)
+            typer.echo("\n".join(_lines(rows, names)))
             return
-        values = map(texts, map(attrgetter(*Reconciliation.columns()), rows))
-        lines = batches(to_lines(Reconciliation, values), ROWS_IN_GROUP)
         with open_output(file) as opened:
-            FORMATS[kind].write(Reconciliation, lines, opened)
+            FORMATS[kind].write(Reconciliation, lines_of(Reconciliation, rows, ROWS_IN_GROUP), opened)
 
 
-def _print(rows: list[Reconciliation], names: dict[str, Widget]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="")
-    for place, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="left" if place < 2 else "right", overflow="fold")  # noqa: PLR2004
-    for row in rows:
-        table.add_row(
+def _lines(rows: list[Reconciliation], names: dict[str, Widget]) -> Iterator[str]:
+    if not rows:
+        yield "no calls of a provider, and no widget with one, in this month"
+        return
+    cells = [
+        (
             row.provider or "several",
             "none" if row.widget_id is None else label(names, row.widget_id),
             f"{row.matched_calls:,}",
@@ -86,9 +82,6 @@ def _print(rows: list[Reconciliation], names: dict[str, Widget]) -> None:
             f"{row.browser_only_calls:,}",
             row.cost,
         )
-    # Into a file or a pipe each row is one line.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 500)
-    if rows:
-        console.print(table)
-    else:
-        console.print("no calls of a provider, and no widget with one, in this month")
+        for row in rows
+    ]
+    yield from table(_COLUMNS, cells, left=2)
