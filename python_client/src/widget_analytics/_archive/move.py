@@ -6,12 +6,13 @@ Each step can be repeated: if interrupted, run it again; it resumes.
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from psycopg import sql
+from psycopg import Error, sql
 
 from widget_analytics._archive.files import CALLS, CHARGES, EVENTS, Content, read_sums, write_rows
 from widget_analytics.errors import UsageError
@@ -61,7 +62,7 @@ def archive_month(
     """Move a closed month's events to an archive, and bring the calls of all its months there up to date.
 
     Args:
-        connection: as the tables' owner, in autocommit; it holds the archive's lock, after an error until it is closed.
+        connection: as the tables' owner, in autocommit; it holds the archive's lock meanwhile.
         place: where to.
         month: such as ``2026-01``.
         on_step: told of each step.
@@ -76,13 +77,15 @@ def archive_month(
     # Estimates over a large ledger would have each part's short query compiled, for ten times as long as it runs.
     connection.execute("set jit = off")
     connection.execute("select widget_internal.hold_archive(take => true)")
-    first_day = date.fromisoformat(f"{month}-01")
-    connection.execute("select widget_internal.start_archive(%s, %s)", [first_day, place.url])
-    events = sum(_move_parts(connection, place, first_day, on_step, events_in_file))
-    bills = tuple(_write_bills(connection, place, on_step))
-    # The server process of a connection that was closed may hold it a little longer, and the next run would be refused.
-    connection.execute("select pg_advisory_unlock_all()")
-    return Archived(events=events, bills=bills)
+    try:
+        first_day = date.fromisoformat(f"{month}-01")
+        connection.execute("select widget_internal.start_archive(%s, %s)", [first_day, place.url])
+        events = sum(_move_parts(connection, place, first_day, on_step, events_in_file))
+        return Archived(events=events, bills=tuple(_write_bills(connection, place, on_step)))
+    finally:
+        # The server process of a closed connection may hold it a little longer, and the next run would be refused.
+        with suppress(Error):
+            connection.execute("select pg_advisory_unlock_all()")
 
 
 def refuse_pooler(connection: Connection, other: Connection) -> None:
