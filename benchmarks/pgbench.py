@@ -87,6 +87,7 @@ def side_by_side(
     rounds: int,
     before_each: Callable[[], None] = lambda: None,
 ) -> Pair:
+    """Play both in turns."""
 
     def turn(stack: Stack, load: Load) -> Run:
         before_each()
